@@ -1,0 +1,16 @@
+/*
+ * shardstream.h - the public C interface of shardstream, all of it.
+ *
+ * SPDX-License-Identifier: Apache-2.0
+ *
+ * One header a subject; each is complete in itself.  No function keeps a pointer
+ * it was lent, none touches errno, locale or global state, and all may be called
+ * from any number of threads at once on different outputs.
+ */
+#ifndef SHARDSTREAM_H
+#define SHARDSTREAM_H
+
+#include "ss_status.h"
+#include "ss_crc32c.h"
+
+#endif

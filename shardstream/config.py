@@ -1,0 +1,81 @@
+"""Small frozen settings objects and the parser of sizes such as ``"64MB"``."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass, field
+
+from shardstream.errors import ConfigError
+
+UNITS = {"": 1, "B": 1, "kB": 10**3, "KB": 10**3, "MB": 10**6, "GB": 10**9, "TB": 10**12,
+         "KiB": 2**10, "MiB": 2**20, "GiB": 2**30, "TiB": 2**40}  # fmt: skip
+SIZE = re.compile(r"\s*([0-9]+(?:\.[0-9]+)?)\s*([A-Za-z]*)\s*\Z")
+
+
+def parse_nbytes(size: int | str, name: str = "size") -> int:
+    """Return a size in bytes from ``67108864``, ``"64MB"`` (powers of 1000) or ``"64MiB"`` (powers of 1024)."""
+    if isinstance(size, bool) or not isinstance(size, (int, str)):
+        raise ConfigError(f"{name} must be a number of bytes or a text such as '64MB', not {size!r}.")
+    match = SIZE.match(str(size))
+    if match is None or match[2] not in UNITS:
+        raise ConfigError(f"{name}={size!r} is not a size; write bytes or one of {', '.join(u for u in UNITS if u)}.")
+    nbytes = int(float(match[1]) * UNITS[match[2]]) if "." in match[1] else int(match[1]) * UNITS[match[2]]
+    if nbytes <= 0:
+        raise ConfigError(f"{name}={size!r} must be more than 0 bytes.")
+    return nbytes
+
+
+SECONDS = {"": 1.0, "s": 1.0, "ms": 1e-3, "m": 60.0, "min": 60.0, "h": 3600.0, "d": 86400.0}
+
+
+def parse_seconds(duration: float | int | str, name: str = "duration") -> float:
+    """Return a duration in seconds from ``5``, ``0.5``, ``"200ms"``, ``"5s"``, ``"10min"``, ``"7d"``."""
+    match = None if isinstance(duration, bool) else SIZE.match(str(duration))
+    if match is None or match[2] not in SECONDS:
+        raise ConfigError(f"{name}={duration!r} is not a duration; write seconds or '200ms', '5s', '10min', '2h', '7d'.")
+    return float(match[1]) * SECONDS[match[2]]
+
+
+@dataclass(frozen=True)
+class RetryPolicy:
+    """How a request to storage is repeated when it fails in a way that can pass.
+
+    Attributes:
+        max_attempts: Tries of one request in all, the first included.
+        first_delay_s: Mean wait before the second try; it doubles each time, with full jitter.
+        max_delay_s: Longest wait between two tries.
+        deadline_s: Seconds after which a request is given up, tries and waits together.
+    """
+
+    max_attempts: int = 6
+    first_delay_s: float = 0.1
+    max_delay_s: float = 10.0
+    deadline_s: float = 120.0
+
+    def __post_init__(self):
+        if self.max_attempts < 1:
+            raise ConfigError(f"max_attempts={self.max_attempts} must be at least 1.")
+
+
+@dataclass(frozen=True)
+class ReadPolicy:
+    """What reading may use. None of it changes which samples come, or their order.
+
+    Attributes:
+        memory_limit: Bytes of block data a process may hold, as ``"1GB"`` or a number.
+        threads: Threads that fetch, verify and decode; ``None`` chooses.
+        max_skipped: Samples that ``on_error="skip"`` may lose before it becomes an error.
+        retry: How failed requests are repeated.
+    """
+
+    memory_limit: int | str = "1GB"
+    threads: int | None = None
+    max_skipped: int = 0
+    retry: RetryPolicy = field(default_factory=RetryPolicy)
+
+    def __post_init__(self):
+        parse_nbytes(self.memory_limit, "memory_limit")
+        if self.threads is not None and self.threads < 1:
+            raise ConfigError(f"threads={self.threads} must be at least 1, or None to choose.")
+        if self.max_skipped < 0:
+            raise ConfigError(f"max_skipped={self.max_skipped} must not be negative.")

@@ -1,0 +1,111 @@
+"""Every error shardstream raises on purpose, each also the builtin that fits.
+
+All derive from :class:`ShardstreamError`, so ``except ss.ShardstreamError`` catches what is
+ours and nothing else. What is known of the place is in attributes and in the message:
+
+=========  =====================================================================
+attribute  meaning
+=========  =====================================================================
+shard      URL of the shard, or its sid
+block      number of the block in the shard
+key        the sample's key (files layout) or row number (blocks layout)
+field      the column
+offset     byte offset in the shard where the problem was seen
+=========  =====================================================================
+"""
+
+from __future__ import annotations
+
+PLACES = ("shard", "block", "key", "field", "offset")
+
+
+class ShardstreamError(Exception):
+    """Base of all errors of this library; carries where it happened."""
+
+    def __init__(self, message: str, *, shard: str | None = None, block: int | None = None, key=None,
+                 field: str | None = None, offset: int | None = None):  # fmt: skip
+        super().__init__(message)
+        self.message = message
+        self.shard, self.block, self.key, self.field, self.offset = shard, block, key, field, offset
+
+    def __str__(self) -> str:
+        places = [f"{name} {value}" for name in PLACES if (value := getattr(self, name)) is not None]
+        return f"{self.message} [{', '.join(places)}]" if places else self.message
+
+    def __reduce__(self):
+        # Exceptions cross process boundaries (DataLoader workers, packing jobs) with their place.
+        return _rebuild, (type(self), self.message, {name: getattr(self, name) for name in PLACES}, self._extra())
+
+    def _extra(self) -> dict:
+        return {name: value for name, value in self.__dict__.items() if name not in (*PLACES, "message")}
+
+
+def _rebuild(kind: type, message: str, places: dict, extra: dict) -> ShardstreamError:
+    error = kind.__new__(kind)
+    ShardstreamError.__init__(error, message, **places)
+    error.__dict__.update(extra)
+    return error
+
+
+class ConfigError(ShardstreamError, ValueError):
+    """An argument or a configuration value is not legal."""
+
+
+class SchemaError(ShardstreamError, ValueError):
+    """A schema is malformed, or two schemas that must agree do not."""
+
+
+class SampleError(ShardstreamError, ValueError):
+    """A sample given to a writer does not fit the schema; nothing of it was written."""
+
+
+class EmptyDatasetError(ShardstreamError, ValueError):
+    """A dataset without samples, where at least one is needed."""
+
+
+class DatasetNotFoundError(ShardstreamError, FileNotFoundError):
+    """There is neither a dataset nor a shard at this URL."""
+
+
+class DatasetError(ShardstreamError, ValueError):
+    """A dataset's log or fold breaks its format's rules, or is of a newer version."""
+
+
+class ShardError(ShardstreamError, ValueError):
+    """A shard is truncated, corrupt, or of a format version unknown here."""
+
+
+class ShardNotFoundError(ShardstreamError, FileNotFoundError):
+    """A shard that the log names is missing."""
+
+
+class ChecksumError(ShardError):
+    """Stored bytes do not match their CRC-32C."""
+
+
+class CodecError(ShardstreamError, ValueError):
+    """An encoded column cannot be decoded, or values cannot be encoded."""
+
+
+class UnsafeFieldError(ShardstreamError, PermissionError):
+    """Decoding this field would execute code (pickle), and ``allow_unsafe=True`` was not given."""
+
+
+class StorageError(ShardstreamError, OSError):
+    """The object store or file system failed for good; the cause is chained."""
+
+
+class Conflict(ShardstreamError, RuntimeError):
+    """A commit's precondition no longer holds; nothing was committed."""
+
+
+class ProducerFenced(Conflict):
+    """A newer instance of the same producer has claimed the dataset; this one must stop."""
+
+
+class StateError(ShardstreamError, ValueError):
+    """A ``state_dict`` is malformed, or belongs to another dataset or order."""
+
+
+class TokenizerError(ShardstreamError, ValueError):
+    """A vocabulary or a text cannot be used for tokenization."""
