@@ -44,7 +44,7 @@ crc_portable(uint32_t crc, const uint8_t *p, size_t n)
 	return crc;
 }
 
-#if defined(__x86_64__)
+#if defined(__x86_64__) && !defined(SS_PORTABLE)
 #include <immintrin.h>
 
 /* crc32q has a latency of 3 cycles and a throughput of 1: three streams fill it. */
@@ -113,7 +113,7 @@ uint32_t
 ss_crc32c(uint32_t crc, const uint8_t *data, size_t data_nbytes)
 {
 	crc = ~crc;
-#if defined(__x86_64__)
+#if defined(__x86_64__) && !defined(SS_PORTABLE)
 	if (__builtin_cpu_supports("sse4.2") && __builtin_cpu_supports("pclmul"))
 		return ~crc_sse42(crc, data, data_nbytes);
 #endif

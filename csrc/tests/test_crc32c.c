@@ -1,0 +1,76 @@
+/*
+ * SPDX-License-Identifier: Apache-2.0
+ */
+#include "ss_crc32c.h"
+#include "test.h"
+
+/* The definition, one bit at a time. */
+static uint32_t
+crc_bitwise(const uint8_t *data, size_t nbytes)
+{
+	uint32_t crc = 0xFFFFFFFFu;
+
+	for (size_t i = 0; i < nbytes; i++) {
+		crc ^= data[i];
+		for (int bit = 0; bit < 8; bit++)
+			crc = (crc >> 1) ^ (0x82F63B78u & (0u - (crc & 1)));
+	}
+	return ~crc;
+}
+
+static void
+gives_the_vectors_of_rfc3720(void)
+{
+	uint8_t data[32];
+
+	memset(data, 0, sizeof(data));
+	CHECK_EQ(ss_crc32c(0, data, sizeof(data)), 0x8A9136AAu);
+	memset(data, 0xFF, sizeof(data));
+	CHECK_EQ(ss_crc32c(0, data, sizeof(data)), 0x62A8AB43u);
+	for (size_t i = 0; i < sizeof(data); i++)
+		data[i] = (uint8_t)i;
+	CHECK_EQ(ss_crc32c(0, data, sizeof(data)), 0x46DD794Eu);
+	CHECK_EQ(ss_crc32c(0, (const uint8_t *)"123456789", 9), 0xE3069283u);
+	CHECK_EQ(ss_crc32c(0, NULL, 0), 0);
+}
+
+/* Lengths around the 3 x 4,096 bytes of one interleaved step, at every alignment. */
+static void
+equals_the_definition_up_to_the_last_byte(void)
+{
+	static const size_t sizes[] = {0, 1, 7, 8, 9, 63, 4096, 12287, 12288, 12289, 24576, 24583, 40000};
+	uint64_t seed = 1;
+
+	for (size_t s = 0; s < sizeof(sizes) / sizeof(sizes[0]); s++) {
+		for (size_t shift = 0; shift < 8; shift++) {
+			size_t nbytes = sizes[s] + shift;
+			uint8_t *data = guarded_alloc(nbytes);
+			for (size_t i = 0; i < nbytes; i++)
+				data[i] = (uint8_t)test_random(&seed);
+			CHECK_EQ(ss_crc32c(0, data, nbytes), crc_bitwise(data, nbytes));
+			guarded_free(data, nbytes);
+		}
+	}
+}
+
+static void
+continues_from_any_cut(void)
+{
+	uint8_t data[20000];
+	uint64_t seed = 2;
+
+	for (size_t i = 0; i < sizeof(data); i++)
+		data[i] = (uint8_t)test_random(&seed);
+	uint32_t whole = ss_crc32c(0, data, sizeof(data));
+	for (size_t cut = 0; cut <= sizeof(data); cut += 997)
+		CHECK_EQ(ss_crc32c(ss_crc32c(0, data, cut), data + cut, sizeof(data) - cut), whole);
+}
+
+int
+main(void)
+{
+	gives_the_vectors_of_rfc3720();
+	equals_the_definition_up_to_the_last_byte();
+	continues_from_any_cut();
+	return 0;
+}
