@@ -12,5 +12,6 @@
 
 #include "ss_status.h"
 #include "ss_crc32c.h"
+#include "ss_gather.h"
 
 #endif

@@ -1,0 +1,69 @@
+/*
+ * ss_gather.h - collects the rows of a batch from many decoded blocks into one output.
+ *
+ * SPDX-License-Identifier: Apache-2.0
+ *
+ * A batch names its rows by two arrays: row i of the batch is row row[i] of block
+ * slot[i].  The blocks of one column are given by an array of pointers, one a
+ * slot, so that a batch of any number of blocks is one call.  Every function
+ * checks slot[i] < num_slots and row[i] < num_rows_of[slot[i]] and returns
+ * SS_ERR_ARGUMENT otherwise.  Slow twin: tests/twins/gather.py.
+ *
+ * Casts are those of C between arithmetic types (integers wrap modulo 2^n, as
+ * numpy's astype does), except that a float never becomes an integer or a bool:
+ * SS_ERR_UNSUPPORTED.  float16 is IEEE 754 binary16, rounded to nearest even.
+ */
+#ifndef SS_GATHER_H
+#define SS_GATHER_H
+
+#include "ss_status.h"
+
+/* cffi:begin */
+enum ss_dtype {
+	SS_BOOL, SS_INT8, SS_UINT8, SS_INT16, SS_UINT16, SS_INT32, SS_UINT32,
+	SS_INT64, SS_UINT64, SS_FLOAT16, SS_FLOAT32, SS_FLOAT64, SS_NUM_DTYPES
+};
+
+/*
+ * ss_gather_dense() writes rows of 'row_num_elements' elements each, cast from
+ * 'from' to 'to', to out[0 .. num_rows * row_num_elements).  blocks[s] points to
+ * row 0 of the block in slot s.  Blocks and 'out' need no alignment and must not
+ * overlap.
+ */
+enum ss_status ss_gather_dense(const void *const *blocks, const int64_t *num_rows_of,
+			       size_t num_slots, const uint32_t *slot, const uint32_t *row,
+			       size_t num_rows, size_t row_num_elements,
+			       enum ss_dtype from, enum ss_dtype to, void *out);
+
+/*
+ * ss_gather_offsets() writes the offsets of a ragged batch:
+ * out_offsets[0] = 0 and out_offsets[i + 1] = out_offsets[i] + length of row i.
+ * offsets[s] points to num_rows_of[s] + 1 ascending offsets.
+ */
+enum ss_status ss_gather_offsets(const int64_t *const *offsets, const int64_t *num_rows_of,
+				 size_t num_slots, const uint32_t *slot, const uint32_t *row,
+				 size_t num_rows, int64_t *out_offsets);
+
+/*
+ * ss_gather_ragged() writes the values of a ragged batch, cast, to
+ * out[0 .. out_offsets[num_rows]), where out_offsets is what ss_gather_offsets()
+ * wrote for the same rows.  values[s] holds offsets[s][num_rows_of[s]] elements.
+ */
+enum ss_status ss_gather_ragged(const void *const *values, const int64_t *const *offsets,
+				const int64_t *num_rows_of, size_t num_slots,
+				const uint32_t *slot, const uint32_t *row, size_t num_rows,
+				enum ss_dtype from, enum ss_dtype to, void *out);
+
+/*
+ * ss_gather_sparse() expands sparse rows into out[num_rows][dim]: zero, but for
+ * values[s][j] at column indices[s][j] for each j of the row; 1 if 'values' is NULL.
+ * An index >= dim is SS_ERR_RANGE; 'out' is then undefined.
+ */
+enum ss_status ss_gather_sparse(const uint32_t *const *indices, const int64_t *const *indptr,
+				const void *const *values, enum ss_dtype from,
+				const int64_t *num_rows_of, size_t num_slots,
+				const uint32_t *slot, const uint32_t *row, size_t num_rows,
+				size_t dim, enum ss_dtype to, void *out);
+/* cffi:end */
+
+#endif

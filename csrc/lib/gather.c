@@ -1,0 +1,145 @@
+/*
+ * Batch gather: rows of many blocks into one output, with a cast.
+ *
+ * SPDX-License-Identifier: Apache-2.0
+ */
+#include <string.h>
+
+#include "ss_gather.h"
+#include "convert.h"
+
+/* Rows ahead whose first cache lines are requested: gathers jump, so the hardware can't guess. */
+#define PREFETCH_ROWS 4
+#define PREFETCH_NBYTES 1024
+#define CACHE_LINE_NBYTES 64
+
+static void
+prefetch_bytes(const uint8_t *begin, size_t nbytes)
+{
+	if (nbytes > PREFETCH_NBYTES)
+		nbytes = PREFETCH_NBYTES;
+	for (size_t i = 0; i < nbytes; i += CACHE_LINE_NBYTES)
+		__builtin_prefetch(begin + i);
+}
+
+static int
+rows_are_legal(const int64_t *num_rows_of, size_t num_slots, const uint32_t *slot,
+	       const uint32_t *row, size_t num_rows)
+{
+	for (size_t i = 0; i < num_rows; i++)
+		if (slot[i] >= num_slots || (int64_t)row[i] >= num_rows_of[slot[i]])
+			return 0;
+	return 1;
+}
+
+enum ss_status
+ss_gather_dense(const void *const *blocks, const int64_t *num_rows_of, size_t num_slots,
+		const uint32_t *slot, const uint32_t *row, size_t num_rows,
+		size_t row_num_elements, enum ss_dtype from, enum ss_dtype to, void *out)
+{
+	ss_convert_fn convert = ss_converter(from, to);
+
+	if (convert == NULL)
+		return SS_ERR_UNSUPPORTED;
+	if (!rows_are_legal(num_rows_of, num_slots, slot, row, num_rows))
+		return SS_ERR_ARGUMENT;
+	size_t in_nbytes = row_num_elements * ss_dtype_nbytes(from);
+	size_t out_nbytes = row_num_elements * ss_dtype_nbytes(to);
+	for (size_t i = 0; i < num_rows; i++) {
+		if (i + PREFETCH_ROWS < num_rows) {
+			size_t ahead = i + PREFETCH_ROWS;
+			prefetch_bytes((const uint8_t *)blocks[slot[ahead]] + row[ahead] * in_nbytes, in_nbytes);
+		}
+		convert((const uint8_t *)blocks[slot[i]] + row[i] * in_nbytes,
+			(uint8_t *)out + i * out_nbytes, row_num_elements);
+	}
+	return SS_OK;
+}
+
+enum ss_status
+ss_gather_offsets(const int64_t *const *offsets, const int64_t *num_rows_of, size_t num_slots,
+		  const uint32_t *slot, const uint32_t *row, size_t num_rows,
+		  int64_t *out_offsets)
+{
+	if (!rows_are_legal(num_rows_of, num_slots, slot, row, num_rows))
+		return SS_ERR_ARGUMENT;
+	out_offsets[0] = 0;
+	for (size_t i = 0; i < num_rows; i++) {
+		if (i + 2 * PREFETCH_ROWS < num_rows)
+			__builtin_prefetch(&offsets[slot[i + 2 * PREFETCH_ROWS]][row[i + 2 * PREFETCH_ROWS]]);
+		const int64_t *bounds = offsets[slot[i]] + row[i];
+		out_offsets[i + 1] = out_offsets[i] + bounds[1] - bounds[0];
+	}
+	return SS_OK;
+}
+
+enum ss_status
+ss_gather_ragged(const void *const *values, const int64_t *const *offsets,
+		 const int64_t *num_rows_of, size_t num_slots, const uint32_t *slot,
+		 const uint32_t *row, size_t num_rows, enum ss_dtype from, enum ss_dtype to,
+		 void *out)
+{
+	ss_convert_fn convert = ss_converter(from, to);
+	size_t in_nbytes = ss_dtype_nbytes(from), out_nbytes = ss_dtype_nbytes(to);
+	uint8_t *end = out;
+
+	if (convert == NULL)
+		return SS_ERR_UNSUPPORTED;
+	if (!rows_are_legal(num_rows_of, num_slots, slot, row, num_rows))
+		return SS_ERR_ARGUMENT;
+	for (size_t i = 0; i < num_rows; i++) {
+		if (i + PREFETCH_ROWS < num_rows) {
+			const int64_t *ahead = offsets[slot[i + PREFETCH_ROWS]] + row[i + PREFETCH_ROWS];
+			prefetch_bytes((const uint8_t *)values[slot[i + PREFETCH_ROWS]] + (size_t)ahead[0] * in_nbytes,
+				       (size_t)(ahead[1] - ahead[0]) * in_nbytes);
+		}
+		const int64_t *bounds = offsets[slot[i]] + row[i];
+		size_t length = (size_t)(bounds[1] - bounds[0]);
+		convert((const uint8_t *)values[slot[i]] + (size_t)bounds[0] * in_nbytes, end, length);
+		end += length * out_nbytes;
+	}
+	return SS_OK;
+}
+
+enum ss_status
+ss_gather_sparse(const uint32_t *const *indices, const int64_t *const *indptr,
+		 const void *const *values, enum ss_dtype from, const int64_t *num_rows_of,
+		 size_t num_slots, const uint32_t *slot, const uint32_t *row, size_t num_rows,
+		 size_t dim, enum ss_dtype to, void *out)
+{
+	size_t in_nbytes = ss_dtype_nbytes(from), out_nbytes = ss_dtype_nbytes(to);
+	ss_convert_fn convert = ss_converter(values ? from : SS_UINT8, to);
+	const uint8_t one = 1;
+	uint8_t one_converted[8];
+
+	if (convert == NULL)
+		return SS_ERR_UNSUPPORTED;
+	if (!rows_are_legal(num_rows_of, num_slots, slot, row, num_rows))
+		return SS_ERR_ARGUMENT;
+	if (!values)
+		convert(&one, one_converted, 1);
+	for (size_t i = 0; i < num_rows; i++) {
+		if (i + 2 * PREFETCH_ROWS < num_rows)
+			__builtin_prefetch(&indptr[slot[i + 2 * PREFETCH_ROWS]][row[i + 2 * PREFETCH_ROWS]]);
+		if (i + PREFETCH_ROWS < num_rows) {
+			size_t ahead = i + PREFETCH_ROWS;
+			__builtin_prefetch(indices[slot[ahead]] + indptr[slot[ahead]][row[ahead]]);
+		}
+		const int64_t *bounds = indptr[slot[i]] + row[i];
+		const uint32_t *columns = indices[slot[i]];
+		uint8_t *dense = (uint8_t *)out + i * dim * out_nbytes;
+		memset(dense, 0, dim * out_nbytes);
+		for (int64_t j = bounds[0]; j < bounds[1]; j++) {
+			if (columns[j] >= dim)
+				return SS_ERR_RANGE;
+			uint8_t *cell = dense + columns[j] * out_nbytes;
+			if (values)
+				convert((const uint8_t *)values[slot[i]] + (size_t)j * in_nbytes, cell, 1);
+			else if (out_nbytes == 4)	/* float32, nearly always: a plain store */
+				memcpy(cell, one_converted, 4);
+			else
+				memcpy(cell, one_converted, out_nbytes);
+		}
+	}
+	return SS_OK;
+}
