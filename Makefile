@@ -1,0 +1,69 @@
+# Two commands do all the set-up on a fresh Debian or Ubuntu with Python 3.10+ and gcc:
+#
+#   make demo           packs the standard library's sources, trains on them, resumes after a kill
+#   make demo S3=1      the same with the datasets on S3: $AWS_ENDPOINT_URL if set, else a server on loopback
+#   make test           C tests under the sanitizers, then pytest
+#   make s3-server      install and start the S3 server the tests prefer (as root; Debian's packages)
+#   make clean          remove what building left here; the environment stays
+#
+# Each makes its own virtual environment when there is none; a second run installs nothing.
+#
+#   PYTHON=python3.12   the interpreter that the environment is made from
+#   VENV=.venv          where the environment is
+#   TORCH=...           what pip is asked for. A plain "torch" brings gigabytes of CUDA on Linux, so name a
+#                       CPU build or an index that has one: TORCH="torch --index-url URL". Empty: the torch
+#                       that PYTHON already has (the environment then sees PYTHON's site-packages).
+#   ARGS=...            more arguments for pytest or for the demo
+
+PYTHON ?= python3
+VENV   ?= .venv
+TORCH  ?= torch==2.13.0
+ARGS   ?=
+
+RUN    := $(VENV)/bin/python
+STAMPS := $(VENV)/.stamps
+CSRC   := $(wildcard csrc/lib/*.c csrc/lib/*.h csrc/include/*.h)
+
+.PHONY: demo test s3-server clean
+.DELETE_ON_ERROR:
+
+demo: $(STAMPS)/$(if $(S3),tested,runs) $(STAMPS)/built
+	$(RUN) examples/demo.py $(if $(S3),--s3) $(ARGS)
+
+test: $(STAMPS)/tested $(STAMPS)/built
+	$(MAKE) --no-print-directory -C csrc test
+	$(RUN) -m pytest $(ARGS)
+
+# Torch first and from its own requirement: pip would otherwise choose one for "torch>=2.0" by itself.
+# What builds the extension stands in the environment, so a rebuild needs neither isolation nor network.
+$(STAMPS)/torch:
+	@$(PYTHON) tools/check_machine.py
+	@echo "installing torch and the build tools into $(VENV), once"
+	@$(PYTHON) -m venv $(if $(TORCH),,--system-site-packages) $(VENV)
+	@$(RUN) -m pip install -qq "setuptools>=77" wheel "cffi>=1.16"
+	@$(if $(TORCH),$(RUN) -m pip install -qq $(TORCH))
+	@$(RUN) -c "import torch" || { echo "make: TORCH is empty and $(PYTHON) has no torch" >&2; exit 1; }
+	@mkdir -p $(STAMPS) && touch $@
+
+$(STAMPS)/runs: setup.cfg setup.py pyproject.toml | $(STAMPS)/torch
+	@echo "installing shardstream and what it needs into $(VENV), once"
+	@$(RUN) -m pip install -qq --no-build-isolation -e .
+	@touch $@
+
+$(STAMPS)/tested: setup.cfg setup.py pyproject.toml | $(STAMPS)/torch
+	@echo "installing shardstream and what its tests need into $(VENV), once"
+	@$(RUN) -m pip install -qq --no-build-isolation -e ".[test]"
+	@touch $@ $(STAMPS)/runs
+
+$(STAMPS)/built: $(CSRC) shardstream/_native/build.py | $(STAMPS)/runs
+	@$(RUN) setup.py -q build_ext --inplace
+	@touch $@
+
+s3-server: $(STAMPS)/runs
+	$(RUN) tools/s3_server.py install
+	$(RUN) tools/s3_server.py start
+
+clean:
+	rm -rf build dist demo *.egg-info shardstream/_native/_core.c shardstream/_native/*.so
+	$(MAKE) --no-print-directory -C csrc clean
+	rm -f $(STAMPS)/built
