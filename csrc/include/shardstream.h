@@ -13,5 +13,6 @@
 #include "ss_status.h"
 #include "ss_crc32c.h"
 #include "ss_gather.h"
+#include "ss_order.h"
 
 #endif
