@@ -149,6 +149,19 @@ class EpochOrder:
         """
         return native.line(self._key(RUNS), self.num_samples, self.run_length, self.lane_begin, begin, end, step)
 
+    def wrapped_line(self, positions: range) -> np.ndarray:
+        """Return int64: the line indices of ascending ``positions``, of which those past the epoch wrap around.
+
+        Position ``num_samples + i`` is that of ``i``: how ``drop_last="pad"`` fills the last batch.
+        """
+        parts = [np.empty(0, np.int64)]
+        while positions:
+            base = positions.start // self.num_samples * self.num_samples
+            num_before = len(range(positions.start, min(positions.stop, base + self.num_samples), positions.step))
+            part, positions = positions[:num_before], positions[num_before:]
+            parts.append(self.line(part.start - base, part[-1] + 1 - base, part.step))
+        return np.concatenate(parts)
+
     def locate(self, line_indices) -> tuple[np.ndarray, np.ndarray]:
         """Return ``(shard ordinal, row)``, both int64: the log's shard and the row in it of each line index."""
         line_indices = np.asarray(line_indices, np.int64)
