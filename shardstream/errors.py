@@ -109,3 +109,11 @@ class StateError(ShardstreamError, ValueError):
 
 class TokenizerError(ShardstreamError, ValueError):
     """A vocabulary or a text cannot be used for tokenization."""
+
+
+class TextError(ShardstreamError, ValueError):
+    """A text cannot be hashed; ``index`` is its number in the batch."""
+
+    def __init__(self, message: str, *, index: int | None = None, **places):
+        super().__init__(message, **places)
+        self.index = index

@@ -13,6 +13,7 @@
 #include "ss_status.h"
 #include "ss_crc32c.h"
 #include "ss_gather.h"
+#include "ss_hash.h"
 #include "ss_order.h"
 
 #endif

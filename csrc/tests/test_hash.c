@@ -1,0 +1,177 @@
+/*
+ * SPDX-License-Identifier: Apache-2.0
+ */
+#include "ss_hash.h"
+#include "test.h"
+
+#define DIM (1u << 20)
+
+/* What ss_hash_texts() gives for one text. */
+struct row {
+	enum ss_status status;
+	struct ss_hash_place place;
+	size_t num;
+	uint32_t indices[4096];
+	int32_t counts[4096];
+};
+
+static struct ss_hash_options
+words(uint32_t min_n, uint32_t max_n)
+{
+	return (struct ss_hash_options){ .dim = DIM, .min_n = min_n, .max_n = max_n, .unit = SS_HASH_WORD, .lowercase = 1 };
+}
+
+static uint32_t
+index_of(const char *feature, uint32_t dim)
+{
+	uint32_t h = ss_hash_murmur3((const uint8_t *)feature, strlen(feature), 0);
+	return (h >> 31 ? 0u - h : h) % dim;
+}
+
+/* Hashes a text that ends where an inaccessible page begins, into outputs of exactly the bound that do so too. */
+static struct row
+hash_guarded(const struct ss_hash_options *options, const void *text, size_t nbytes)
+{
+	static struct row row;
+	int64_t offsets[2] = { 0, (int64_t)nbytes }, indptr[2] = { 0, 0 };
+	uint8_t *values = guarded_copy(text, nbytes);
+	uint64_t bound;
+
+	row.status = ss_hash_texts_bound(options, nbytes, offsets, 1, &bound, &row.place);
+	CHECK_EQ(row.status, SS_OK);
+	size_t avail = (size_t)bound, out_nbytes = avail * 4;
+	uint32_t *indices = (uint32_t *)(void *)guarded_alloc(out_nbytes);
+	int32_t *counts = (int32_t *)(void *)guarded_alloc(out_nbytes);
+	float *sums = (float *)(void *)guarded_alloc(out_nbytes);
+	row.status = ss_hash_texts(options, values, nbytes, offsets, 1, indices, counts, sums, avail, indptr, &row.place);
+	row.num = row.status == SS_OK ? (size_t)indptr[1] : 0;
+	CHECK(row.num <= avail && row.num <= 4096);
+	for (size_t i = 0; i < row.num; i++) {
+		row.indices[i] = indices[i];
+		row.counts[i] = counts[i];
+		CHECK(indices[i] < options->dim && (i == 0 || indices[i - 1] < indices[i]));
+		CHECK(counts[i] > 0 && sums[i] <= (float)counts[i] && sums[i] >= -(float)counts[i]);
+	}
+	guarded_free((uint8_t *)indices, out_nbytes);
+	guarded_free((uint8_t *)counts, out_nbytes);
+	guarded_free((uint8_t *)sums, out_nbytes);
+	guarded_free(values, nbytes);
+	return row;
+}
+
+static int32_t
+count_of(const struct row *row, const char *feature)
+{
+	for (size_t i = 0; i < row->num; i++)
+		if (row->indices[i] == index_of(feature, DIM))
+			return row->counts[i];
+	return 0;
+}
+
+static void
+counts_lower_cased_words_and_pairs(void)
+{
+	const char *text = "The cat, the CAT; a dog_1\n\xC3\x84pfel x";
+	struct ss_hash_options options = words(1, 2);
+	struct row row = hash_guarded(&options, text, strlen(text));
+
+	CHECK_EQ(row.num, 8);
+	CHECK_EQ(count_of(&row, "the"), 2);
+	CHECK_EQ(count_of(&row, "cat"), 2);
+	CHECK_EQ(count_of(&row, "dog_1"), 1);
+	CHECK_EQ(count_of(&row, "\xC3\xA4pfel"), 1);
+	CHECK_EQ(count_of(&row, "the cat"), 2);
+	CHECK_EQ(count_of(&row, "cat the"), 1);
+	CHECK_EQ(count_of(&row, "cat dog_1"), 1);
+	CHECK_EQ(count_of(&row, "dog_1 \xC3\xA4pfel"), 1);
+}
+
+/* Every length around blocks of 16 and 64 bytes, with a word, a pair of words, and wide characters at the end. */
+static void
+reads_no_byte_beyond_a_text_of_any_length(void)
+{
+	static const char *const ends[] = { "", " ", "a", " ab", "\xC3\x84", "\xE4\xB8\xAD", "\xF0\x9F\x98\x80", "\xCE\xA3" };
+	char text[256];
+
+	for (uint32_t unit = SS_HASH_WORD; unit <= SS_HASH_CHAR_WB; unit++) {
+		struct ss_hash_options options = words(1, 3);
+		options.unit = unit;
+		for (size_t nbytes = 0; nbytes < 200; nbytes++) {
+			for (size_t e = 0; e < sizeof(ends) / sizeof(ends[0]); e++) {
+				for (size_t i = 0; i < nbytes; i++)
+					text[i] = i % 7 == 6 ? ' ' : (char)('A' + i % 26);
+				memcpy(text + nbytes, ends[e], strlen(ends[e]));
+				CHECK_EQ(hash_guarded(&options, text, nbytes + strlen(ends[e])).status, SS_OK);
+			}
+		}
+	}
+}
+
+static void
+names_the_first_byte_that_is_not_utf8(void)
+{
+	static const char *const bad[] = {
+		"\x80", "\xC0\x80", "\xC1\xBF", "\xC3", "\xC3(", "\xE0\x80\x80", "\xE4\xB8", "\xED\xA0\x80", "\xED\xBF\xBF",
+		"\xF0\x80\x80\x80", "\xF0\x9F\x98", "\xF4\x90\x80\x80", "\xF5\x80\x80\x80", "\xFF",
+	};
+	char text[128];
+
+	for (size_t b = 0; b < sizeof(bad) / sizeof(bad[0]); b++) {
+		for (size_t nbytes = 0; nbytes < 70; nbytes++) {
+			struct ss_hash_options options = words(1, 1);
+			memset(text, 'a', nbytes);
+			memcpy(text + nbytes, bad[b], strlen(bad[b]));
+			struct row row = hash_guarded(&options, text, nbytes + strlen(bad[b]));
+			CHECK_EQ(row.status, SS_ERR_CORRUPT);
+			CHECK_EQ(row.place.row, 0);
+			CHECK_EQ(row.place.offset, nbytes);
+		}
+	}
+}
+
+static void
+refuses_what_breaks_its_contract(void)
+{
+	struct ss_hash_options good = words(1, 1), bad;
+	struct ss_hash_place place;
+	int64_t offsets[3] = { 0, 2, 1 };
+	uint64_t bound;
+
+	bad = good, bad.dim = 0;
+	CHECK_EQ(ss_hash_texts_bound(&bad, 2, offsets, 1, &bound, &place), SS_ERR_ARGUMENT);
+	bad = good, bad.dim = 0x80000000u;
+	CHECK_EQ(ss_hash_texts_bound(&bad, 2, offsets, 1, &bound, &place), SS_ERR_ARGUMENT);
+	bad = good, bad.min_n = 2;
+	CHECK_EQ(ss_hash_texts_bound(&bad, 2, offsets, 1, &bound, &place), SS_ERR_ARGUMENT);
+	bad = good, bad.unit = 3;
+	CHECK_EQ(ss_hash_texts_bound(&bad, 2, offsets, 1, &bound, &place), SS_ERR_ARGUMENT);
+	CHECK_EQ(ss_hash_texts_bound(&good, 2, offsets, 2, &bound, &place), SS_ERR_RANGE);
+	CHECK_EQ(place.row, 1);
+	CHECK_EQ(ss_hash_texts_bound(&good, 1, offsets, 1, &bound, &place), SS_ERR_RANGE);
+}
+
+static void
+says_when_the_outputs_are_too_small(void)
+{
+	struct ss_hash_options options = words(1, 1);
+	struct ss_hash_place place;
+	int64_t offsets[2] = { 0, 8 }, indptr[2];
+	uint32_t *indices = (uint32_t *)(void *)guarded_alloc(8);
+
+	CHECK_EQ(ss_hash_texts(&options, (const uint8_t *)"ab cd ef", 8, offsets, 1, indices, NULL, NULL, 2, indptr, &place),
+		 SS_ERR_SPACE);
+	CHECK_EQ(ss_hash_texts(&options, (const uint8_t *)"ab ab cd", 8, offsets, 1, indices, NULL, NULL, 2, indptr, &place),
+		 SS_ERR_SPACE);
+	guarded_free((uint8_t *)indices, 8);
+}
+
+int
+main(void)
+{
+	counts_lower_cased_words_and_pairs();
+	reads_no_byte_beyond_a_text_of_any_length();
+	names_the_first_byte_that_is_not_utf8();
+	refuses_what_breaks_its_contract();
+	says_when_the_outputs_are_too_small();
+	return 0;
+}

@@ -1,0 +1,5 @@
+"""Text to sparse features: hashed word and character n-grams, hashed key=value features."""
+
+from shardstream.text.hashing import FeatureHasher
+
+__all__ = ["FeatureHasher"]
