@@ -95,6 +95,10 @@ class StorageError(ShardstreamError, OSError):
     """The object store or file system failed for good; the cause is chained."""
 
 
+class StorageRefused(StorageError):
+    """The store answered that it will not do this, as for permission or a missing bucket; nothing was changed."""
+
+
 class Conflict(ShardstreamError, RuntimeError):
     """A commit's precondition no longer holds; nothing was committed."""
 

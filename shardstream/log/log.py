@@ -1,0 +1,281 @@
+"""A dataset's log in a store: opening it, and appending to it by the commit rule.
+
+Safe for any number of processes and hosts on one dataset, without a coordinator; one ``Log`` may be
+shared by threads. What readers see is :class:`Snapshot`.
+"""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Generator, Sequence
+from typing import Any
+
+from shardstream.errors import Conflict, StorageError, StorageRefused
+from shardstream.log import entries, folds, proposals
+from shardstream.log.commit import Get, Outcome, Propose, Put, commit, create
+from shardstream.log.entries import Entry, ShardRecord
+from shardstream.log.ids import new_id
+from shardstream.log.opening import HINT, HINT_ALL, MAX_READ_NBYTES, Head, Opening
+from shardstream.log.proposals import UNCHANGED
+from shardstream.log.snapshot import Snapshot
+from shardstream.log.state import State
+from shardstream.schema import Schema
+from shardstream.storage.retry import backoff_s
+from shardstream.storage.store import Store
+
+
+class Log:
+    """The log of the dataset in ``store``.
+
+    Args:
+        store: The dataset's folder or prefix.
+        single_writer: Accept a store that ignores conditional PUTs; the caller vouches that no
+            other writer is at work.
+    """
+
+    def __init__(self, store: Store, single_writer: bool = False):
+        self.store = store
+        self.single_writer = single_writer
+        self._head: Head | None = None
+        self._unsettled: _Commit | None = None
+        self._conditional_puts_work = store.is_local or single_writer
+        self._lock = threading.RLock()
+
+    def __getstate__(self) -> dict:
+        return {"store": self.store, "single_writer": self.single_writer}
+
+    def __setstate__(self, state: dict) -> None:
+        self.__init__(**state)
+
+    # -- reading -----------------------------------------------------------------------------
+
+    def exists(self) -> bool:
+        """Return whether there is a dataset: one request."""
+        return self.store.read_many([entries.name(0)], 1) != [None]
+
+    def snapshot(self, version: int | None = None) -> Snapshot:
+        """Return the newest version, or exactly ``version``.
+
+        At most 14 requests in 2 rounds for a log of any length, 5 in one round for one of up to two
+        entries; more when the hint or a fold is lost.
+
+        Raises:
+            DatasetNotFoundError: no dataset here, or no such version.
+            DatasetError: the log is malformed, or of a newer format.
+        """
+        opening = Opening(self._read_many, self.store.url)
+        head = opening.newest() if version is None else opening.at(version)
+        return Snapshot.of(head.state, self.store.url)
+
+    def entry(self, version: int) -> Entry | None:
+        """Return one entry, None while it does not stand yet: one request. What followers poll."""
+        try:
+            data = self.store.read(entries.name(version), 0, entries.MAX_ENTRY_NBYTES + 1)
+        except FileNotFoundError:
+            return None
+        return entries.decode(data, version)
+
+    def _read_many(self, names: Sequence[str]) -> list[bytes | None]:
+        return self.store.read_many(names, MAX_READ_NBYTES)
+
+    # -- writing -----------------------------------------------------------------------------
+
+    def create(self, schema: Schema | None) -> Snapshot:
+        """Begin a dataset with entry 0; :class:`Conflict` if one stands here."""
+        if self.exists():
+            raise Conflict(f"there is a dataset at {self.store.url} already.")
+        return self._created(schema, own=True)
+
+    def open_or_create(self, schema: Schema | None) -> Snapshot:
+        """Return the dataset here, begun now if there is none; of racing creators one wins.
+
+        Raises:
+            SchemaError: the dataset has another schema, which ``schema`` does not extend.
+        """
+        if not self.exists():
+            return self._created(schema, own=False)
+        with self._lock:
+            state = self._newest().state
+        proposals.same_schema(state, schema, self.store.url)
+        return Snapshot.of(state, self.store.url)
+
+    def _created(self, schema: Schema | None, own: bool) -> Snapshot:
+        entry = proposals.first(schema)
+        with self._lock:
+            head = self._head = self._drive(_Commit(("create", entry.commit), create(entry)))
+            if head.state.dataset != entry.dataset:
+                if own:
+                    raise Conflict(f"another writer created a dataset at {self.store.url} at the same time.")
+                head = self._newest()
+        proposals.same_schema(head.state, schema, self.store.url)
+        return Snapshot.of(head.state, self.store.url)
+
+    def claim(self, producer: str) -> tuple[str, Any]:
+        """Become the one instance of ``producer``; older ones are fenced at their next commit.
+
+        Returns:
+            ``(incarnation, last_source)``: what to give :meth:`append`, and the ``source`` of the
+            producer's newest commit, None if there is none. Exact, since it is read after the claim.
+        """
+        incarnation = new_id()
+        state = self._commit(("claim", incarnation), proposals.claim(producer, incarnation))
+        return incarnation, state.producers[producer].source
+
+    def append(self, records: Sequence[ShardRecord], *, producer: str | None = None, incarnation: str | None = None,
+               source: Any = None, schema: Schema | None = UNCHANGED) -> int:  # fmt: skip
+        """Add shards that stand in the store; returns the version that has them.
+
+        Args:
+            records: The shards, in the order readers see them.
+            producer: With ``incarnation``, from :meth:`claim`.
+            source: Where the producer's input stands after these shards: any JSON value up to 1 kB.
+            schema: What the shards were written under: the dataset's, or one that adds fields with
+                a default, which then becomes the dataset's. Left out, it is not looked at.
+
+        Raises:
+            ProducerFenced: a newer instance has claimed the producer; nothing was committed.
+            Conflict: the dataset was ended, or its schema has changed; nothing was committed.
+            SchemaError: ``schema`` is not one the dataset's can become; nothing was committed.
+            StorageError: not known whether it was committed. Calling again with the same records and source
+                finds out, and commits once; another commit by this Log settles it first.
+        """
+        propose = proposals.append(records, producer, incarnation, source, schema)
+        key = ("append", producer, repr(source), *(record.sid for record in records))
+        return self._commit(key, propose).version
+
+    def replace(self, remove: Sequence[str], records: Sequence[ShardRecord]) -> int:
+        """Put shards in the place of live ones; returns the version. :class:`Conflict` if one is not live."""
+        return self._commit(("replace", *remove), proposals.replace(remove, records)).version
+
+    def tag(self, name: str, version: int | None) -> int:
+        """Name a version (None takes the name away); returns the version that says so."""
+        return self._commit(("tag", name, version), proposals.tag(name, version)).version
+
+    def expire(self, below: int) -> int:
+        """Give up the untagged versions below ``below``; returns the version that says so."""
+        return self._commit(("expire", below), proposals.expire(below)).version
+
+    def end(self) -> int:
+        """Say that nothing more will be added; returns the version that says so."""
+        return self._commit(("end",), proposals.end()).version
+
+    # -- inside ------------------------------------------------------------------------------
+
+    def _newest(self) -> Head:
+        """Return the newest head, which becomes where the next commit starts."""
+        opening = Opening(self._read_many, self.store.url)
+        self._head = opening.newest() if self._head is None else opening.follow(self._head)
+        return self._head
+
+    def _commit(self, key: tuple, propose: Propose) -> State:
+        """Append one entry; ``key`` says what is committed, to know it again after an unknown outcome."""
+        with self._lock:
+            unsettled = self._unsettled
+            if unsettled is not None:
+                try:
+                    self._head = self._drive(unsettled)
+                except Conflict:
+                    if unsettled.key == key:
+                        raise
+                if unsettled.key == key:
+                    return self._head.state
+            head = self._newest() if self._head is None else self._head
+            self._head = self._drive(_Commit(key, commit(head, propose)))
+            return self._head.state
+
+    def _drive(self, task: _Commit) -> Head:
+        """Do what a commit generator asks for until it returns; an unknown outcome is kept, to go on later."""
+        self._unsettled = task
+        begin, num_again = time.monotonic(), 0
+        try:
+            if task.request is None:
+                task.request = next(task.steps)
+            while True:
+                if isinstance(task.request, Put) and task.request.again:
+                    num_again += 1
+                    self._wait(task, begin, num_again)
+                task.request = task.steps.send(self._answer(task))
+        except StopIteration as finished:
+            head = finished.value
+        finally:
+            # What an error or Ctrl-C cut off while a PUT may be under way stays unsettled; what never
+            # was sent, or was refused, does not.
+            if task.steps.gi_frame is None or not task.may_stand:
+                self._unsettled = None
+        self._put_folds(head)
+        self._prove(head)
+        return head
+
+    def _answer(self, task: _Commit) -> Outcome | bytes | None:
+        """Carry out one request of a commit."""
+        name = entries.name(task.request.version)
+        if isinstance(task.request, Get):
+            return self.store.read_many([name], entries.MAX_ENTRY_NBYTES + 1)[0]
+        could_stand, task.may_stand = task.may_stand, True
+        try:
+            created = self.store.put_if_absent(name, task.request.data)
+        except StorageRefused:
+            task.may_stand = could_stand
+            raise
+        except StorageError as error:
+            task.error = error
+            return Outcome.UNKNOWN
+        task.may_stand = False
+        return Outcome.CREATED if created else Outcome.EXISTS
+
+    def _wait(self, task: _Commit, begin: float, num_again: int) -> None:
+        policy = self.store.retry
+        wait_s = backoff_s(policy, num_again)
+        if num_again >= policy.max_attempts or time.monotonic() - begin + wait_s > policy.deadline_s:
+            raise StorageError(
+                f"{self.store.join(entries.name(task.request.version))} could not be written in {num_again} tries and "
+                f"is absent so far, but a late request may still create it; commit again to find out. Last: {task.error}"
+            ) from task.error
+        time.sleep(wait_s)
+
+    def _put_folds(self, head: Head) -> None:
+        """Put the fold that ends at this entry, if one does, and then the hints to it."""
+        state = head.state
+        if state.version == 0 or state.version % folds.FINE:
+            return
+        begin, name = folds.piece(state.version)
+        if begin < 0:
+            data = folds.encode_all(state)
+        else:
+            data = folds.encode_tail(state.dataset, begin, [s for s in head.recent if s.entry.version > begin])
+        if len(data) > folds.MAX_FOLD_NBYTES:
+            return
+        number = b"%d" % state.version
+        try:
+            self.store.put_bytes(name, data, durable=False)
+            self.store.put_bytes(HINT, number, durable=False)
+            if begin < 0:
+                self.store.put_bytes(HINT_ALL, number, durable=False)
+        except StorageError:
+            pass  # the commit stands; a lost fold or hint costs its readers some requests
+
+    def _prove(self, head: Head) -> None:
+        """Repeat this Log's first commit: a store that does not refuse it ignores the condition of conditional PUTs."""
+        if self._conditional_puts_work:
+            return
+        name = entries.name(head.state.version)
+        data = self.store.read(name, 0, entries.MAX_ENTRY_NBYTES + 1)
+        if self.store.put_if_absent(name, data):
+            raise StorageRefused(
+                f"{self.store.url} ignores conditional PUTs (If-None-Match: *), so writers could overwrite each other's "
+                f"commits; this one stands, as entry {head.state.version}. Use a store that honours them, as AWS S3, "
+                "Ceph and MinIO do, or make sure that there is one writer and give single_writer=True."
+            )
+        self._conditional_puts_work = True
+
+
+class _Commit:
+    """A commit under way: what is committed, its generator, and the request it waits for."""
+
+    def __init__(self, key: tuple, steps: Generator):
+        self.key = key
+        self.steps = steps
+        self.request: Put | Get | None = None
+        self.may_stand = False  # a PUT was sent whose outcome is not known
+        self.error: StorageError | None = None

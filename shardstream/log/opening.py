@@ -1,0 +1,221 @@
+"""From a log in a store to its state, in two rounds of requests.
+
+Round one: the hint ``_log/newest`` and entries 0 to 2 (a small dataset is done here). Round two:
+the pieces (:mod:`shardstream.log.folds`) that make the version hinted at, and the entries above it
+until one is absent. That is at most 4 + 6 + 4 = 14 requests, whatever the log's length. A lost hint costs
+a search, a lost fold a few entries more; neither can change the answer, since what counts is
+only that entries have no gap: the newest is the one whose successor is absent.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+from shardstream.errors import DatasetNotFoundError
+from shardstream.log import entries, folds
+from shardstream.log.entries import Entry
+from shardstream.log.state import State, Step, fold
+
+HINT = f"{entries.FOLDER}/newest"  # the newest fold of any kind, written after it
+HINT_ALL = f"{entries.FOLDER}/newest.all"  # the newest <n>.all: the spare of the hint
+MAX_READ_NBYTES = folds.MAX_FOLD_NBYTES + 1
+NUM_AHEAD = folds.FINE  # entries read above the newest fold: one of them is absent when the hint is fresh
+MAX_AHEAD = 64
+
+ReadMany = Callable[[Sequence[str]], list[bytes | None]]
+
+
+class _Gap(Exception):
+    """An entry that a version needs is absent, so there is no such version."""
+
+
+@dataclass(frozen=True)
+class Head:
+    """The state after entry n, and the entries since the last multiple of 1,024, from which folds are made."""
+
+    state: State
+    recent: tuple[Step, ...]
+
+    def after(self, steps: Sequence[Step]) -> Head:
+        """Return the head with the entries that follow it."""
+        state = fold(self.state, steps)
+        base = state.version // folds.ALL * folds.ALL
+        if base > self.state.version // folds.ALL * folds.ALL:
+            state = state.compacted()
+        return Head(state, tuple(step for step in (*self.recent, *steps) if step.entry.version > base))
+
+
+class Opening:
+    """One opening of a log: remembers what was fetched, what was absent, and which folds were lost.
+
+    ``read_many(names)`` returns each object's bytes, or None for an absent one, in one round.
+    ``where`` names the dataset in errors.
+    """
+
+    def __init__(self, read_many: ReadMany, where: str):
+        self._read_many = read_many
+        self._where = where
+        self._objects: dict[str, bytes | None] = {}
+        self._decoded: dict[str, State | list[Step]] = {}
+        self._lost: set[str] = set()
+
+    def newest(self) -> Head:
+        """Return the head of the log as it is now.
+
+        Raises:
+            DatasetNotFoundError: there is no entry 0.
+            DatasetError: an entry is malformed or of a newer format.
+        """
+        self._fetch([HINT, *(entries.name(version) for version in range(3))])
+        self._first()
+        present = next((version for version in (1, 2) if not self._exists(version)), 3) - 1
+        if present < 2:
+            return self._make(present)
+        hint = self._number(HINT)
+        if hint is None or hint % folds.FINE:
+            hint = self._searched()
+        try:
+            return self._make(self._last_entry(hint))
+        except _Gap:  # the hint is ahead of the log, or of another log
+            return self._make(self._last_entry(0))
+
+    def at(self, version: int) -> Head:
+        """Return the head as it was after entry ``version``: one round of at most 7 requests."""
+        self._fetch([entries.name(0), *(name for _, _, name in folds.cover(version))])
+        self._first()
+        try:
+            return self._make(version)
+        except _Gap as error:
+            raise DatasetNotFoundError(f"the dataset at {self._where} has no version {version}.") from error
+
+    def follow(self, head: Head) -> Head:
+        """Return the newest head, knowing an older one: one request when nothing came since."""
+        self._fetch([entries.name(head.state.version + 1)])
+        if not self._exists(head.state.version + 1):
+            return head
+        newest = self._last_entry(head.state.version)
+        if newest - head.state.version > MAX_AHEAD:
+            return self._make(newest)
+        return head.after([Step.of(self._entry(version)) for version in range(head.state.version + 1, newest + 1)])
+
+    # -- finding the newest entry ------------------------------------------------------------
+
+    def _last_entry(self, start: int) -> int:
+        """Return the newest entry's number, from a ``start`` that is probably little below it.
+
+        Reads windows of 4, 16, 64 entries ahead; after that, ``start`` was far off and it gallops.
+        """
+        self._fetch([name for _, _, name in folds.cover(start)] + _names(start + 1, NUM_AHEAD))
+        width = NUM_AHEAD
+        while True:
+            self._fetch(_names(start + 1, width))
+            for version in range(start + 1, start + width + 1):
+                if not self._exists(version):
+                    return version - 1
+            start += width
+            if width == MAX_AHEAD:
+                start = self._galloped(start)
+            width = min(width * 4, MAX_AHEAD)
+
+    def _galloped(self, low: int) -> int:
+        """Return an existing entry at most ``MAX_AHEAD`` below the newest: doubling steps, then halving."""
+        step = MAX_AHEAD
+        while self._fetched(low + step):
+            low, step = low + step, step * 2
+        while step > MAX_AHEAD:
+            step //= 2
+            if self._fetched(low + step):
+                low += step
+        return low
+
+    def _fetched(self, version: int) -> bool:
+        self._fetch([entries.name(version)])
+        return self._exists(version)
+
+    def _searched(self) -> int:
+        """Return the newest fold's number when the hint is lost: from its spare, by halving over the tails."""
+        self._fetch([HINT_ALL])
+        base = self._number(HINT_ALL) or 0
+        base -= base % folds.ALL
+        for unit, above in ((folds.COARSE, folds.ALL), (folds.FINE, folds.COARSE)):
+            low, high = 0, above // unit
+            while high - low > 1:
+                middle = (low + high) // 2
+                name = entries.name(base + middle * unit, "tail")
+                self._fetch([name])
+                low, high = (low, middle) if self._objects[name] is None else (middle, high)
+            base += low * unit
+        return base
+
+    # -- making a version --------------------------------------------------------------------
+
+    def _make(self, version: int) -> Head:
+        """Return the head at ``version`` from the best pieces that are whole; raises :class:`_Gap`."""
+        while True:
+            pieces = folds.cover(version, self._lost)
+            self._fetch([name for _, _, name in pieces])
+            lost = {name for begin, end, name in pieces if not self._decode(begin, end, name)}
+            if not lost:
+                break
+            self._lost |= lost
+        state, steps = None, []
+        for _, _, name in pieces:
+            decoded = self._decoded[name]
+            if isinstance(decoded, State):
+                state = decoded
+            else:
+                steps.extend(decoded)
+        base = version // folds.ALL * folds.ALL
+        return Head(fold(state, steps), tuple(step for step in steps if step.entry.version > base))
+
+    def _decode(self, begin: int, end: int, name: str) -> bool:
+        """Decode a fetched piece; False for a fold that is lost."""
+        if name in self._decoded:
+            return True
+        data = self._objects[name]
+        if name == entries.name(end):
+            self._decoded[name] = [Step.of(self._entry(end))]
+            return True
+        if data is None:
+            return False
+        try:
+            decoded = folds.decode_all(data, end) if begin < 0 else folds.decode_tail(data, begin, end)
+        except folds.Lost:
+            return False
+        if (decoded if isinstance(decoded, State) else decoded[0].entry).dataset != self._first().dataset:
+            return False  # left over from a dataset that stood here before
+        self._decoded[name] = decoded
+        return True
+
+    # -- objects -----------------------------------------------------------------------------
+
+    def _fetch(self, names: Sequence[str]) -> None:
+        """Fetch the objects not yet known, in one round."""
+        unknown = [name for name in dict.fromkeys(names) if name not in self._objects]
+        if unknown:
+            self._objects.update(zip(unknown, self._read_many(unknown), strict=True))
+
+    def _exists(self, version: int) -> bool:
+        return self._objects[entries.name(version)] is not None
+
+    def _entry(self, version: int) -> Entry:
+        data = self._objects[entries.name(version)]
+        if data is None:
+            raise _Gap(version)
+        return entries.decode(data, version)
+
+    def _first(self) -> Entry:
+        """Return entry 0, which says whether there is a dataset at all, and which."""
+        if not self._exists(0):
+            raise DatasetNotFoundError(f"there is no dataset at {self._where}.")
+        return self._entry(0)
+
+    def _number(self, name: str) -> int | None:
+        """Return the number in a fetched hint, None when it is absent or not one."""
+        data = self._objects[name] or b""
+        return int(data) if 0 < len(data) <= 20 and data.isdigit() else None
+
+
+def _names(begin: int, count: int) -> list[str]:
+    return [entries.name(version) for version in range(begin, begin + count)]

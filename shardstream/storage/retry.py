@@ -1,0 +1,126 @@
+"""One request to storage, tried until it succeeds, cannot succeed, or runs out of time.
+
+What may pass (resets, timeouts, 429, 5xx) is tried again after a wait drawn uniformly from
+zero to twice the mean, the mean doubling each time: full jitter keeps many clients that failed
+together from coming back together (M. Brooker, "Exponential Backoff And Jitter", AWS
+Architecture Blog, 2015).
+"""
+
+from __future__ import annotations
+
+import errno
+import random
+import time
+from collections.abc import Callable, Iterator
+from typing import TypeVar
+
+from shardstream.config import RetryPolicy
+from shardstream.errors import ShardstreamError, StorageError, StorageRefused
+
+T = TypeVar("T")
+DEFAULT_RETRY = RetryPolicy()
+PASSING_STATUS = {408, 409, 425, 429}  # the 4xx that may pass: request timeout, conflict, too early, too many
+LASTING_ERRNO = {errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EISDIR, errno.ENAMETOOLONG, errno.ELOOP}
+LASTING = (FileNotFoundError, PermissionError, FileExistsError, IsADirectoryError, NotADirectoryError,
+           NotImplementedError, ImportError, TypeError, ValueError, KeyError, AttributeError)  # fmt: skip
+LASTING_NAMES = {"NoCredentialsError", "PartialCredentialsError", "ParamValidationError", "ProfileNotFound",
+                 "InvalidRegionError", "NoRegionError"}  # fmt: skip  (botocore's; not imported to look)
+EXPIRED = {"ExpiredToken", "ExpiredTokenException", "TokenRefreshRequired", "RequestExpired"}
+REFUSED = {"InvalidAccessKeyId", "SignatureDoesNotMatch", "InvalidToken", "InvalidClientTokenId"}
+
+
+def chain(error: BaseException) -> Iterator[BaseException]:
+    """Yield an error and those it was raised from or during; at most 16, so that a cycle ends."""
+    seen: BaseException | None = error
+    for _ in range(16):
+        if seen is None:
+            return
+        yield seen
+        seen = seen.__cause__ or seen.__context__
+
+
+def status_of(error: BaseException) -> int | None:
+    """Return the HTTP status behind a client library's error, ``None`` when there was no reply."""
+    for link in chain(error):
+        response = getattr(link, "response", None)
+        if isinstance(response, dict):
+            status = response.get("ResponseMetadata", {}).get("HTTPStatusCode")
+        else:
+            status = next((value for name in ("status", "status_code", "code")
+                           if isinstance(value := getattr(link, name, None), int)), None)  # fmt: skip
+        if isinstance(status, int) and 100 <= status <= 599:
+            return status
+    return None
+
+
+def code_of(error: BaseException) -> str | None:
+    """Return the S3 error code behind an error, such as ``"NoSuchKey"``."""
+    for link in chain(error):
+        response = getattr(link, "response", None)
+        if isinstance(response, dict):
+            return str(response.get("Error", {}).get("Code"))
+    return None
+
+
+def may_pass(error: BaseException) -> bool:
+    """Return whether the same request may succeed later."""
+    status = status_of(error)
+    if status is not None:
+        return status >= 500 and status != 501 or status in PASSING_STATUS
+    if isinstance(error, ShardstreamError) or any(type(link).__name__ in LASTING_NAMES for link in chain(error)):
+        return False
+    if isinstance(error, OSError) and error.errno in LASTING_ERRNO:
+        return False
+    return not isinstance(error, LASTING)
+
+
+def explained(error: BaseException, what: str) -> StorageError:
+    """Return the error to raise when ``what`` failed for good, saying what to do where that is known."""
+    code, status = code_of(error), status_of(error)
+    names = {type(link).__name__ for link in chain(error)}
+    if code in EXPIRED:
+        advice = "the credentials have expired: renew them and start again."
+    elif code in REFUSED:
+        advice = "the server refused the credentials: check AWS_ACCESS_KEY_ID, AWS_SECRET_ACCESS_KEY and the clock."
+    elif names & {"NoCredentialsError", "PartialCredentialsError"}:
+        advice = "no credentials: set AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, a profile, or storage_options."
+    elif status == 403 or isinstance(error, PermissionError):
+        advice = "permission denied; S3 also says so for a missing object when s3:ListBucket is not granted."
+    elif isinstance(error, FileNotFoundError):
+        advice = "the bucket or folder does not exist."
+    elif isinstance(error, ImportError):
+        advice = str(error)
+    else:
+        advice = f"{code or type(error).__name__}: {error}"
+    kind = StorageError if may_pass(error) else StorageRefused
+    return kind(f"{what} failed: {advice}")
+
+
+def attempt(policy: RetryPolicy, what: str, operation: Callable[[float], T]) -> T:
+    """Return ``operation(timeout_s)``, tried by ``policy``; ``what`` names it in errors.
+
+    Raises:
+        FileNotFoundError: the object is absent (never retried).
+        ShardstreamError: raised by the operation itself; passed on.
+        StorageError: everything else, from the last try's error.
+    """
+    end = time.monotonic() + policy.deadline_s
+    for tried in range(1, policy.max_attempts + 1):
+        try:
+            return operation(max(end - time.monotonic(), 0.001))
+        except ShardstreamError:
+            raise
+        except FileNotFoundError as error:
+            raise FileNotFoundError(f"{what} failed: it is absent.") from error
+        except Exception as error:
+            wait_s = backoff_s(policy, tried)
+            if tried == policy.max_attempts or not may_pass(error) or time.monotonic() + wait_s >= end:
+                raise explained(error, what) from error
+        time.sleep(wait_s)
+    raise AssertionError("unreachable: the last try returns or raises")
+
+
+def backoff_s(policy: RetryPolicy, tried: int) -> float:
+    """Return how long to wait after ``tried`` failures, in seconds, with full jitter."""
+    mean = policy.first_delay_s * 2.0 ** min(tried - 1, 60)
+    return min(random.uniform(0.0, 2.0 * mean), policy.max_delay_s)

@@ -1,0 +1,241 @@
+"""One dataset's folder or object-store prefix: whole objects in and out, and put-if-absent.
+
+Local paths take :mod:`shardstream.storage.local`, everything else fsspec. A Store is cheap,
+picklable, and touches no network until it is used; threads may share it.
+"""
+
+from __future__ import annotations
+
+import os
+import threading
+from collections.abc import Iterable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+
+from shardstream.config import RetryPolicy
+from shardstream.errors import ConfigError, ShardstreamError
+from shardstream.storage import local
+from shardstream.storage.clients import filesystem, run
+from shardstream.storage.retry import attempt, explained, status_of
+from shardstream.storage.secrets import pickled_options
+from shardstream.storage.urls import is_local, normalise, protocol, redact
+
+MULTIPART_NBYTES = 10**9  # larger files go up in parts; a single PUT may hold 5 GB at most
+PART_NBYTES = 64 << 20
+MAX_PARALLEL = 32
+_memory_lock = threading.Lock()
+
+
+class Store:
+    """The objects below one URL, by names relative to it (``"_log/newest"``).
+
+    Attributes:
+        url: As :func:`shardstream.storage.urls.normalise` writes it.
+        is_local: Whether it is a folder of this machine.
+    """
+
+    def __init__(self, url: str | os.PathLike, storage_options: dict | None = None, retry: RetryPolicy = RetryPolicy()):
+        self.url = normalise(url)
+        self.is_local = is_local(self.url)
+        self.storage_options = storage_options
+        self.retry = retry
+
+    def __repr__(self) -> str:
+        return f"Store({redact(self.url)!r})"
+
+    def __getstate__(self) -> dict:
+        return {**self.__dict__, "storage_options": pickled_options(self.storage_options)}
+
+    def join(self, name: str) -> str:
+        """Return the URL of an object here."""
+        if not name or name.startswith("/") or "\0" in name or ".." in name.split("/"):
+            raise ConfigError(f"{name!r} is not a name inside a dataset.")
+        return f"{self.url}/{name}"
+
+    # -- reading ---------------------------------------------------------------------------
+
+    def read(self, name: str, begin: int = 0, end: int | None = None) -> bytes:
+        """Return an object's bytes from ``begin`` up to ``end``, or as many as there are: one request.
+
+        Raises:
+            FileNotFoundError: there is no such object.
+            StorageError: it could not be read.
+        """
+        url = self.join(name)
+        if self.is_local:
+            return self._locally(f"reading {url}", lambda: _read_file(url, begin, end))
+        client = self._client()
+
+        def request(timeout_s: float) -> bytes:
+            try:
+                return run(client, "cat_file", url, start=begin, end=end, timeout_s=timeout_s)
+            except OSError as error:
+                if status_of(error) == 416:  # the range begins at or after the object's end
+                    return b""
+                raise
+
+        return attempt(self.retry, f"reading {redact(url)}", request)
+
+    def read_many(self, names: Sequence[str], max_nbytes: int | None = None) -> list[bytes | None]:
+        """Return several objects' bytes, at most ``max_nbytes`` of each, ``None`` for the absent.
+
+        One round: the requests are in flight together, one each.
+        """
+        if self.is_local or len(names) <= 1:
+            return [self._read_or_none(name, max_nbytes) for name in names]
+        self._client()  # made once, before threads ask for it
+        with ThreadPoolExecutor(min(len(names), MAX_PARALLEL)) as pool:
+            return list(pool.map(lambda name: self._read_or_none(name, max_nbytes), names))
+
+    def _read_or_none(self, name: str, max_nbytes: int | None) -> bytes | None:
+        try:
+            return self.read(name, 0, max_nbytes)
+        except FileNotFoundError:
+            return None
+
+    def size(self, name: str) -> int:
+        """Return an object's size in bytes; FileNotFoundError when there is none."""
+        url = self.join(name)
+        if self.is_local:
+            return self._locally(f"looking at {url}", lambda: os.stat(url).st_size)
+        client = self._client()
+        request = lambda timeout_s: int(run(client, "info", url, timeout_s=timeout_s)["size"])  # noqa: E731
+        return attempt(self.retry, f"looking at {redact(url)}", request)
+
+    def list(self, folder: str = "") -> list[tuple[str, int]]:
+        """Return ``(name, nbytes)`` of the objects in a folder here, one level, sorted; names within the folder."""
+        url = self.join(folder) if folder else self.url
+        if self.is_local:
+            return self._locally(f"listing {url}", lambda: _list_folder(url))
+        client = self._client()
+
+        def request(timeout_s: float) -> list[tuple[str, int]]:
+            client.invalidate_cache()
+            items = run(client, "ls", url, detail=True, timeout_s=timeout_s)
+            return sorted((item["name"].rstrip("/").rpartition("/")[2], int(item["size"] or 0))
+                          for item in items if item["type"] == "file")  # fmt: skip
+
+        try:
+            return attempt(self.retry, f"listing {redact(url)}", request)
+        except FileNotFoundError:
+            return []  # an object store knows no empty folders
+
+    # -- writing ---------------------------------------------------------------------------
+
+    def put_bytes(self, name: str, data: bytes, durable: bool = True) -> None:
+        """Write an object, or replace it, whole. ``durable=False`` lets a local power cut lose it."""
+        url = self.join(name)
+        if self.is_local:
+            self._locally(f"writing {url}", lambda: local.write(url, data, durable))
+            return
+        client = self._client()
+        self._put(url, lambda timeout_s: run(client, "pipe_file", url, data, timeout_s=timeout_s))
+
+    def put_file(self, name: str, local_path: str | os.PathLike) -> None:
+        """Put a finished local file under ``name``: one PUT, in parts above 1 GB.
+
+        A local store moves the file (rename on one file system); elsewhere it stays where it was.
+        """
+        url, source = self.join(name), os.fspath(local_path)
+        if self.is_local:
+            self._locally(f"writing {url}", lambda: local.move_in(source, url))
+            return
+        client, nbytes = self._client(), os.path.getsize(source)
+        options = {}
+        if protocol(self.url) in ("s3", "s3a"):  # s3fs sends one PUT below twice the part size
+            options["chunksize"] = PART_NBYTES if nbytes > MULTIPART_NBYTES else nbytes // 2 + 1
+        self._put(url, lambda timeout_s: run(client, "put_file", source, url, timeout_s=timeout_s, **options))
+
+    def put_if_absent(self, name: str, data: bytes) -> bool:
+        """Create an object in one try, never replacing one.
+
+        Returns:
+            True: this call created it. False: something stands there, which after a lost reply to
+            an earlier call may be the caller's own.
+
+        Raises:
+            StorageRefused: the store will not do it; nothing was created by this call.
+            StorageError: not known whether it was created; read it to find out.
+        """
+        url = self.join(name)
+        what = f"creating {redact(url)}"
+        if self.is_local:
+            return self._locally(what, lambda: local.write_if_absent(url, data))
+        client = self._client()
+        try:
+            if protocol(self.url) == "memory":
+                with _memory_lock:  # fsspec's looks first and then creates
+                    run(client, "pipe_file", url, data, mode="create", timeout_s=self.retry.deadline_s)
+            else:
+                run(client, "pipe_file", url, data, mode="create", timeout_s=self.retry.deadline_s)
+        except FileExistsError:
+            return False
+        except Exception as error:
+            if status_of(error) == 412:
+                return False
+            raise explained(error, what) from error
+        return True
+
+    def delete(self, names: Iterable[str]) -> None:
+        """Delete objects; those absent already are fine."""
+        urls = [self.join(name) for name in names]
+        if self.is_local:
+            for url in urls:
+                self._locally(f"deleting {url}", lambda url=url: _unlink(url))
+            return
+        client = self._client()
+        for url in urls:
+            try:
+                attempt(self.retry, f"deleting {redact(url)}",
+                        lambda timeout_s, url=url: run(client, "rm_file", url, timeout_s=timeout_s))  # fmt: skip
+            except FileNotFoundError:
+                pass
+
+    # -- inside ----------------------------------------------------------------------------
+
+    def _client(self):
+        return filesystem(protocol(self.url), self.storage_options)
+
+    def _put(self, url: str, request) -> None:
+        what = f"writing {redact(url)}"
+        try:
+            attempt(self.retry, what, request)
+        except FileNotFoundError as error:  # of a PUT, 404 speaks of the bucket
+            raise explained(error, what) from error
+
+    @staticmethod
+    def _locally(what: str, operation):
+        try:
+            return operation()
+        except FileNotFoundError as error:
+            raise FileNotFoundError(f"{what} failed: it is absent.") from error
+        except ShardstreamError:
+            raise
+        except OSError as error:
+            raise explained(error, what) from error
+
+
+def _read_file(path: str, begin: int, end: int | None) -> bytes:
+    with open(path, "rb", buffering=0) as file:
+        if begin:
+            file.seek(begin)
+        pieces, left = [], -1 if end is None else end - begin
+        while left and (piece := file.read(left)):
+            pieces.append(piece)
+            left -= len(piece) if left > 0 else 0
+        return pieces[0] if len(pieces) == 1 else b"".join(pieces)
+
+
+def _list_folder(path: str) -> list[tuple[str, int]]:
+    try:
+        with os.scandir(path) as entries:
+            return sorted((entry.name, entry.stat().st_size) for entry in entries
+                          if entry.is_file() and not entry.name.startswith(local.TEMPORARY))  # fmt: skip
+    except FileNotFoundError:
+        return []
+
+
+def _unlink(path: str) -> None:
+    try:
+        os.unlink(path)
+    except FileNotFoundError:
+        pass

@@ -1,0 +1,120 @@
+"""URLs of datasets and shards as one text each, and the patterns that stand for many.
+
+A local place is an absolute path without ``file://``; anything else keeps its scheme. The
+result never ends in a slash, so a name is joined with one.
+"""
+
+from __future__ import annotations
+
+import itertools
+import os
+import posixpath
+import re
+from collections.abc import Iterable
+
+from braceexpand import UnbalancedBracesError, braceexpand
+
+from shardstream.errors import ConfigError, DatasetNotFoundError
+from shardstream.storage.clients import filesystem, run
+from shardstream.storage.retry import DEFAULT_RETRY, attempt
+
+SCHEME = re.compile(r"([A-Za-z][A-Za-z0-9+.\-]*)://")
+SHARD_ENDINGS = (".tar", ".tar.gz", ".tgz", ".tar.bz2", ".tar.xz", ".tar.zst", ".tzst")
+MAX_EXPANDED_URLS = 10_000_000  # "{0..10**12}" is a mistake, and would not fit memory
+
+
+def protocol(url: str) -> str:
+    """Return the scheme of a URL, ``"file"`` for a local path."""
+    match = SCHEME.match(url)
+    return match[1].lower() if match else "file"
+
+
+def is_local(url: str) -> bool:
+    """Return whether a URL names a local path."""
+    return protocol(url) in ("file", "local")
+
+
+def normalise(url: str | os.PathLike) -> str:
+    """Return the one way in which this library writes a URL (see above)."""
+    text = os.fspath(url)
+    if not isinstance(text, str) or not text or "\0" in text:
+        raise ConfigError(f"a URL must be a non-empty text or path, not {url!r}.")
+    if is_local(text):
+        return os.path.abspath(os.path.expanduser(SCHEME.sub("", text, count=1)))
+    head = SCHEME.match(text)[0]
+    return head.lower() + text[len(head) :].rstrip("/")
+
+
+def redact(url: str) -> str:
+    """Return a URL fit for messages: without user information and query, where credentials travel."""
+    if is_local(url):
+        return url
+    head, _, rest = url.partition("://")
+    place = rest.split("?", 1)[0]
+    host, slash, path = place.partition("/")
+    return f"{head}://{host.rpartition('@')[2]}{slash}{path}"
+
+
+def expand_urls(urls: str | os.PathLike | Iterable, storage_options: dict | None = None) -> list[str]:
+    """Return the shard URLs that a URL, pattern, folder or list of these stands for.
+
+    ``{000..012}`` and ``{a,b}`` expand in the order written, ``*``, ``?`` and ``[...]`` and folders
+    (their ``*.tar``, ``*.tar.gz``, ``*.tgz``, ...) in sorted order; a list in its own order. Patterns
+    and folders cost a listing each, plain URLs nothing.
+
+    Raises:
+        ConfigError: unbalanced braces, or more than ``MAX_EXPANDED_URLS`` names.
+        DatasetNotFoundError: a pattern or folder without a shard in it.
+    """
+    if isinstance(urls, (str, os.PathLike)):
+        urls = [urls]
+    found: list[str] = []
+    for pattern in urls:
+        for url in _braces(normalise(pattern)):
+            found.extend(_shards_at(url, storage_options))
+            if len(found) > MAX_EXPANDED_URLS:
+                raise ConfigError(f"{redact(str(pattern))} stands for more than {MAX_EXPANDED_URLS:,} shards.")
+    return found
+
+
+def _braces(pattern: str) -> list[str]:
+    if "{" not in pattern:
+        return [pattern]
+    try:
+        expanded = list(itertools.islice(braceexpand(pattern), MAX_EXPANDED_URLS + 1))
+    except UnbalancedBracesError as error:
+        raise ConfigError(f"{redact(pattern)}: unbalanced braces; write {{000..012}} or {{a,b}}.") from error
+    if len(expanded) > MAX_EXPANDED_URLS:
+        raise ConfigError(f"{redact(pattern)} stands for more than {MAX_EXPANDED_URLS:,} shards.")
+    return expanded
+
+
+def _shards_at(url: str, storage_options: dict | None) -> list[str]:
+    if protocol(url) in ("http", "https"):
+        return [url]  # '?' and '[' are part of a query there, and there is no listing
+    if any(mark in posixpath.basename(url) or mark in url for mark in "*?["):
+        names = _listed(url, storage_options, pattern=True)
+    elif url.endswith(SHARD_ENDINGS):
+        return [url]
+    else:
+        names = [name for name in _listed(url, storage_options, pattern=False) if name.endswith(SHARD_ENDINGS)]
+    if not names:
+        raise DatasetNotFoundError(f"no shard matches {redact(url)}.")
+    return sorted(names)
+
+
+def _listed(url: str, storage_options: dict | None, pattern: bool) -> list[str]:
+    """Return the URLs of the files that a glob matches or that a folder holds, one level deep."""
+    client = filesystem(protocol(url), storage_options)
+
+    def request(timeout_s: float) -> list[str]:
+        client.invalidate_cache()
+        if pattern:
+            return list(run(client, "glob", url, timeout_s=timeout_s))
+        return [item["name"] for item in run(client, "ls", url, timeout_s=timeout_s, detail=True) if item["type"] == "file"]
+
+    try:
+        paths = attempt(DEFAULT_RETRY, f"listing {redact(url)}", request)
+    except (FileNotFoundError, NotADirectoryError):
+        return []
+    return [normalise(client.unstrip_protocol(path)) for path in paths]

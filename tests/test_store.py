@@ -1,0 +1,103 @@
+"""Stores on local disk and in memory keep the contract of ``store_suite``; details of each."""
+
+import os
+import pickle
+
+import pytest
+from store_suite import StoreSuite
+
+from shardstream.errors import ShardError, ShardNotFoundError, StorageRefused
+from shardstream.storage import Fetcher, Store
+from shardstream.storage.urls import redact
+
+
+class TestLocalStore(StoreSuite):
+    @pytest.fixture
+    def store(self, tmp_path):
+        return Store(tmp_path / "dataset")
+
+    def test_put_file_moves(self, store, tmp_path):
+        """A local store moves the file instead of copying it."""
+        (tmp_path / "finished").write_bytes(b"data")
+        inode = os.stat(tmp_path / "finished").st_ino
+        store.put_file("s.tar", tmp_path / "finished")
+        assert not (tmp_path / "finished").exists()
+        assert os.stat(store.join("s.tar")).st_ino == inode
+
+    def test_unfinished_files_are_not_listed(self, store):
+        """A temporary file that a crash left behind is no object."""
+        store.put_bytes("a", b"1")
+        with open(f"{store.url}/.tmp-1-left", "wb") as file:
+            file.write(b"half")
+        assert store.list() == [("a", 1)]
+
+    def test_nothing_temporary_is_left(self, store):
+        """Every kind of put cleans up after itself, also when the name was taken."""
+        store.put_bytes("a", b"1")
+        store.put_if_absent("b", b"1")
+        store.put_if_absent("b", b"2")
+        assert sorted(os.listdir(store.url)) == ["a", "b"]
+
+    def test_full_disk_or_forbidden_folder_is_refused(self, tmp_path):
+        """A lasting local error is StorageRefused, which says that nothing was written."""
+        (tmp_path / "file").write_bytes(b"")
+        store = Store(tmp_path / "file" / "dataset")
+        with pytest.raises(StorageRefused):
+            store.put_if_absent("a", b"1")
+
+
+class TestMemoryStore(StoreSuite):
+    @pytest.fixture
+    def store(self, request):
+        store = Store(f"memory://{request.node.name}/dataset")
+        yield store
+        store.delete([name for name, _ in store.list()])
+
+
+@pytest.mark.parametrize("given, expected", [
+    ("file:///data/set/", "/data/set"), ("/data//set/.", "/data/set"), ("s3://bucket/a/", "s3://bucket/a"),
+    ("S3://bucket/a", "s3://bucket/a"), ("memory://x", "memory://x"),
+])  # fmt: skip
+def test_urls_are_normalised(given, expected):
+    """A store's URL is an absolute path or keeps its scheme, without a slash at the end."""
+    assert Store(given).url == expected
+
+
+def test_fetcher_tells_a_missing_shard(tmp_path):
+    """An absent object is ShardNotFoundError that names it."""
+    with pytest.raises(ShardNotFoundError) as caught:
+        Fetcher().read(str(tmp_path / "none.tar"), 0, 10)
+    assert caught.value.shard == str(tmp_path / "none.tar")
+
+
+def test_fetcher_tells_a_truncated_shard(tmp_path):
+    """A range that the object does not hold is ShardError with the offset at which it ends."""
+    (tmp_path / "s.tar").write_bytes(b"x" * 100)
+    with pytest.raises(ShardError) as caught:
+        Fetcher().read(str(tmp_path / "s.tar"), 50, 200)
+    assert caught.value.offset == 100
+
+
+def test_fetcher_closes_descriptors(tmp_path):
+    """However many shards are read, few stay open."""
+    fetcher, before = Fetcher(), len(os.listdir("/proc/self/fd"))
+    for number in range(300):
+        (tmp_path / f"{number}.tar").write_bytes(b"x" * 10)
+        fetcher.read(str(tmp_path / f"{number}.tar"), 0, 10)
+    assert len(os.listdir("/proc/self/fd")) - before <= 129
+    del fetcher
+    assert len(os.listdir("/proc/self/fd")) <= before + 1
+
+
+def test_pickles_hold_no_secrets():
+    """Credentials in storage options stay out of a pickle; the rest travels."""
+    options = {"key": "AKIAVISIBLE", "secret": "hunter2", "client_kwargs": {"aws_session_token": "tttt", "region_name": "x"}}
+    for thing in (Store("s3://b/p", options), Fetcher(options)):
+        data = pickle.dumps(thing)
+        assert not any(secret in data for secret in (b"AKIAVISIBLE", b"hunter2", b"tttt"))
+        assert pickle.loads(data).storage_options == {"client_kwargs": {"region_name": "x"}}
+
+
+def test_messages_hold_no_credentials_of_urls():
+    """User information and query, where credentials travel, are left out of messages."""
+    assert redact("https://user:pw@host/a/b.tar?X-Amz-Signature=abc") == "https://host/a/b.tar"
