@@ -6,13 +6,13 @@ import time
 
 import numpy as np
 import pytest
-from synthetic_log import record
 
 from shardstream.errors import (ConfigError, Conflict, DatasetError, DatasetNotFoundError, ProducerFenced,
                                 SchemaError)  # fmt: skip
 from shardstream.log import Log
 from shardstream.schema import Dense, Schema, Sparse
 from shardstream.storage import Store
+from tests.synthetic_log import record
 
 SCHEMA = Schema(x=Sparse(1024), y=Dense("int64"))
 

@@ -4,11 +4,11 @@ import os
 import pickle
 
 import pytest
-from store_suite import StoreSuite
 
 from shardstream.errors import ShardError, ShardNotFoundError, StorageRefused
 from shardstream.storage import Fetcher, Store
 from shardstream.storage.urls import redact
+from tests.store_suite import StoreSuite
 
 
 class TestLocalStore(StoreSuite):
