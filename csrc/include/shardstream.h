@@ -15,5 +15,6 @@
 #include "ss_gather.h"
 #include "ss_hash.h"
 #include "ss_order.h"
+#include "ss_sparse.h"
 
 #endif

@@ -1,0 +1,101 @@
+/*
+ * sparse.h - the parts of the sparse codec (docs/FORMAT.md, section 4), bottom up:
+ * sets of integers, lists of integers, tables of ids.
+ *
+ * SPDX-License-Identifier: Apache-2.0
+ *
+ * A "universe" is the number of values an element can have: elements lie in
+ * [0, universe).  Sets come concatenated, each ascending, with their sizes in
+ * lens[0 .. num_sets), none above the universe.  _nbytes() functions give exact
+ * sizes; _write() functions return the end of what they wrote and need
+ * SS_SPARSE_SLACK_NBYTES of room behind it; _read() functions advance *in, on an
+ * error to the place where it was seen.
+ */
+#ifndef SS_SPARSE_INTERNAL_H
+#define SS_SPARSE_INTERNAL_H
+
+#include "bits.h"
+#include "ss_sparse.h"
+
+/* Format numbers. */
+#define SPARSE_MAGIC "SPRS"
+#define SPARSE_MAGIC_NBYTES 4
+#define SPARSE_VERSION 1
+#define SPARSE_FLAG_INDEX_ZSTD 1
+#define SPARSE_FLAG_VALUES_ZSTD 2
+#define SPARSE_MAX_DIM (1ull << 32)
+#define SPARSE_MAX_PALETTE 65536
+
+enum integers_mode {
+	INTEGERS_PACKED,	/* a fixed number of bits each */
+	INTEGERS_RICE,
+	INTEGERS_EXPGOLOMB,
+	INTEGERS_BYTES,		/* LEB128 */
+	INTEGERS_SPARSE,	/* the positions that differ from the minimum, then by how much */
+	INTEGERS_NUM_MODES
+};
+
+/*
+ * The Rice parameter for sets of 'size' elements: the b that makes 2^b the median
+ * gap of a uniform set, in integers so that every reader gets the same.  77/80 is
+ * 2 ln(golden ratio) (Kiely 2004, theorem 1), (2u - s) / 2(s + 1) the mean gap + 1/2.
+ */
+static inline unsigned
+rice_parameter(uint64_t universe, uint64_t size)
+{
+	uint64_t x = 77 * (2 * universe - size) / (160 * (size + 1));
+
+	return x < 2 ? 0 : bit_length(x) - 1;
+}
+
+/* How many elements RICE writes of a set: those absent, if they are fewer. */
+static inline uint64_t
+rice_num_written(uint64_t universe, uint64_t size)
+{
+	return 2 * size > universe ? universe - size : size;
+}
+
+uint64_t sets_sum(const uint32_t *lens, size_t num_sets);
+
+/* UINT64_MAX if memory is short or the coder can't write this universe. */
+uint64_t sets_nbytes(enum ss_sparse_coder coder, uint64_t universe, const uint32_t *lens,
+		     size_t num_sets, const uint32_t *elements);
+/* NULL if memory is short. */
+uint8_t *sets_write(enum ss_sparse_coder coder, uint64_t universe, const uint32_t *lens,
+		    size_t num_sets, const uint32_t *elements, uint8_t *out);
+/* Reads the sets; for BITMAP lens[] is an output and 'total' must be their sum. */
+enum ss_status sets_read(enum ss_sparse_coder coder, uint64_t universe, uint32_t *lens,
+			 size_t num_sets, uint64_t total, struct input *in, uint32_t *elements);
+
+uint64_t rice_nbytes(uint64_t universe, const uint32_t *lens, size_t num_sets,
+		     const uint32_t *elements);
+uint8_t *rice_write(uint64_t universe, const uint32_t *lens, size_t num_sets,
+		    const uint32_t *elements, uint8_t *out);
+enum ss_status rice_read(uint64_t universe, const uint32_t *lens, size_t num_sets,
+			 struct input *in, uint32_t *elements);
+
+/* How a list of integers is best written, and the exact size of that. */
+struct integers_plan {
+	uint64_t nbytes;	/* UINT64_MAX: memory is short */
+	uint32_t min;
+	uint8_t mode;
+	uint8_t parameter;	/* width of PACKED, b of RICE and EXPGOLOMB */
+};
+
+/* Chooses among the modes; 'for_zstd' takes BYTES, whatever its size. */
+struct integers_plan integers_choose(const uint32_t *integers, size_t num, int for_zstd);
+uint8_t *integers_write(const struct integers_plan *plan, const uint32_t *integers,
+			size_t num, uint8_t *out);
+enum ss_status integers_read(struct input *in, uint32_t *integers, size_t num);
+
+/* The ids that occur in a block, ascending, and in how many rows each does. */
+struct id_table {
+	uint32_t *ids;
+	uint32_t *num_rows_of;
+	size_t num_ids;
+};
+
+/* order[rank] = position in the table: by falling num_rows_of, then rising id. */
+enum ss_status id_table_rank(const struct id_table *table, uint32_t *order);
+
+#endif
