@@ -15,8 +15,8 @@ from tests.twins import order as twin
 SIZES = st.lists(st.integers(0, 60), max_size=12)
 
 
-def shuffled(sizes, seed=0, epoch=0, lanes=96, window=16_384):
-    return EpochOrder(sizes, seed=seed, epoch=epoch, lanes=lanes, window=window, shuffle=True)
+def shuffled(sizes, seed=0, epoch=0, lanes=96, window=16_384, phase=0):
+    return EpochOrder(sizes, seed=seed, epoch=epoch, lanes=lanes, window=window, shuffle=True, phase=phase)
 
 
 def samples(order):
@@ -29,14 +29,14 @@ def everything(sizes):
 
 
 @settings(max_examples=150, deadline=None)
-@given(SIZES, st.integers(-(2**70), 2**70), st.integers(0, 2**40), st.integers(1, 20), st.integers(1, 200))
-def test_every_sample_comes_exactly_once_where_the_twin_says(sizes, seed, epoch, lanes, window):
+@given(SIZES, st.integers(-(2**70), 2**70), st.integers(0, 2**40), st.integers(1, 20), st.integers(1, 200), st.integers(0, 99))
+def test_every_sample_comes_exactly_once_where_the_twin_says(sizes, seed, epoch, lanes, window, phase):
     """For any sizes, empty shards among them, the epoch is a permutation of all samples, and the twin's."""
-    order = shuffled(sizes, seed, epoch, lanes, window)
+    order = shuffled(sizes, seed, epoch, lanes, window, phase)
     got = [tuple(pair) for pair in samples(order).tolist()]
     assert sorted(got) == everything(sizes)
     for position in {0, 1, len(got) // 2, len(got) - 1} & set(range(len(got))):
-        assert got[position] == twin.sample(seed, epoch, sizes, lanes, window, position)
+        assert got[position] == twin.sample(seed, epoch, sizes, lanes, window, position, phase)
 
 
 @pytest.mark.parametrize("num_samples", [0, 1, 2, 95, 96, 97, 191, 192, 193, 16_319, 16_320, 16_321])

@@ -76,18 +76,21 @@ class EpochOrder:
         window: Samples shuffled together; rounded down to a multiple of ``lanes``, but at least
             ``lanes``. 1 if not ``shuffle``.
         shuffle: ``False`` is the log's order.
+        phase: Name of the lane of position 0, when the order is a part of a longer one (``follow``, ``mix``)
+            and lanes keep their readers across the parts. Here lanes are still counted from position 0.
 
     Raises:
         ConfigError: An argument is out of its range.
     """
 
-    def __init__(self, shard_num_samples, *, seed: int, epoch: int, lanes: int, window: int, shuffle: bool):
+    def __init__(self, shard_num_samples, *, seed: int, epoch: int, lanes: int, window: int, shuffle: bool,
+                 phase: int = 0):  # fmt: skip
         self.shard_num_samples = np.ascontiguousarray(shard_num_samples, np.int64)
         self.seed, self.epoch, self.shuffle = normalize_seed(seed), _integer("epoch", epoch, 0, MAX_EPOCH), bool(shuffle)
         self.lanes = _integer("lanes", lanes, 1, MAX_LANES)
         if not shuffle and (lanes, window) != (1, 1):
             raise ConfigError(f"lanes={lanes}, window={window} must both be 1 without shuffle.")
-        self.window = resolve_window(self.lanes, 0, window)
+        self.window, self.phase = resolve_window(self.lanes, 0, window), phase % self.lanes
         if self.shard_num_samples.ndim != 1 or (self.shard_num_samples < 0).any():
             raise ConfigError("shard_num_samples must be a 1-D array of counts.")
         # A sum in float64 first: int64 would wrap around silently.
@@ -98,7 +101,8 @@ class EpochOrder:
         self.num_runs = -(-self.num_samples // self.window)
 
     def __reduce__(self):
-        return _rebuild, (self.shard_num_samples, self.seed, self.epoch, self.lanes, self.window, self.shuffle)
+        return _rebuild, (self.shard_num_samples, self.seed, self.epoch, self.lanes, self.window, self.shuffle,
+                          self.phase)  # fmt: skip
 
     def __repr__(self) -> str:
         return (f"EpochOrder({self.num_samples} samples of {self.shard_num_samples.size} shards, seed={self.seed}, "
@@ -126,7 +130,7 @@ class EpochOrder:
     def lane_begin(self) -> np.ndarray:
         """int64[lanes]: where each lane begins on the line."""
         num_each, num_long = divmod(self.num_samples, self.lanes)
-        interval = native.intervals(self._key(LANES), self.lanes)
+        interval = np.roll(native.intervals(self._key(LANES), self.lanes), -self.phase)
         lengths = np.empty(self.lanes, np.int64)
         lengths[interval] = num_each + (np.arange(self.lanes) < num_long)
         return (np.cumsum(lengths) - lengths)[interval]
@@ -170,5 +174,5 @@ class EpochOrder:
         return self.shard_permutation[places], line_indices - self.shard_starts[places]
 
 
-def _rebuild(shard_num_samples, seed, epoch, lanes, window, shuffle) -> EpochOrder:
-    return EpochOrder(shard_num_samples, seed=seed, epoch=epoch, lanes=lanes, window=window, shuffle=shuffle)
+def _rebuild(shard_num_samples, seed, epoch, lanes, window, shuffle, phase) -> EpochOrder:
+    return EpochOrder(shard_num_samples, seed=seed, epoch=epoch, lanes=lanes, window=window, shuffle=shuffle, phase=phase)

@@ -63,13 +63,14 @@ def intervals(cipher_key, num_lanes):
     return result
 
 
-def lane_begins(seed, epoch, num_samples, num_lanes):
+def lane_begins(seed, epoch, num_samples, num_lanes, phase=0):
     interval = intervals(key(seed, epoch, LANES), num_lanes)
+    interval = [interval[(lane + phase) % num_lanes] for lane in range(num_lanes)]
     length = {interval[lane]: num_samples // num_lanes + (lane < num_samples % num_lanes) for lane in range(num_lanes)}
     return [sum(length[i] for i in range(interval[lane])) for lane in range(num_lanes)]
 
 
-def line(seed, epoch, num_samples, num_lanes, window, position):
+def line(seed, epoch, num_samples, num_lanes, window, position, phase=0):
     """The line index of one position."""
     lane, depth = position % num_lanes, position // num_lanes
     run_length = max(window // num_lanes, 1)
@@ -77,12 +78,12 @@ def line(seed, epoch, num_samples, num_lanes, window, position):
     lane_length = num_samples // num_lanes + (lane < num_samples % num_lanes)
     length = min(run_length, lane_length - run * run_length)
     place = permute(key(seed, epoch, RUNS, lane, run), length, index)
-    return lane_begins(seed, epoch, num_samples, num_lanes)[lane] + run * run_length + place
+    return lane_begins(seed, epoch, num_samples, num_lanes, phase)[lane] + run * run_length + place
 
 
-def sample(seed, epoch, shard_num_samples, num_lanes, window, position):
+def sample(seed, epoch, shard_num_samples, num_lanes, window, position, phase=0):
     """(shard ordinal, row) of one position."""
-    rest = line(seed, epoch, sum(shard_num_samples), num_lanes, window, position)
+    rest = line(seed, epoch, sum(shard_num_samples), num_lanes, window, position, phase)
     num_shards = len(shard_num_samples)
     for i in range(num_shards):
         shard = permute(key(seed, epoch, SHARDS), num_shards, i)

@@ -1,0 +1,136 @@
+"""The dict that a training run saves: nine fields, JSON, under 1 kB, the same on every rank.
+
+It is the position in an order, and what the order is a function of; nothing about topology, batches,
+memory or URLs, so it loads onto any of them. docs/FORMAT.md section 8; golden files in
+``tests/golden/state``.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Iterable, Mapping
+from dataclasses import asdict, dataclass
+from typing import Any
+
+from shardstream.errors import StateError
+from shardstream.order.epoch import MAX_EPOCH, MAX_LANES, MAX_SAMPLES, normalize_seed, resolve_window
+
+FORMAT = 1
+SHUFFLE, SEQUENCE = "shuffle-1", "sequence-1"
+MAX_DATASET_CHARS = 100
+
+LIMITS = {"version": MAX_SAMPLES, "seed": 2**64 - 1, "epoch": MAX_EPOCH, "lanes": MAX_LANES, "window": MAX_SAMPLES,
+          "position": MAX_SAMPLES}  # fmt: skip
+LEAST = {"lanes": 1, "window": 1}
+
+
+def list_id(shards: Iterable[tuple[str, int, int]]) -> str:
+    """Return the ``dataset`` of a list of shards without a log: a hash of what they are, not where.
+
+    Args:
+        shards: ``(name, nbytes, num_samples)`` of each shard in order; of a URL the last part is the name.
+    """
+    digest = hashlib.sha256()
+    for name, nbytes, num_samples in shards:
+        record = [name.rstrip("/").rsplit("/", 1)[-1], int(nbytes), int(num_samples)]
+        digest.update(json.dumps(record, ensure_ascii=True, separators=(",", ":")).encode() + b"\n")
+    return f"list-{digest.hexdigest()[:32]}"
+
+
+@dataclass(frozen=True)
+class State:
+    """A position in an epoch, and all that the order depends on; the fields of the saved dict but ``format``.
+
+    Attributes:
+        dataset: Id from entry 0 of the log, or ``list_id`` of a list of shards.
+        version: Of the log; ``None`` for a list.
+        order: ``"shuffle-1"`` or ``"sequence-1"``: the name of the whole algorithm, so that it can change.
+        seed: In [0, 2^64).
+        position: Samples of ``epoch`` that the whole job has consumed.
+    """
+
+    dataset: str
+    version: int | None
+    order: str
+    seed: int
+    epoch: int
+    lanes: int
+    window: int
+    position: int
+
+    def __post_init__(self):
+        if not isinstance(self.dataset, str) or not 0 < len(self.dataset) <= MAX_DATASET_CHARS:
+            raise StateError(f"the state's dataset {self.dataset!r} must be a text of 1 to {MAX_DATASET_CHARS} characters.")
+        if self.order not in (SHUFFLE, SEQUENCE):
+            raise StateError(f"the state's order {self.order!r} is not known here; this version knows {SHUFFLE} and {SEQUENCE}.")
+        for name, limit in LIMITS.items():
+            if not (name == "version" and self.version is None):
+                check_integer(name, getattr(self, name), LEAST.get(name, 0), limit)
+        if self.order == SEQUENCE and (self.lanes, self.window) != (1, 1):
+            raise StateError(f"the state's lanes {self.lanes} and window {self.window} must be 1 with order {SEQUENCE}.")
+        if self.window % self.lanes:
+            raise StateError(f"the state's window {self.window} must be a multiple of its lanes {self.lanes}.")
+
+    @property
+    def shuffle(self) -> bool:
+        """Whether the order is a shuffled one."""
+        return self.order == SHUFFLE
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return the dict to save."""
+        return {"format": FORMAT, **asdict(self)}
+
+    @classmethod
+    def from_dict(cls, state: Mapping) -> State:
+        """Return the state of :meth:`to_dict`'s dict; raises StateError naming what is wrong with any other value."""
+        fields = fields_of(state, FORMAT, ("format", *cls.__dataclass_fields__))
+        return cls(**{name: value for name, value in fields.items() if name != "format"})
+
+    def check_dataset(self, dataset: str) -> None:
+        """Raise StateError if this is the state of another dataset. A copy elsewhere is the same one."""
+        if dataset != self.dataset:
+            raise StateError(f"the state is of dataset {self.dataset}, but this stream reads dataset {dataset}.")
+
+    def check_position(self, num_samples: int) -> None:
+        """Raise StateError if the position lies outside an epoch of ``num_samples``."""
+        if self.position > num_samples:
+            raise StateError(f"the state's position {self.position} is past the {num_samples} samples of version {self.version}.")
+
+    def check_arguments(self, *, version: int | None = None, shuffle: bool | None = None, seed: int | None = None,
+                        lanes: int | None = None, window: int | None = None) -> None:  # fmt: skip
+        """Raise StateError if an argument that was given says otherwise than the state; ``None`` was not given.
+
+        An order is what it is from its first sample on: it comes from the state, or not at all.
+        """
+        given = {"version": version, "shuffle": shuffle, "lanes": lanes}
+        given["seed"] = None if seed is None else normalize_seed(seed)
+        given["window"] = None if window is None else resolve_window(self.lanes, 0, window)
+        for name, value in given.items():
+            if value is not None and value != getattr(self, name):
+                raise StateError(
+                    f"the state was saved with {name}={getattr(self, name)}, but this stream was given {name}={value}; "
+                    f"leave {name} out to go on in the state's order, or do not load the state."
+                )
+
+
+def fields_of(state: Any, known_format: int, names: Iterable[str]) -> dict[str, Any]:
+    """Return ``state`` as a dict of exactly the fields ``names``, or raise StateError."""
+    if not isinstance(state, Mapping):
+        raise StateError(f"a state must be a dict, not {type(state).__name__}.")
+    if "format" not in state:
+        raise StateError("this dict is not a state: it has no field 'format'.")
+    if state["format"] != known_format or isinstance(state["format"], bool):
+        raise StateError(f"the state's format {state['format']!r} is not known here; this version reads format {known_format}.")
+    names = set(names)
+    if missing := sorted(names - set(state)):
+        raise StateError(f"the state lacks the fields {', '.join(missing)}.")
+    if unknown := sorted(str(name) for name in set(state) - names):
+        raise StateError(f"the state has fields that format {known_format} does not have: {', '.join(unknown)[:200]}.")
+    return dict(state)
+
+
+def check_integer(name: str, value: Any, low: int, high: int) -> None:
+    """Raise StateError unless ``value`` is an int, and no bool, in ``[low, high]``."""
+    if isinstance(value, bool) or not isinstance(value, int) or not low <= value <= high:
+        raise StateError(f"the state's {name} {value!r:.100} must be an integer in [{low}, {high}].")
