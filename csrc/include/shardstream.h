@@ -16,5 +16,6 @@
 #include "ss_hash.h"
 #include "ss_order.h"
 #include "ss_sparse.h"
+#include "ss_tar.h"
 
 #endif
