@@ -139,10 +139,23 @@ ALL_PAIRS(, _base) HALF_TO_HALF(, _base)
 	};
 
 TABLE(_base)
-#if defined(__x86_64__)
+#if defined(__x86_64__) && !defined(SS_PORTABLE)
 #define AVX2 __attribute__((target("avx2,f16c")))
 ALL_PAIRS(AVX2, _avx2) HALF_TO_HALF(AVX2, _avx2)
 TABLE(_avx2)
+#endif
+
+#if defined(__x86_64__) && !defined(SS_PORTABLE)
+#include <cpuid.h>
+
+/* __builtin_cpu_supports("f16c") is not known to clang 14. */
+static int
+has_f16c(void)
+{
+	unsigned eax, ebx, ecx, edx;
+
+	return __get_cpuid(1, &eax, &ebx, &ecx, &edx) && (ecx & bit_F16C) != 0;
+}
 #endif
 
 static const uint8_t nbytes_of[SS_NUM_DTYPES] = { 1, 1, 1, 2, 2, 4, 4, 8, 8, 2, 4, 8 };
@@ -158,8 +171,8 @@ ss_converter(enum ss_dtype from, enum ss_dtype to)
 {
 	if ((unsigned)from >= SS_NUM_DTYPES || (unsigned)to >= SS_NUM_DTYPES)
 		return NULL;
-#if defined(__x86_64__)
-	if (__builtin_cpu_supports("avx2") && __builtin_cpu_supports("f16c"))
+#if defined(__x86_64__) && !defined(SS_PORTABLE)
+	if (__builtin_cpu_supports("avx2") && has_f16c())
 		return table_avx2[from][to];
 #endif
 	return table_base[from][to];
