@@ -111,6 +111,10 @@ class StateError(ShardstreamError, ValueError):
     """A ``state_dict`` is malformed, or belongs to another dataset or order."""
 
 
+class TransformError(ShardstreamError, RuntimeError):
+    """A user's transform failed; its own exception is chained."""
+
+
 class TokenizerError(ShardstreamError, ValueError):
     """A vocabulary or a text cannot be used for tokenization."""
 
