@@ -1,0 +1,429 @@
+"""Samples in, committed shards out: ``ShardWriter``.
+
+The way of a sample: ``codecs/rows.py`` checks it, it waits in the open block, the block is encoded into
+``shardfile.ShardFile`` (a local file), a full shard goes to the uploading thread, which puts it into the store
+whole and then, if this writer commits as it goes, appends a log entry. Nothing unfinished is ever visible.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import queue
+import tempfile
+import threading
+import time
+from collections.abc import Mapping
+from typing import Any
+
+import msgspec
+import numpy as np
+
+from shardstream.codecs import rows
+from shardstream.codecs.shard import MAX_BLOCK_NBYTES, MAX_BLOCK_SAMPLES
+from shardstream.config import parse_nbytes, parse_seconds
+from shardstream.errors import ConfigError, EmptyDatasetError, SampleError, SchemaError, ShardstreamError, StorageError
+from shardstream.log import Log, ShardRecord, new_id
+from shardstream.schema import Schema
+from shardstream.shardfile import FinishedShard, ShardFile, block_ends
+from shardstream.storage import Store
+
+logger = logging.getLogger("shardstream")
+
+MAX_SOURCE_NBYTES = 1000
+QUEUED_SHARDS = 2  # finished shards that may wait for the store; then write() waits
+
+
+class ShardWriter:
+    """Writes samples into shards of the dataset at ``url`` and commits them to its log.
+
+    Without ``producer`` and ``max_latency`` all shards become visible together, by ONE log entry at a clean
+    close; an exception inside the ``with`` block, Ctrl-C or a kill publishes nothing. With either, each full
+    shard (or tick of ``max_latency``) is a commit of its own.
+
+    Args:
+        url: Folder or prefix of the dataset, local or of any fsspec store; created at the first commit.
+        schema: Fields of the samples (blocks layout), or None for the files layout, whose samples are
+            ``{"__key__": "0001", "jpg": bytes, "cls": 3}`` with values as WebDataset's writer takes them.
+        shard_nbytes: Size at which a shard is finished.
+        max_latency: Longest time a sample waits for its commit, such as ``"5s"``; also while the caller is idle.
+        compression: None or ``"zstd"``.
+        producer: Name under which this writer claims the dataset; an older instance of it fails at its next commit.
+        storage_options: For fsspec, such as ``{"endpoint_url": ...}``; AWS environment variables work without.
+
+    Raises:
+        SchemaError: The dataset exists and has another schema.
+        SampleError: At ``write`` or ``write_batch``: a sample does not fit; nothing of that call is written.
+        ProducerFenced: A newer instance of ``producer`` has claimed the dataset.
+        StorageError: The store failed; raised at the next call after it happened, or at the close.
+
+    Example:
+        >>> with ss.ShardWriter("/tmp/words", schema=ss.Schema(x=ss.Sparse(1024), y=ss.Dense("int64"))) as writer:
+        ...     writer.write({"x": [3, 17, 600], "y": 1})
+    """
+
+    def __init__(self, url: str, schema: Schema | None = None, shard_nbytes: int | str = "64MB",
+                 max_latency: float | str | None = None, compression: str | None = None, producer: str | None = None,
+                 storage_options: dict | None = None):  # fmt: skip
+        if schema is not None and not isinstance(schema, Schema):
+            raise SchemaError(f"schema must be an ss.Schema or None, not {type(schema).__name__}.")
+        if compression not in (None, "zstd"):
+            raise ConfigError(f"compression={compression!r} must be None or 'zstd'.")
+        self.schema, self._compression, self._producer = schema, compression, producer
+        self._shard_nbytes = parse_nbytes(shard_nbytes, "shard_nbytes")
+        self._max_latency_s = None if max_latency is None else parse_seconds(max_latency, "max_latency")
+        self._store = Store(url, storage_options)
+        self._log = Log(self._store)
+        self._commits = producer is not None or max_latency is not None
+        self.num_samples = 0  #: samples taken by write() and write_batch()
+        self.num_samples_committed = 0  #: samples visible to readers
+        self.version: int | None = None  #: number of the newest log entry written here
+        self.last_source: Any = None  #: source of this producer's newest commit, read after the claim
+        self._incarnation: str | None = None
+        self._open_dataset()
+        self._lock = threading.RLock()
+        self._shard: ShardFile | None = None
+        self._block: _OpenBlock = _OpenBlock()
+        self._waiting: list[FinishedShard] = []  # shards of the next commit
+        self._source: Any = None
+        self._oldest_uncommitted: float | None = None
+        self._closed = False
+        self._uploads = _Uploads(self._upload)
+        self._uploaded: list[ShardRecord] = []  # put but not committed; the uploading thread's
+        self._tick = threading.Condition(self._lock)
+        if self._max_latency_s is not None:
+            threading.Thread(target=self._commit_in_time, name="shardstream-latency", daemon=True).start()
+
+    @staticmethod
+    def last_source(url: str, producer: str, storage_options: dict | None = None) -> Any:
+        """Return the source of ``producer``'s newest commit without claiming the dataset; None if it has none."""
+        known = Log(Store(url, storage_options)).snapshot().producers.get(producer)
+        return None if known is None else known.source
+
+    def write(self, sample: dict, source: Any = None) -> None:
+        """Write one sample; ``source`` (any JSON value up to 1 kB) is committed with it."""
+        if self.schema is None:
+            self._take_files(sample, source)
+        else:
+            self._take(rows.check_sample(self.schema, sample), 1, source)
+
+    def write_batch(self, batch: dict, source: Any = None) -> None:
+        """Write many samples given as columns; the rows of one call commit together, with ``source``."""
+        if self.schema is None:
+            raise ConfigError("write_batch() needs a schema; in the files layout write samples one by one.")
+        parts, num_samples = rows.check_batch(self.schema, batch)
+        if num_samples:
+            self._take(parts, num_samples, source)
+
+    def flush(self) -> None:
+        """Commit what has been written (only with ``producer`` or ``max_latency``) and wait until it is visible."""
+        with self._lock:
+            self._check_usable()
+            if not self._commits:
+                raise ConfigError("flush() needs producer= or max_latency=; without them all commits at the close.")
+            self._commit()
+            self._uploads.wait()
+
+    def close(self) -> None:
+        """Finish, put and commit everything; after it all samples are visible. A second call does nothing."""
+        with self._lock:
+            if self._closed:
+                return
+            try:
+                self._check_usable()
+                if self.num_samples == 0 and not self._commits and not self._log.exists():
+                    raise EmptyDatasetError("no samples were written, so there is no dataset to commit.", shard=self._store.url)
+                self._commit()
+                self._uploads.wait()
+            except BaseException:
+                self._abandon()
+                raise
+            self._shut()
+
+    def __enter__(self) -> ShardWriter:
+        return self
+
+    def __exit__(self, kind, error, traceback) -> None:
+        if kind is None:
+            self.close()
+            return
+        with self._lock:
+            if not self._closed:
+                self._abandon()
+        logger.error("%s", self._abandoned_message(kind))
+
+    # -- taking samples ---------------------------------------------------------------------------
+
+    def _take(self, parts: dict, num_samples: int, source: Any) -> None:
+        source = _checked_source(source)
+        nbytes = np.sum([rows.row_nbytes(part) for part in parts.values()], axis=0)
+        with self._lock:
+            self._check_usable()
+            begin = 0
+            for end in block_ends(nbytes, self._block.nbytes, self._block.num_samples):
+                self._block.add({name: rows.slice_part(part, begin, end) for name, part in parts.items()}, end - begin, 0)
+                self._close_block()
+                begin = end
+                self._roll(mid_call=end < num_samples)
+            if begin < num_samples:
+                rest = {name: rows.slice_part(part, begin, num_samples) for name, part in parts.items()}
+                self._block.add(rest, num_samples - begin, int(nbytes[begin:].sum()))
+            self._taken(num_samples, source)
+
+    def _take_files(self, sample: dict, source: Any) -> None:
+        source = _checked_source(source)
+        from shardstream.codecs import files
+
+        members = files.encode_sample(sample)
+        key = sample["__key__"]
+        with self._lock:
+            self._check_usable()
+            if key in self._block.keys:
+                raise SampleError("this key was written before; a key may come once in a shard.", key=key)
+            # What the member costs in the tar: its header, and its payload padded to 512.
+            self._block.add_files(key, members, sum(512 + -(-len(data) // 512) * 512 for _, data in members))
+            if self._block.nbytes >= MAX_BLOCK_NBYTES or self._block.num_samples >= MAX_BLOCK_SAMPLES:
+                self._close_block()
+                self._roll(mid_call=False)
+            self._taken(1, source)
+
+    def _taken(self, num_samples: int, source: Any) -> None:
+        """Note that a call's samples are in; commit if a shard of them is finished already."""
+        self.num_samples += num_samples
+        self._source = source
+        if self._oldest_uncommitted is None:
+            self._oldest_uncommitted = time.monotonic()
+            self._tick.notify()
+        if self._commits and self._waiting:
+            self._commit()
+
+    def _roll(self, mid_call: bool) -> None:
+        """Finish the shard if it is full.
+
+        Rows of one call commit together, so a writer that commits as it goes must end a shard where a call
+        ends; within a call it lets the shard grow to twice its size first, rather than leave a stump behind.
+        """
+        limit = self._shard_nbytes * (2 if self._commits and mid_call else 1)
+        if self._shard is not None and self._shard.nbytes >= limit:
+            self._finish_shard()
+
+    def _close_block(self) -> None:
+        if self._shard is None:
+            sid = new_id()
+            self._shard = ShardFile(self._temporary_path(sid), sid, self.schema, self._compression)
+        self._block.write_to(self._shard, self.schema)
+
+    def _finish_shard(self) -> None:
+        self._waiting.append(self._shard.finish())
+        self._shard = None
+        self._block.keys.clear()
+        if not self._commits:  # put now, commit at the close
+            self._uploads.put((self._waiting.pop(), None, False))
+            self._uploads.raise_error()
+
+    def _temporary_path(self, sid: str) -> str:
+        # Beside its final place when that is local (a rename then publishes it), else where temporary files go.
+        if not self._store.is_local:
+            return os.path.join(tempfile.gettempdir(), f"shardstream-{sid}.tar")
+        os.makedirs(self._store.url, exist_ok=True)
+        return os.path.join(self._store.url, f".{sid}.tar.tmp")
+
+    # -- committing -------------------------------------------------------------------------------
+
+    def _open_dataset(self) -> None:
+        if self._commits:
+            self._log.open_or_create(self.schema)
+            if self._producer is not None:
+                self._incarnation, self.last_source = self._log.claim(self._producer)
+        elif self._log.exists():
+            self._log.open_or_create(self.schema)  # only compares the schema
+
+    def _commit(self) -> None:
+        """Finish the open block and shard and hand all waiting shards to the uploading thread as one commit."""
+        if self._block.num_samples:
+            self._close_block()
+        if self._shard is not None:
+            self._finish_shard()
+        if self._commits and self._waiting:
+            *others, last = self._waiting
+            for shard in others:
+                self._uploads.put((shard, None, False))
+            self._uploads.put((last, self._source, True))
+        elif not self._commits and self.num_samples:
+            self._uploads.put((None, self._source, True))
+        self._waiting = []
+        self._oldest_uncommitted = None
+
+    def _upload(self, job: tuple[FinishedShard | None, Any, bool]) -> None:
+        """Put one shard and, if it is the last of a commit, append the entry (in the uploading thread)."""
+        shard, source, commit = job
+        if shard is not None:
+            self._store.put_file(f"{shard.sid}.tar", shard.path)
+            if os.path.exists(shard.path):
+                os.unlink(shard.path)
+            self._uploaded.append(ShardRecord(
+                sid=shard.sid, num_samples=shard.num_samples, nbytes=shard.nbytes, index_offset=shard.index_offset,
+                index_nbytes=shard.index_nbytes, index_crc32c=shard.index_crc32c))  # fmt: skip
+        if commit:
+            self._log.open_or_create(self.schema)
+            self.version = self._log.append(self._uploaded, producer=self._producer, incarnation=self._incarnation, source=source)
+            self.num_samples_committed += sum(record.num_samples for record in self._uploaded)
+            self._uploaded = []
+
+    def _commit_in_time(self) -> None:
+        """Commit whatever has waited for ``max_latency`` (the timer's thread)."""
+        with self._tick:
+            while not self._closed:
+                if self._oldest_uncommitted is None:
+                    self._tick.wait()
+                    continue
+                left = self._oldest_uncommitted + self._max_latency_s - time.monotonic()
+                if left > 0:
+                    self._tick.wait(left)
+                    continue
+                try:
+                    self._commit()
+                except Exception as error:  # raised at the caller's next call, by _check_usable
+                    self._uploads.error = self._uploads.error or error
+                    self._oldest_uncommitted = None
+
+    # -- ending -----------------------------------------------------------------------------------
+
+    def _check_usable(self) -> None:
+        if self._closed:
+            raise ConfigError("this writer is closed.")
+        self._uploads.raise_error()
+
+    def _abandon(self) -> None:
+        """Drop what is not committed: local files, and best-effort the shards that were put."""
+        self._uploads.stop()
+        for shard in self._waiting:
+            _unlink_quietly(shard.path)
+        for shard, _, _ in self._uploads.dropped:
+            if shard is not None:
+                _unlink_quietly(shard.path)
+        if self._shard is not None:
+            self._shard.discard()
+        try:
+            # Unless an append's outcome is unknown, an entry may name them.
+            if self._uploaded and not isinstance(self._uploads.error, StorageError):
+                self._store.delete([f"{record.sid}.tar" for record in self._uploaded])
+        except Exception as error:
+            logger.warning("could not delete uncommitted shards: %s", error)
+        self._shut()
+
+    def _shut(self) -> None:
+        self._closed = True
+        self._uploads.stop()
+        self._tick.notify_all()
+
+    def _abandoned_message(self, kind: type) -> str:
+        lost = self.num_samples - self.num_samples_committed
+        if self.num_samples_committed == 0:
+            return f"{self._store.url}: writing stopped by {kind.__name__}: nothing was committed, {lost} samples dropped."
+        return (f"{self._store.url}: writing stopped by {kind.__name__}: {self.num_samples_committed} samples are committed "
+                f"(version {self.version}), the {lost} after them dropped.")  # fmt: skip
+
+
+class _OpenBlock:
+    """The samples of the block that is being filled, and the keys of the shard in the files layout."""
+
+    def __init__(self):
+        self.keys: set[str] = set()
+        self._reset()
+
+    def _reset(self) -> None:
+        self.num_samples, self.nbytes = 0, 0
+        self._parts: list[Mapping] = []
+        self._members: list[tuple[str, bytes]] = []
+
+    def add(self, parts: Mapping, num_samples: int, nbytes: int) -> None:
+        self._parts.append(parts)
+        self.num_samples += num_samples
+        self.nbytes += nbytes
+
+    def add_files(self, key: str, members: list[tuple[str, bytes]], nbytes: int) -> None:
+        self.keys.add(key)
+        self._members += members
+        self.num_samples += 1
+        self.nbytes += nbytes
+
+    def write_to(self, shard: ShardFile, schema: Schema | None) -> None:
+        if schema is None:
+            shard.write_files(self._members, self.num_samples)
+        else:
+            columns = {name: rows.concatenate([parts[name] for parts in self._parts]) for name in schema}
+            shard.write_block(columns, self.num_samples)
+        self._reset()
+
+
+class _Uploads:
+    """A thread that does jobs in order, with a bounded queue; the first error ends it and is kept."""
+
+    def __init__(self, work):
+        self._work = work
+        self._queue: queue.Queue = queue.Queue(QUEUED_SHARDS)
+        self._thread: threading.Thread | None = None
+        self.error: BaseException | None = None
+        self.dropped: list = []  # jobs not done because of an error or a stop
+        self._stopped = False
+
+    def put(self, job) -> None:
+        """Queue a job; waits while the queue is full. After an error jobs are dropped, not done."""
+        if self._thread is None:
+            self._thread = threading.Thread(target=self._run, name="shardstream-upload", daemon=True)
+            self._thread.start()
+        self._queue.put(job)
+
+    def wait(self) -> None:
+        """Wait until all jobs are done; raise the error if one failed."""
+        self._queue.join()
+        self.raise_error()
+
+    def stop(self) -> None:
+        """End the thread after the job it is at."""
+        self._stopped = True
+        if self._thread is not None:
+            self._queue.join()
+            self._queue.put(None)
+            self._thread.join()
+            self._thread = None
+
+    def raise_error(self) -> None:
+        if self.error is None:
+            return
+        if isinstance(self.error, ShardstreamError):
+            raise self.error
+        raise StorageError(f"writing to the store failed: {self.error}") from self.error
+
+    def _run(self) -> None:
+        while (job := self._queue.get()) is not None:
+            try:
+                if self.error is None and not self._stopped:
+                    self._work(job)
+                else:
+                    self.dropped.append(job)
+            except Exception as error:
+                self.error = error
+                self.dropped.append(job)
+            finally:
+                self._queue.task_done()
+
+
+def _checked_source(source: Any) -> Any:
+    if source is None:
+        return None
+    try:
+        nbytes = len(msgspec.json.encode(source))
+    except (TypeError, ValueError) as error:
+        raise SampleError(f"source must be a JSON value: {error}", field="source") from error
+    if nbytes > MAX_SOURCE_NBYTES:
+        raise SampleError(f"source takes {nbytes} bytes of JSON; at most {MAX_SOURCE_NBYTES} are allowed.", field="source")
+    return source
+
+
+def _unlink_quietly(path: str) -> None:
+    try:
+        os.unlink(path)
+    except FileNotFoundError:
+        pass
