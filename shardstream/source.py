@@ -1,0 +1,131 @@
+"""What a stream reads from: a version of a dataset, or a list of shards (``open_source``).
+
+Both look the same to the reader: shards with a number of samples each, and an index that is loaded when a
+shard is first needed.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import cached_property
+
+import numpy as np
+
+from shardstream._native.crc32c import crc32c
+from shardstream.codecs.shard import ShardIndex
+from shardstream.errors import ChecksumError, ConfigError, DatasetNotFoundError, SchemaError
+from shardstream.log import Log, ShardTable, Snapshot
+from shardstream.order.state import list_id
+from shardstream.schema import Schema
+from shardstream.storage import Fetcher, Store, expand_urls
+
+logger = logging.getLogger("shardstream")
+
+
+@dataclass(frozen=True, eq=False)
+class Source:
+    """Shards in log order.
+
+    Attributes:
+        id: What a state is checked against: the id in the log's entry 0, or a hash of names, sizes and counts.
+        version: Number of the newest log entry that is seen; None for a list of shards.
+        schema: None in the files layout.
+        num_samples: int64 ``(num_shards,)``.
+        nbytes: Bytes of all shards together.
+        time: When the newest entry was committed, seconds since 1970; None for a list.
+    """
+
+    id: str
+    version: int | None
+    schema: Schema | None
+    num_samples: np.ndarray
+    nbytes: int
+    time: float | None
+    _url: Callable[[int], str]
+    _load_index: Callable[[int, Fetcher], ShardIndex]
+
+    @property
+    def num_shards(self) -> int:
+        return len(self.num_samples)
+
+    @cached_property
+    def total_samples(self) -> int:
+        return int(self.num_samples.sum())
+
+    @property
+    def mean_sample_nbytes(self) -> float:
+        return self.nbytes / max(1, self.total_samples)
+
+    def url(self, shard: int) -> str:
+        return self._url(shard)
+
+    def load_index(self, shard: int, fetcher: Fetcher) -> ShardIndex:
+        return self._load_index(shard, fetcher)
+
+
+def open_source(url_or_urls, version: int | None = None, storage_options: dict | None = None,
+                progress: Callable | None = None) -> Source:  # fmt: skip
+    """Return the source at a dataset's URL, or of a list, glob, brace pattern or folder of shards.
+
+    Raises:
+        DatasetNotFoundError: Nothing is there.
+        ConfigError: ``version`` was given for a list of shards.
+    """
+    if isinstance(url_or_urls, (str,)) or hasattr(url_or_urls, "__fspath__"):
+        url = str(url_or_urls)
+        log = Log(Store(url, storage_options)) if not _is_pattern(url) else None
+        if log is not None and log.exists():
+            return source_of_snapshot(log.snapshot(version))
+    if version is not None:
+        raise ConfigError(f"version={version!r} needs the URL of a dataset; {url_or_urls!r} is not one.")
+    urls = expand_urls(url_or_urls, storage_options)
+    if not urls:
+        raise DatasetNotFoundError(f"there is no dataset and no shard at {url_or_urls!r}.")
+    return source_of_shards(urls, Fetcher(storage_options), progress)
+
+
+def _is_pattern(url: str) -> bool:
+    return any(sign in url for sign in "*?{[") or url.endswith((".tar", ".tgz", ".tar.gz", ".tar.zst", ".tar.bz2", ".tar.xz"))
+
+
+def source_of_snapshot(snapshot: Snapshot) -> Source:
+    """Return a version of a dataset as a source."""
+    table = snapshot.shards
+    return Source(snapshot.dataset_id, snapshot.version, snapshot.schema, table.num_samples, int(table.nbytes.sum()),
+                  snapshot.time, table.url, _LoggedIndexes(table))  # fmt: skip
+
+
+@dataclass(frozen=True)
+class _LoggedIndexes:
+    table: ShardTable
+
+    def __call__(self, shard: int, fetcher: Fetcher) -> ShardIndex:
+        url, begin = self.table.index_url(shard), int(self.table.index_offset[shard])
+        data = fetcher.read(url, begin, begin + int(self.table.index_nbytes[shard])).tobytes()
+        if crc32c(data) != int(self.table.index_crc32c[shard]):
+            raise ChecksumError("the shard's index is not the one that the log names.", shard=url, offset=begin)
+        return ShardIndex.decode(data, url, int(self.table.nbytes[shard]))
+
+
+def source_of_shards(urls: list[str], fetcher: Fetcher, progress: Callable | None = None) -> Source:
+    """Return shards given one by one as a source: our own, or any WebDataset tar, which is counted once."""
+    from shardstream.codecs import foreign
+
+    infos = foreign.open_shards(urls, fetcher, progress)
+    schemas = {str(info.schema): info.schema for info in infos}
+    if len(schemas) > 1:
+        raise SchemaError(f"the shards have {len(schemas)} different schemas, the first two being {list(schemas)[:2]}.")
+    counts = np.array([int(info.index.num_samples.sum()) for info in infos], np.int64)
+    identity = list_id((url, info.nbytes, count) for url, info, count in zip(urls, infos, counts.tolist(), strict=True))
+    return Source(identity, None, next(iter(schemas.values())), counts, sum(info.nbytes for info in infos), None,
+                  tuple(urls).__getitem__, _LoadedIndexes(tuple(info.index for info in infos)))  # fmt: skip
+
+
+@dataclass(frozen=True)
+class _LoadedIndexes:
+    indexes: tuple[ShardIndex, ...]
+
+    def __call__(self, shard: int, fetcher: Fetcher) -> ShardIndex:
+        return self.indexes[shard]

@@ -1,0 +1,231 @@
+"""``ShardStream``: an IterableDataset over shards, in a shuffled order that is a function of a few numbers.
+
+The way of a batch: ``order.batches.BatchPlan`` says which positions it has, ``order.epoch.EpochOrder`` which
+samples these are, ``rowmaker.RowMaker`` reads and gathers them. What the loop has consumed is one number, the
+position; ``state_dict()`` is that and a few more.
+"""
+
+from __future__ import annotations
+
+import os
+import warnings
+from collections.abc import Callable, Iterator
+from dataclasses import replace
+from typing import Any
+
+import torch
+from torch.utils.data import IterableDataset, get_worker_info
+
+from shardstream.assemble import split_rows
+from shardstream.config import ReadPolicy
+from shardstream.errors import ConfigError, EmptyDatasetError
+from shardstream.order.batches import BatchPlan
+from shardstream.order.epoch import EpochOrder, normalize_seed, resolve_lanes, resolve_window
+from shardstream.order.state import SEQUENCE, SHUFFLE, State
+from shardstream.rowmaker import Recipe, Report, RowMaker
+from shardstream.source import Source, open_source
+
+SAMPLES_AT_ONCE = 256  # rows gathered together when samples are delivered one by one
+
+
+def batched(transform: Callable) -> Callable:
+    """Mark a transform as taking the columns of any number of rows at once, instead of one sample."""
+    transform.shardstream_batched = True
+    return transform
+
+
+class ShardStream(IterableDataset):
+    """Streams the samples of a dataset or of WebDataset shards, shuffled, resumable, each exactly once an epoch.
+
+    Args:
+        url_or_urls: URL of a dataset; or shards, as a list, glob, brace pattern or folder, local or remote.
+        batch_size: Rows of a batch on this rank, or None for single samples.
+        shuffle: A new order in every epoch, or the log's order.
+        seed: Of the shuffle.
+        epochs: Epochs after which an iterator ends: where the number of the next epoch is a multiple of it.
+        fields: Names to deliver; nothing else is read.
+        sparse: Form of sparse fields, or a dict by field: "dense", "csr", "jagged", "indices" (``assemble.py``).
+        dtypes: Dict of field to dtype; by default uint16, uint32 and uint64 come as int64, all else as stored.
+        transform: Function of one sample (a dict), which may return None to drop it; or, marked
+            ``@ss.batched``, of the columns of any number of rows.
+        on_error: "raise", or "skip" unreadable blocks, counted in ``report``, up to ``read.max_skipped`` samples.
+        drop_last: Of a last, short batch: False delivers it short, True leaves it out, "pad" fills it from the
+            epoch's start; batches then have a bool column ``__pad__``.
+        version: Number of a log entry; by default the newest when the stream is first used.
+        lanes, window: How many places of the epoch are interleaved, and how many samples are shuffled together;
+            by default 96, and 16,384 samples or 256 MiB.
+        rank, world_size: By default those of torch.distributed, else of the environment, else 0 and 1.
+        read: Memory and threads; never changes the order.
+        allow_unsafe: Decode fields of WebDataset shards that execute code (pickle).
+        storage_options: For fsspec.
+
+    Raises:
+        ConfigError: An argument is not legal.
+        DatasetNotFoundError, EmptyDatasetError: Nothing to read; at the first use, not at construction.
+    """
+
+    def __init__(self, url_or_urls, batch_size: int | None = None, shuffle: bool = False, seed: int = 0,
+                 epochs: int | None = 1, fields: list[str] | None = None, sparse: str | dict[str, str] = "dense",
+                 dtypes: dict[str, Any] | None = None, transform: Callable | None = None, on_error: str = "raise",
+                 drop_last: bool | str = False, version: int | None = None, lanes: int | None = None,
+                 window: int | None = None, rank: int | None = None, world_size: int | None = None,
+                 read: ReadPolicy | None = None, allow_unsafe: bool = False,
+                 storage_options: dict | None = None):  # fmt: skip
+        if batch_size is not None and (isinstance(batch_size, bool) or not isinstance(batch_size, int) or batch_size < 1):
+            raise ConfigError(f"batch_size={batch_size!r} must be an integer of at least 1, or None for samples.")
+        if on_error not in ("raise", "skip"):
+            raise ConfigError(f"on_error={on_error!r} must be 'raise' or 'skip'.")
+        if epochs is not None and epochs < 1:
+            raise ConfigError(f"epochs={epochs!r} must be at least 1, or None for no end.")
+        if (rank is None) != (world_size is None):
+            raise ConfigError("rank and world_size belong together: give both or none.")
+        BatchPlan(0, 0, batch_size or 1, world_size or 1, drop_last)  # checks them
+        self.batch_size = batch_size
+        self.report = Report()
+        self._urls, self._epochs, self._drop_last = url_or_urls, epochs, drop_last
+        self._recipe = Recipe(fields, sparse, dtypes, transform, on_error, allow_unsafe, read or ReadPolicy(),
+                              storage_options, pad=drop_last == "pad")  # fmt: skip
+        self._asked = {"version": version, "seed": seed, "shuffle": shuffle, "lanes": lanes, "window": window}
+        self._place = None if rank is None else (rank, world_size)
+        self._source: Source | None = None
+        self._loaded: State | None = None
+        self._iterator = 0
+
+    # -- what torch and training loops call -------------------------------------------------------
+
+    def __len__(self) -> int:
+        """Return the batches (or samples) of a whole epoch on this rank; the same on every rank."""
+        self._open()
+        return self.plan(0).num_batches
+
+    def __iter__(self) -> Iterator[Any]:
+        """Yield batches (or samples) from the position on; then the position is the next epoch's start."""
+        self._open()
+        worker = get_worker_info()
+        self._iterator += 1
+        if worker is None:
+            return self._epochs_of(self._iterator, *self._place)
+        warnings.warn("a plain DataLoader with workers delivers every sample once, but its batches depend on the number of "
+                      "workers and its state can't be saved exactly: use ss.StreamLoader to resume.", stacklevel=2)  # fmt: skip
+        rank, world_size = self._place  # each worker is a rank of its own; row p still belongs to rank p mod world_size
+        return self._epochs_of(self._iterator, rank + world_size * worker.id, world_size * worker.num_workers)
+
+    def set_epoch(self, epoch: int) -> None:
+        """Go to the beginning of an epoch; does nothing if the stream is in it already (as after a resume)."""
+        self._open()
+        if epoch != self._state.epoch:
+            self._state = replace(self._state, epoch=epoch, position=0)
+
+    def state_dict(self) -> dict:
+        """Return the state as a small JSON object, the same on every rank: what the loop has received so far."""
+        self._open()
+        return self._state.to_dict()
+
+    def load_state_dict(self, state: dict) -> None:
+        """Go on where ``state`` was taken, with any number of ranks and workers and any batch size.
+
+        Raises:
+            StateError: The state is malformed, of another dataset, or contradicts an explicit argument.
+        """
+        self._loaded = State.from_dict(state)
+        self._source = None  # the state names its own version
+        self._open()
+
+    def __getstate__(self) -> dict:
+        # What was opened stays behind; its version and position travel, as a state that was loaded.
+        return {**self.__dict__, "_source": None, "_loaded": self._loaded if self._source is None else self._state}
+
+    @property
+    def source(self) -> Source:
+        """The shards being read, of the version that was pinned when the stream was first used."""
+        self._open()
+        return self._source
+
+    # -- opening ----------------------------------------------------------------------------------
+
+    def _open(self) -> None:
+        """Pin the version, resolve the defaults and check a loaded state; the first network access."""
+        if self._source is not None:
+            return
+        self._place = self._place or current_place()
+        version = self._asked["version"] if self._loaded is None else self._loaded.version
+        source = open_source(self._urls, version, self._recipe.storage_options)
+        if source.total_samples == 0:
+            raise EmptyDatasetError(f"there are no samples at {self._urls!r} (version {source.version}).")
+        if source.schema is None and (self._recipe.dtypes or self._recipe.sparse != "dense"):
+            raise ConfigError("dtypes= and sparse= need a schema, which shards of the files layout do not have.")
+        self._state = self._start(source) if self._loaded is None else self._checked(self._loaded, source)
+        self._source = source
+
+    def _start(self, source: Source) -> State:
+        """Return the state at the beginning of epoch 0, with lanes and window resolved once for all epochs."""
+        asked = self._asked
+        if not asked["shuffle"]:
+            if asked["lanes"] is not None or asked["window"] is not None:
+                raise ConfigError("lanes= and window= need shuffle=True.")
+            return State(source.id, source.version, SEQUENCE, normalize_seed(asked["seed"]), 0, 1, 1, 0)
+        lanes = resolve_lanes(self._place[1], asked["lanes"])
+        window = resolve_window(lanes, source.mean_sample_nbytes, asked["window"])
+        return State(source.id, source.version, SHUFFLE, normalize_seed(asked["seed"]), 0, lanes, window, 0)
+
+    def _checked(self, loaded: State, source: Source) -> State:
+        """Return a loaded state if it is of this source and no argument says otherwise; defaults say nothing."""
+        loaded.check_dataset(source.id)
+        loaded.check_position(source.total_samples)
+        loaded.check_arguments(**{name: value for name, value in self._asked.items() if value})
+        return loaded
+
+    def plan(self, start_position: int, world_size: int | None = None) -> BatchPlan:
+        """Return the arithmetic of this stream's batches from a position of the epoch on."""
+        return BatchPlan(self._source.total_samples, start_position, self.batch_size or 1, world_size or self._place[1], self._drop_last)
+
+    # -- iterating --------------------------------------------------------------------------------
+
+    def _epochs_of(self, iterator: int, rank: int, world_size: int) -> Iterator[Any]:
+        while True:
+            plan = self.plan(self._state.position, world_size)
+            if plan.num_batches:
+                make = self._batches if self.batch_size is not None else self._samples
+                for num_delivered, item in make(plan, rank):
+                    if iterator != self._iterator:
+                        raise ConfigError("another iterator over this stream was started; a stream has one position.")
+                    self._state = replace(self._state, position=plan.position_after(num_delivered))
+                    yield item
+            self._state = replace(self._state, epoch=self._state.epoch + 1, position=0)
+            if self._epochs is not None and self._state.epoch % self._epochs == 0:
+                return
+
+    def row_maker(self, positions: range) -> RowMaker:
+        """Return the maker of the rows at ``positions`` of the current epoch."""
+        state = self._state
+        order = EpochOrder(self._source.num_samples, seed=state.seed, epoch=state.epoch, lanes=state.lanes,
+                           window=state.window, shuffle=state.shuffle)  # fmt: skip
+        return RowMaker(self._source, order, positions, self._recipe, self.report)
+
+    def _batches(self, plan: BatchPlan, rank: int) -> Iterator[tuple[int, dict]]:
+        """Yield (batches delivered with this one, batch)."""
+        with self.row_maker(plan.all_positions(rank)) as maker:
+            for t in range(plan.num_batches):
+                batch, _ = maker.make(len(plan.positions(t, rank)))
+                yield t + 1, batch
+
+    def _samples(self, plan: BatchPlan, rank: int) -> Iterator[tuple[int, dict]]:
+        """Yield (samples delivered with this one, sample); rows are gathered many at a time."""
+        positions = plan.all_positions(rank)
+        with self.row_maker(positions) as maker:
+            for begin in range(0, len(positions), SAMPLES_AT_ONCE):
+                num_rows = min(SAMPLES_AT_ONCE, len(positions) - begin)
+                batch, num_left = maker.make(num_rows)
+                for i, sample in enumerate(split_rows(batch, num_left)):
+                    # Rows that vanished are consumed with the last that did not.
+                    yield begin + (i + 1 if i + 1 < num_left else num_rows), sample
+
+
+def current_place() -> tuple[int, int]:
+    """Return (rank, world_size) of torch.distributed if it is initialised, else of RANK and WORLD_SIZE, else (0, 1)."""
+    if torch.distributed.is_available() and torch.distributed.is_initialized():
+        return torch.distributed.get_rank(), torch.distributed.get_world_size()
+    rank, world_size = os.environ.get("RANK", "0"), os.environ.get("WORLD_SIZE", "1")
+    if not rank.isdigit() or not world_size.isdigit() or not int(rank) < int(world_size):
+        raise ConfigError(f"RANK={rank!r} and WORLD_SIZE={world_size!r} of the environment are not a rank and a world size.")
+    return int(rank), int(world_size)

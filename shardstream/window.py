@@ -1,0 +1,310 @@
+"""The blocks that a reader holds while it shuffles: which, when, and how many bytes (``WindowReader``).
+
+Positions of the epoch come in *chunks* of whole runs of every lane (``order/``). For each chunk a planner
+thread finds the blocks that hold its rows, waits until memory allows, and has them read by a pool of threads;
+it stays ahead of the consumer, so blocks of the next chunk arrive while this one is used. A block that two
+chunks need is read once. What is held: the blocks of the chunk in use and, as far as ``memory_limit`` allows,
+those of the next.
+"""
+
+from __future__ import annotations
+
+import queue
+import threading
+from collections.abc import Callable, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass
+
+import numpy as np
+
+from shardstream.errors import ConfigError, ShardstreamError
+from shardstream.order.epoch import EpochOrder
+from shardstream.reader import Block, BlockReader
+
+CHUNK_SAMPLES, CHUNK_NBYTES = 4096, 16 * 2**20  # short runs are taken together until a chunk has about either
+CHUNKS_AHEAD = 2
+Key = tuple[int, int]  # (ordinal of the shard in the log, number of the block in it); block -1: the shard's index
+
+
+@dataclass(frozen=True, eq=False)
+class Plan:
+    """A chunk's rows of this reader, in position order: row ``i`` is row ``row[i]`` of block ``keys[block[i]]``."""
+
+    keys: list[Key]
+    block: np.ndarray
+    row: np.ndarray
+
+
+class BlockTable:
+    """The blocks held, one a slot; slots are reused. Owned by the consumer's thread."""
+
+    def __init__(self):
+        self.blocks: list[Block | ShardstreamError | None] = []
+        self.keys: list[Key] = []  #: which block is, or was last, in each slot
+        self.num_failed = 0  #: slots that hold an error
+        self._slot_of: dict[Key, int] = {}
+        self._uses: dict[Key, int] = {}
+        self._free: list[int] = []
+        self.generation = 0  #: changes whenever a slot's content does
+
+    def acquire(self, key: Key, content: Block | ShardstreamError) -> int:
+        """Return the slot of a block, putting it there if it is new, and count one more use."""
+        if key not in self._slot_of:
+            slot = self._free.pop() if self._free else len(self.blocks)
+            if slot == len(self.blocks):
+                self.blocks.append(None)
+                self.keys.append(key)
+            self._slot_of[key], self.blocks[slot], self.keys[slot] = slot, content, key
+            self.num_failed += not isinstance(content, Block)
+            self.generation += 1
+        self._uses[key] = self._uses.get(key, 0) + 1
+        return self._slot_of[key]
+
+    def release(self, key: Key) -> None:
+        """Count one use less; the last one empties the slot."""
+        self._uses[key] -= 1
+        if self._uses[key] == 0:
+            slot = self._slot_of.pop(key)
+            del self._uses[key]
+            self.num_failed -= not isinstance(self.blocks[slot], Block)
+            self.blocks[slot] = None
+            self._free.append(slot)
+            self.generation += 1
+
+
+class MemoryBudget:
+    """Bytes held by blocks, against a limit; waits in the planner until there is room."""
+
+    def __init__(self, limit_nbytes: int):
+        self.limit_nbytes = limit_nbytes
+        self.held_nbytes = 0
+        self.peak_nbytes = 0
+        self._changed = threading.Condition()
+        self._closed = False
+
+    def reserve(self, nbytes: int) -> bool:
+        """Wait until ``nbytes`` more fit, or nothing else is held; False if the reader was closed meanwhile."""
+        with self._changed:
+            self._changed.wait_for(lambda: self._closed or not self.held_nbytes or self.held_nbytes + nbytes <= self.limit_nbytes)
+            self._add(nbytes)
+            return not self._closed
+
+    def adjust(self, nbytes: int) -> None:
+        """Count ``nbytes`` more (or, negative, less) as held."""
+        with self._changed:
+            self._add(nbytes)
+            self._changed.notify_all()
+
+    def _add(self, nbytes: int) -> None:
+        self.held_nbytes += nbytes
+        self.peak_nbytes = max(self.peak_nbytes, self.held_nbytes)
+
+    def close(self) -> None:
+        with self._changed:
+            self._closed = True
+            self._changed.notify_all()
+
+
+class WindowReader:
+    """Turns ascending ranges of positions into (slots, rows) of held blocks.
+
+    Args:
+        reader: Reads blocks.
+        order: The epoch's order.
+        first: First position that this reader owns.
+        step: Distance between positions that it owns.
+        end: Position to stop before; positions from ``order.num_samples`` on begin the epoch again (padding).
+        memory_limit_nbytes: Bound of block data held.
+        num_threads: Threads that read blocks.
+    """
+
+    def __init__(self, reader: BlockReader, order: EpochOrder, first: int, step: int, end: int,
+                 memory_limit_nbytes: int, num_threads: int):  # fmt: skip
+        self._reader, self._order = reader, order
+        self._first, self._step, self._end = first, step, end
+        self.table = BlockTable()
+        self.budget = MemoryBudget(memory_limit_nbytes)
+        self._pool = ThreadPoolExecutor(num_threads, thread_name_prefix="shardstream-read")
+        self._shared: dict[Key, _SharedBlock] = {}
+        self._lock = threading.Lock()
+        self._plans: queue.Queue = queue.Queue(CHUNKS_AHEAD)
+        self._closed = False
+        self._chunks: list[_OpenChunk] = []  # being consumed, oldest first
+        self._planner = threading.Thread(target=self._plan_all, name="shardstream-plan", daemon=True)
+        self._planner.start()
+
+    def take(self, num_rows: int) -> tuple[np.ndarray, np.ndarray]:
+        """Return uint32 ``slot`` and ``row`` of this reader's next rows; valid until the next call.
+
+        Slots index ``table.blocks``; a slot may hold the error with which its block failed.
+        """
+        self._chunks = [chunk for chunk in self._chunks if not self._release_if_done(chunk)]
+        slots, rows = [], []
+        while num_rows:
+            if not self._chunks or self._chunks[-1].num_left == 0:
+                self._chunks.append(self._next_chunk())
+            slot, row = self._chunks[-1].take(num_rows)
+            slots.append(slot)
+            rows.append(row)
+            num_rows -= len(slot)
+        if len(slots) == 1:
+            return slots[0], rows[0]
+        empty = np.empty(0, np.uint32)
+        return np.concatenate([empty, *slots]), np.concatenate([empty, *rows])
+
+    def close(self) -> None:
+        """Stop all threads and let go of all blocks."""
+        self._closed = True
+        self.budget.close()
+        while True:  # the planner may wait for room in the queue
+            try:
+                self._plans.get_nowait()
+            except queue.Empty:
+                if not self._planner.is_alive():
+                    break
+                self._planner.join(0.01)
+        self._pool.shutdown(wait=True, cancel_futures=True)
+
+    # -- the consumer's side ----------------------------------------------------------------------
+
+    def _next_chunk(self) -> _OpenChunk:
+        plan = self._plans.get()
+        if isinstance(plan, BaseException):
+            raise plan
+        slots = np.array([self.table.acquire(key, self._result(key)) for key in plan.keys], np.uint32)
+        return _OpenChunk(plan.keys, slots[plan.block], plan.row)
+
+    def _result(self, key: Key) -> Block | ShardstreamError:
+        try:
+            return self._shared[key].future.result()
+        except ShardstreamError as error:
+            return error
+
+    def _release_if_done(self, chunk: _OpenChunk) -> bool:
+        if chunk.num_left:
+            return False
+        for key in chunk.keys:
+            self.table.release(key)
+            with self._lock:
+                shared = self._shared[key]
+                shared.num_plans -= 1
+                if shared.num_plans == 0:
+                    del self._shared[key]
+                    self.budget.adjust(-shared.nbytes)
+        return True
+
+    # -- the planner's side -----------------------------------------------------------------------
+
+    def _plan_all(self) -> None:
+        try:
+            for begin, end in self._chunk_bounds():
+                plan = self._plan(begin, end)
+                if plan.row.size:
+                    if not self._request(plan.keys):
+                        return
+                    self._plans.put(plan)
+            self._plans.put(IndexError(f"there are no positions from {self._end} on."))
+        except BaseException as error:  # handed to the consumer, whose thread raises it
+            self._plans.put(error)
+
+    def _chunk_bounds(self) -> Iterator[tuple[int, int]]:
+        """Yield position ranges of whole runs of all lanes, about ``CHUNK_SAMPLES`` or ``CHUNK_NBYTES`` each."""
+        window, epoch = self._order.window, self._order.num_samples
+        nbytes = min(CHUNK_NBYTES, self.budget.limit_nbytes // 8)
+        by_nbytes = nbytes // (window * max(1, int(self._reader.source.mean_sample_nbytes)))
+        chunk = window * max(1, min(CHUNK_SAMPLES // window, by_nbytes))
+        position = self._first
+        while position < self._end:
+            pass_begin = position // epoch * epoch
+            end = min(position - (position - pass_begin) % chunk + chunk, pass_begin + epoch, self._end)
+            yield position, end
+            position = end
+
+    def _plan(self, begin: int, end: int) -> Plan:
+        pass_begin = begin // self._order.num_samples * self._order.num_samples
+        begin += -(begin - self._first) % self._step
+        shard, row = self._order.locate(self._order.line(begin - pass_begin, end - pass_begin, self._step) if begin < end else [])
+        block = np.empty(len(row), np.int64)
+        for ordinal in np.unique(shard).tolist():
+            mine = shard == ordinal
+            try:
+                _, starts = self._reader.index(ordinal)
+            except ShardstreamError as error:
+                self._fail((ordinal, -1), error)
+                block[mine] = -1
+                continue
+            block[mine] = np.searchsorted(starts, row[mine], "right") - 1
+            row[mine] -= starts[block[mine]]
+        codes, firsts, inverse = np.unique(shard << 32 | (block + 1), return_index=True, return_inverse=True)
+        by_need = np.argsort(firsts)
+        rank = np.empty(len(codes), np.int64)
+        rank[by_need] = np.arange(len(codes))
+        keys = [(code >> 32, (code & 0xFFFFFFFF) - 1) for code in codes[by_need].tolist()]
+        return Plan(keys, rank[inverse.reshape(-1)], row.astype(np.uint32))
+
+    def _request(self, keys: list[Key]) -> bool:
+        """Have the chunk's blocks read, those already here first so that they stay; False when closed."""
+        new = []
+        with self._lock:
+            for key in keys:
+                if key in self._shared:
+                    self._shared[key].num_plans += 1
+                else:
+                    new.append(key)
+        sizes = {key: self._reader.estimate_nbytes(*key) for key in new if key[1] >= 0}
+        self._check_limit(keys, sizes)
+        for key in new:
+            if not self.budget.reserve(sizes.get(key, 0)):
+                return False
+            with self._lock:
+                shared = _SharedBlock(sizes.get(key, 0))
+                self._shared[key] = shared
+            shared.future = self._pool.submit(self._read, key, shared)
+        return True
+
+    def _check_limit(self, keys: list[Key], new: dict[Key, int]) -> None:
+        with self._lock:
+            needed = sum(new.values()) + sum(self._shared[key].nbytes for key in keys if key in self._shared)
+        if needed > self.budget.limit_nbytes:
+            raise ConfigError(
+                f"shuffling needs {needed / 1e6:.0f} MB of blocks at once ({len(keys)} blocks; {self._order.lanes} lanes, window "
+                f"{self._order.window}), memory_limit is {self.budget.limit_nbytes / 1e6:.0f} MB: raise "
+                "read=ss.ReadPolicy(memory_limit=...), or start with fewer lanes or a smaller window.")  # fmt: skip
+
+    def _read(self, key: Key, shared: _SharedBlock) -> Block:
+        block = self._reader.read(*key)
+        self.budget.adjust(block.nbytes - shared.nbytes)
+        shared.nbytes = block.nbytes
+        return block
+
+    def _fail(self, key: Key, error: ShardstreamError) -> None:
+        """Let a shard whose index is unreadable stand as one failed block."""
+        with self._lock:
+            if key not in self._shared:
+                shared = self._shared[key] = _SharedBlock(0)
+                shared.num_plans = 0
+                shared.future = Future()
+                shared.future.set_exception(error)
+
+
+class _SharedBlock:
+    """A block on its way or here, and how many chunks count on it."""
+
+    def __init__(self, nbytes: int):
+        self.nbytes, self.num_plans = nbytes, 1
+        self.future: Future | None = None
+
+
+class _OpenChunk:
+    """A chunk's rows that are still to be taken."""
+
+    def __init__(self, keys: list[Key], slot: np.ndarray, row: np.ndarray):
+        self.keys, self._slot, self._row, self._next = keys, slot, row, 0
+
+    @property
+    def num_left(self) -> int:
+        return len(self._row) - self._next
+
+    def take(self, num_rows: int) -> tuple[np.ndarray, np.ndarray]:
+        begin, self._next = self._next, min(self._next + num_rows, len(self._row))
+        return self._slot[begin : self._next], self._row[begin : self._next]

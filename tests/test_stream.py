@@ -1,0 +1,307 @@
+"""Streams: every sample once, in an order that is a function of the seed, in the forms that were asked for."""
+
+import numpy as np
+import pytest
+import torch
+
+import shardstream as ss
+from shardstream.order.epoch import EpochOrder
+
+NUM = 5000
+DIM = 64
+
+
+@pytest.fixture(scope="module")
+def url(tmp_path_factory):
+    """A dataset of 5,000 samples in several shards of blocks of 101 samples."""
+    url = str(tmp_path_factory.mktemp("stream") / "d")
+    schema = ss.Schema(x=ss.Sparse(DIM), w=ss.Sparse(DIM, "float32"), t=ss.Ragged("uint16"), a=ss.Dense("float32", (3,)),
+                       s=ss.Text(), y=ss.Dense("uint32"))  # fmt: skip
+    generator = np.random.default_rng(0)
+    with ss.ShardWriter(url, schema=schema, shard_nbytes="60kB") as writer:
+        for i in range(NUM):
+            indices = generator.choice(DIM, generator.integers(0, 9), replace=False)
+            writer.write({"x": indices, "w": (indices, indices + 0.5), "t": np.arange(i % 7), "a": [i, i + 1, i + 2], "s": str(i), "y": i})
+            if i % 101 == 0:
+                writer._close_block()
+                writer._roll(False)
+    return url
+
+
+def test_in_order_without_shuffle(url):
+    """Without shuffle samples come in the order in which they were written."""
+    assert [int(one["y"]) for one in ss.ShardStream(url)] == list(range(NUM))
+    assert len(ss.Dataset(url).shards) > 2
+
+
+@pytest.mark.parametrize("lanes, window", [(None, None), (1, 1), (7, 100), (96, 96), (NUM, NUM), (3, 10**9)])
+def test_shuffled_epochs_have_every_sample_once(url, lanes, window):
+    """For any lanes and window an epoch is a permutation, and the next epoch another one."""
+    stream = ss.ShardStream(url, batch_size=64, shuffle=True, seed=3, lanes=lanes, window=window, fields=["y"])
+    first, second = ([y for batch in stream for y in batch["y"].tolist()] for _ in range(2))
+    assert sorted(first) == sorted(second) == list(range(NUM))
+    assert (lanes, window) == (1, 1) or first != second
+
+
+def test_order_is_that_of_the_pure_function(url):
+    """A stream delivers exactly what order.EpochOrder says, position by position."""
+    stream = ss.ShardStream(url, batch_size=100, shuffle=True, seed=11, lanes=10, window=500, fields=["y"])
+    counts = stream.source.num_samples
+    order = EpochOrder(counts, seed=11, epoch=0, lanes=10, window=500, shuffle=True)
+    shard, row = order.locate(order.line(0, NUM))
+    expected = (np.concatenate([[0], np.cumsum(counts)])[shard] + row).tolist()
+    assert [y for batch in stream for y in batch["y"].tolist()] == expected
+
+
+@pytest.mark.parametrize("world_size", [1, 2, 3, 5])
+def test_ranks_share_the_epoch(url, world_size):
+    """The ranks' batches are the same in number, disjoint, and together the global batches of one rank."""
+    whole = list(ss.ShardStream(url, batch_size=30, shuffle=True, fields=["y"], lanes=30, window=600))
+    ranks = [list(ss.ShardStream(url, batch_size=30 // world_size, shuffle=True, fields=["y"], lanes=30, window=600, rank=r,
+                                 world_size=world_size)) for r in range(world_size)]  # fmt: skip
+    assert {len(batches) for batches in ranks} == {len(whole)}
+    for t, batch in enumerate(whole):
+        together = torch.stack([ranks[r][t]["y"] for r in range(world_size)], 1).flatten() if len(batch["y"]) == 30 else torch.cat(
+            [ranks[r][t]["y"] for r in range(world_size)])  # fmt: skip
+        assert sorted(together.tolist()) == sorted(batch["y"].tolist())
+        assert len(batch["y"]) < 30 or together.tolist() == batch["y"].tolist()
+
+
+def test_length_is_known(url):
+    """len() is the number of batches, and of samples, that come."""
+    for batch_size, drop_last in [(None, False), (64, False), (64, True), (64, "pad"), (NUM, False), (NUM + 1, True)]:
+        stream = ss.ShardStream(url, batch_size=batch_size, drop_last=drop_last, fields=["y"])
+        assert len(stream) == sum(1 for _ in stream)
+
+
+def test_pad_fills_from_the_start(url):
+    """drop_last="pad" makes the last batch full with the epoch's first samples, marked in __pad__."""
+    batches = list(ss.ShardStream(url, batch_size=512, drop_last="pad", fields=["y"], shuffle=True))
+    last, first = batches[-1], batches[0]
+    num_pad = len(batches) * 512 - NUM
+    assert len(last["y"]) == 512 and last["__pad__"].sum() == num_pad and last["__pad__"][-num_pad:].all()
+    assert last["y"][-num_pad:].tolist() == first["y"][:num_pad].tolist() and not first["__pad__"].any()
+    real = torch.cat([b["y"][~b["__pad__"]] for b in batches])
+    assert sorted(real.tolist()) == list(range(NUM))
+
+
+def test_pad_of_a_tiny_epoch(tmp_path):
+    """Padding goes round a dataset smaller than the batch as often as it must."""
+    with ss.ShardWriter(str(tmp_path / "d"), schema=ss.Schema(y=ss.Dense("int64"))) as writer:
+        writer.write_batch({"y": np.arange(3)})
+    [batch] = ss.ShardStream(str(tmp_path / "d"), batch_size=8, drop_last="pad")
+    assert batch["y"].tolist() == [0, 1, 2, 0, 1, 2, 0, 1] and batch["__pad__"].sum() == 5
+
+
+@pytest.mark.parametrize("cut", [0, 1, 17, 155, 156])
+def test_resume_goes_on_exactly(url, cut):
+    """A state taken after any batch, through JSON, continues with exactly the batches that were missing."""
+    import json
+
+    options = {"batch_size": 32, "shuffle": True, "seed": 5, "fields": ["y"]}
+    stream = ss.ShardStream(url, **options)
+    whole = [batch["y"].tolist() for batch in stream]
+    stream = ss.ShardStream(url, **options)
+    iterator = iter(stream)
+    for _ in range(cut):
+        next(iterator)
+    state = json.loads(json.dumps(stream.state_dict()))
+    assert len(json.dumps(state)) < 1000
+    resumed = ss.ShardStream(url, **options)
+    resumed.load_state_dict(state)
+    assert [batch["y"].tolist() for batch in resumed] == whole[cut:]
+
+
+def test_resume_on_another_topology(url):
+    """One state, other batch size and world size: together every sample exactly once."""
+    stream = ss.ShardStream(url, batch_size=33, shuffle=True, fields=["y"])
+    seen, iterator = [], iter(stream)
+    for _ in range(20):
+        seen += next(iterator)["y"].tolist()
+    state = stream.state_dict()
+    for rank in range(4):
+        resumed = ss.ShardStream(url, batch_size=7, shuffle=True, fields=["y"], rank=rank, world_size=4)
+        resumed.load_state_dict(state)
+        seen += [y for batch in resumed for y in batch["y"].tolist()]
+    assert sorted(seen) == list(range(NUM))
+
+
+def test_state_at_the_ends(url):
+    """Inside the loop after the last batch a state ends at once on resume; after the loop it is the next epoch."""
+    stream = ss.ShardStream(url, batch_size=1000, fields=["y"])
+    for batch in stream:
+        inside = stream.state_dict()
+    after = stream.state_dict()
+    assert (inside["epoch"], inside["position"]) == (0, NUM) and (after["epoch"], after["position"]) == (1, 0)
+    resumed = ss.ShardStream(url, batch_size=1000, fields=["y"])
+    resumed.load_state_dict(inside)
+    assert list(resumed) == [] and resumed.state_dict() == after
+
+
+def test_states_of_others_are_refused(url, tmp_path):
+    """A state of another dataset, a broken one, or one against explicit arguments is a StateError."""
+    with ss.ShardWriter(str(tmp_path / "d"), schema=ss.Schema(y=ss.Dense("int64"))) as writer:
+        writer.write({"y": 1})
+    state = ss.ShardStream(str(tmp_path / "d"), shuffle=True, seed=4).state_dict()
+    for bad in (state, {}, {**state, "position": -1}, {**state, "format": 99}, {**state, "extra": 1}, []):
+        with pytest.raises(ss.StateError):
+            ss.ShardStream(url, shuffle=True).load_state_dict(bad)
+    with pytest.raises(ss.StateError, match="seed"):
+        ss.ShardStream(str(tmp_path / "d"), shuffle=True, seed=5).load_state_dict(state)
+    with pytest.raises(ss.StateError, match="lanes"):
+        ss.ShardStream(str(tmp_path / "d"), shuffle=True, lanes=5).load_state_dict(state)
+
+
+def test_sparse_forms_agree(url):
+    """dense, csr, jagged and indices are the same rows."""
+    forms = {form: next(iter(ss.ShardStream(url, batch_size=200, sparse=form))) for form in ("dense", "csr", "jagged", "indices")}
+    for name in ("x", "w"):
+        dense = forms["dense"][name]
+        assert dense.dtype == torch.float32 and dense.shape == (200, DIM)
+        assert torch.equal(forms["csr"][name].to_dense(), dense)
+        jagged, rows = forms["jagged"][name], forms["indices"][name]
+        table = torch.eye(DIM)
+        summed = torch.nn.functional.embedding_bag(jagged.values, table, jagged.offsets, mode="sum", include_last_offset=True,
+                                                   per_sample_weights=jagged.weights)  # fmt: skip
+        assert torch.allclose(summed, dense)
+        for i, row in enumerate(rows):
+            indices, weights = row if name == "w" else (row, torch.ones(len(row)))
+            assert torch.equal(dense[i].nonzero().flatten(), indices) and torch.equal(dense[i][indices], weights)
+
+
+def test_sparse_forms_by_field(url):
+    """sparse= may differ by field; others stay dense."""
+    batch = next(iter(ss.ShardStream(url, batch_size=5, sparse={"x": "jagged"})))
+    assert isinstance(batch["x"], ss.Jagged) and batch["w"].shape == (5, DIM)
+
+
+def test_dtypes(url):
+    """Wide unsigned integers come as int64; dtypes= casts dense, ragged and sparse values."""
+    batch = next(iter(ss.ShardStream(url, batch_size=5)))
+    assert batch["y"].dtype == torch.int64 and batch["t"].values.dtype == torch.int64 and batch["a"].dtype == torch.float32
+    batch = next(iter(ss.ShardStream(url, batch_size=5, dtypes={"y": "int32", "t": torch.float32, "x": np.float16, "a": "float64"})))
+    assert [batch["y"].dtype, batch["t"].values.dtype, batch["x"].dtype, batch["a"].dtype] == [
+        torch.int32, torch.float32, torch.float16, torch.float64]  # fmt: skip
+
+
+@pytest.mark.parametrize("options", [
+    {"batch_size": 0}, {"batch_size": 1.5}, {"on_error": "ignore"}, {"epochs": 0}, {"rank": 1}, {"rank": 2, "world_size": 2},
+    {"fields": ["nope"]}, {"fields": []}, {"sparse": "coo"}, {"sparse": {"y": "csr"}}, {"dtypes": {"a": "int64"}}, {"dtypes": {"s": "int64"}},
+    {"dtypes": {"y": "quaternion"}}, {"drop_last": "fill"}, {"lanes": 0, "shuffle": True}, {"window": 0, "shuffle": True},
+    {"lanes": 4}, {"version": 99},
+])  # fmt: skip
+def test_bad_arguments_are_config_errors(url, options):
+    """Every illegal argument is a ConfigError or StateError before any sample comes."""
+    with pytest.raises((ss.ConfigError, ss.DatasetNotFoundError)):
+        next(iter(ss.ShardStream(url, **options)))
+
+
+def test_transforms(url):
+    """A row-wise transform sees samples and may drop them; a batched one sees columns."""
+
+    def odd(sample):
+        return {"z": sample["y"] * 2, "s": sample["s"]} if sample["y"] % 2 else None
+
+    stream = ss.ShardStream(url, batch_size=100, fields=["y", "s"], transform=odd)
+    batches = list(stream)
+    assert [len(b["z"]) for b in batches] == [50] * 50 and stream.report.num_dropped == NUM // 2
+    assert torch.cat([b["z"] for b in batches]).tolist() == [2 * i for i in range(1, NUM, 2)] and batches[0]["s"][0] == "1"
+
+    @ss.batched
+    def double(columns):
+        return {"z": columns["y"] * 2}
+
+    assert torch.cat([b["z"] for b in ss.ShardStream(url, batch_size=64, transform=double)]).tolist() == [2 * i for i in range(NUM)]
+
+
+def test_a_failing_transform_is_located(url):
+    """An exception in a transform names shard, block and row, and chains the user's own."""
+
+    def fail(sample):
+        if sample["y"] == 4321:
+            raise KeyError("mine")
+        return sample
+
+    with pytest.raises(ss.TransformError, match="mine") as caught:
+        list(ss.ShardStream(url, batch_size=100, transform=fail))
+    assert isinstance(caught.value.__cause__, KeyError) and caught.value.shard.endswith(".tar") and caught.value.block is not None
+
+
+@pytest.mark.parametrize("num_workers", [1, 3])
+def test_plain_dataloader(url, num_workers):
+    """torch's own DataLoader with workers gives every sample once, and a warning about state."""
+    stream = ss.ShardStream(url, batch_size=50, shuffle=True, fields=["y"])
+    with pytest.warns(UserWarning, match="StreamLoader") if num_workers == 0 else _nullcontext():
+        loader = torch.utils.data.DataLoader(stream, batch_size=None, num_workers=num_workers)
+        assert sorted(y for batch in loader for y in batch["y"].tolist()) == list(range(NUM))
+
+
+def _nullcontext():
+    import contextlib
+
+    return contextlib.nullcontext()
+
+
+def test_memory_is_counted_and_bounded(url):
+    """What the reader holds stays within memory_limit over an epoch; a limit that can't do is an error with numbers."""
+    stream = ss.ShardStream(url, batch_size=64, shuffle=True, lanes=8, window=80, read=ss.ReadPolicy(memory_limit="1MB"))
+    from shardstream.rowmaker import RowMaker
+
+    makers = []
+    original = RowMaker.__init__
+
+    def spy(self, *arguments, **options):
+        original(self, *arguments, **options)
+        makers.append(self)
+
+    RowMaker.__init__ = spy
+    try:
+        assert sum(len(batch["y"]) for batch in stream) == NUM
+    finally:
+        RowMaker.__init__ = original
+    budget = makers[0]._window.budget
+    assert 0 < budget.peak_nbytes <= 1_000_000
+    with pytest.raises(ss.ConfigError, match="memory_limit"):
+        list(ss.ShardStream(url, batch_size=64, shuffle=True, read=ss.ReadPolicy(memory_limit="10kB")))
+
+
+def test_one_iterator_at_a_time(url):
+    """A stream has one position: an older iterator says so when it is used after a newer one was made."""
+    stream = ss.ShardStream(url, batch_size=10, fields=["y"])
+    old = iter(stream)
+    next(old)
+    next(iter(stream))
+    with pytest.raises(ss.ConfigError, match="iterator"):
+        next(old)
+
+
+def test_no_threads_are_left(url):
+    """Leaving a loop early ends the reader's threads."""
+    import gc
+    import threading
+
+    before = threading.active_count()
+    for batch in ss.ShardStream(url, batch_size=10, shuffle=True):
+        break
+    del batch
+    gc.collect()
+    assert threading.active_count() <= before
+
+
+def test_streams_pickle_small(url):
+    """A stream travels to workers as its arguments, not its data."""
+    import pickle
+
+    stream = ss.ShardStream(url, batch_size=10)
+    assert len(pickle.dumps(stream)) < 2000
+    next(iter(stream))
+    assert [b["y"].tolist() for b in pickle.loads(pickle.dumps(stream))][0] == list(range(10, 20))
+
+
+def test_an_empty_dataset_says_so(tmp_path):
+    """A dataset without samples is an error that names it, not an epoch of nothing."""
+    ss.ShardWriter(str(tmp_path / "d"), schema=ss.Schema(y=ss.Dense("int64")), producer="p").close()
+    with pytest.raises(ss.EmptyDatasetError):
+        list(ss.ShardStream(str(tmp_path / "d")))
+    with pytest.raises(ss.DatasetNotFoundError):
+        list(ss.ShardStream(str(tmp_path / "nowhere")))
