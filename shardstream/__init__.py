@@ -15,6 +15,7 @@ _HOME = {
     "dataset": ["Dataset"],
     "assemble": ["Jagged"],
     "loader": ["StreamLoader"],
+    "packing": ["pack"],
     "schema": ["Bytes", "Dense", "Ragged", "Schema", "Sparse", "Text"],
     "stream": ["ShardStream", "batched"],
     "writer": ["ShardWriter"],

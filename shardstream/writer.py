@@ -75,6 +75,7 @@ class ShardWriter:
         self._store = Store(url, storage_options)
         self._log = Log(self._store)
         self._commits = producer is not None or max_latency is not None
+        self._finished_nbytes = 0
         self.num_samples = 0  #: samples taken by write() and write_batch()
         self.num_samples_committed = 0  #: samples visible to readers
         self.version: int | None = None  #: number of the newest log entry written here
@@ -99,6 +100,12 @@ class ShardWriter:
         """Return the source of ``producer``'s newest commit without claiming the dataset; None if it has none."""
         known = Log(Store(url, storage_options)).snapshot().producers.get(producer)
         return None if known is None else known.source
+
+    @property
+    def nbytes(self) -> int:
+        """Bytes of the shards written so far, the unfinished one included; the open block is not in it yet."""
+        with self._lock:
+            return self._finished_nbytes + (self._shard.nbytes if self._shard is not None else 0)
 
     def write(self, sample: dict, source: Any = None) -> None:
         """Write one sample; ``source`` (any JSON value up to 1 kB) is committed with it."""
@@ -215,6 +222,7 @@ class ShardWriter:
 
     def _finish_shard(self) -> None:
         self._waiting.append(self._shard.finish())
+        self._finished_nbytes += self._waiting[-1].nbytes
         self._shard = None
         self._block.keys.clear()
         if not self._commits:  # put now, commit at the close

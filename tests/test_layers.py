@@ -19,7 +19,7 @@ ROWS = (
     {"order", "transforms"},
     {"source", "dataset", "reader", "window", "shardfile", "writer", "memory", "memmap"},
     {"assemble", "rowmaker"},
-    {"stream", "loader", "pack"},
+    {"stream", "loader", "packing"},
     {"cli"},
     {"__init__"},  # the public names, imported on first use
 )

@@ -1,0 +1,84 @@
+"""Rows in columns, as steps pass them on.
+
+A column is a list with an entry a row, an array whose first axis is the rows, or what
+``ShardWriter.write_batch`` takes for rows of their own lengths: ``(values, offsets)`` or
+``(indices, indptr[, values])``. In all of those the second array says where each row begins.
+``None`` in a list stands for a value that the record does not have.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+
+from shardstream.errors import SampleError
+
+
+def take(column: Any, rows: Sequence[int]) -> Any:
+    """Return the column with these rows, in this order; a row may come several times."""
+    if isinstance(column, list):
+        return [column[row] for row in rows]
+    rows = np.asarray(rows, np.int64)
+    if not isinstance(column, tuple):
+        return np.asarray(column)[rows]
+    offsets = np.asarray(column[1], np.int64)
+    lengths = (offsets[1:] - offsets[:-1])[rows]
+    ends = np.concatenate(([0], np.cumsum(lengths)))
+    elements = np.arange(ends[-1]) + np.repeat(offsets[rows] - ends[:-1], lengths)
+    parts = [ends if index == 1 else np.asarray(part)[elements] for index, part in enumerate(column)]
+    return tuple(parts)
+
+
+def value_of(column: Any, row: int) -> Any:
+    """Return one row's value: an entry of a list, a part of an array; sparse with values is a pair."""
+    if not isinstance(column, tuple):
+        return column[row]
+    begin, end = column[1][row], column[1][row + 1]
+    parts = [part[begin:end] for index, part in enumerate(column) if index != 1]
+    return parts[0] if len(parts) == 1 else tuple(parts)
+
+
+@dataclass
+class Batch:
+    """Rows in columns, and what was rejected on the way here.
+
+    ``columns["key"]`` is always there: a list of str that messages name rows by.
+    """
+
+    columns: dict[str, Any]
+    rejects: list[SampleError] = field(default_factory=list)
+
+    def __len__(self) -> int:
+        return len(self.columns["key"])
+
+    @classmethod
+    def of_records(cls, records: Iterable[dict], rejects: Sequence[SampleError] = ()) -> Batch:
+        """Return the batch of dicts with a ``key`` each; the columns are all that any of them has."""
+        records = list(records)
+        names = dict.fromkeys(["key", *(name for record in records for name in record)])
+        return cls({name: [record.get(name) for record in records] for name in names}, list(rejects))
+
+    def take(self, rows: Sequence[int], rejects: Iterable[SampleError] = ()) -> Batch:
+        """Return the batch with these rows, in this order, and more rejects."""
+        columns = {name: take(column, rows) for name, column in self.columns.items()}
+        return Batch(columns, [*self.rejects, *rejects])
+
+    def checked(self, name: str, kinds: type | tuple[type, ...], what: str) -> Batch:
+        """Return the batch without the rows whose value in a column is not of the kinds; those are rejects."""
+        column = self.columns.get(name)
+        if column is None:
+            rejects = [SampleError(f"the record has no {name!r}.", key=key) for key in self.columns["key"]]
+            return Batch({**self.take([]).columns, name: []}, [*self.rejects, *rejects])
+        if not isinstance(column, list) or all(isinstance(value, kinds) for value in column):
+            return self
+        good, rejects = [], []
+        for row, value in enumerate(column):
+            if isinstance(value, kinds):
+                good.append(row)
+            else:
+                got = "missing" if value is None else f"{type(value).__name__}, not {what}"
+                rejects.append(SampleError(f"the value is {got}.", key=self.columns["key"][row], field=name))
+        return self.take(good, rejects)

@@ -1,0 +1,47 @@
+"""A step of the user's own: a Python function of one row."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping
+from typing import Any
+
+from shardstream.errors import SampleError
+from shardstream.packing.batch import Batch, value_of
+from shardstream.packing.steps import ANY, Column, Columns
+from shardstream.schema import Text
+
+
+class FunctionStep:
+    """Calls ``function(row, **settings)`` for each row, a dict of its columns.
+
+    It returns a dict, the row that takes its place; ``None`` drops the row; an iterable of dicts
+    makes several of it. A ``key`` that it leaves out is the row's own. An exception rejects the row.
+    """
+
+    def __init__(self, function: Callable, settings: dict[str, Any]):
+        self.function, self.settings = function, settings
+        self.name = f"{getattr(function, '__module__', '')}.{getattr(function, '__qualname__', type(function).__name__)}"
+
+    def columns(self, before: Columns) -> Columns:
+        return {"key": Column(Text()), ANY: Column(None)}  # whatever the function returns
+
+    def run(self, batch: Batch) -> Batch:
+        rows, rejects = [], list(batch.rejects)
+        for number, key in enumerate(batch.columns["key"]):
+            row = {name: value_of(column, number) for name, column in batch.columns.items()}
+            try:
+                rows += [{"key": key, **made} for made in self._rows(self.function(row, **self.settings))]
+            except Exception as error:
+                reject = SampleError(f"{self.name} failed: {type(error).__name__}: {error}", key=key)
+                reject.__cause__ = error
+                rejects.append(reject)
+        return Batch.of_records(rows, rejects)
+
+    def _rows(self, made: Any) -> Iterable[Mapping]:
+        if made is None:
+            return ()
+        rows = (made,) if isinstance(made, Mapping) else tuple(made)
+        for row in rows:
+            if not isinstance(row, Mapping):
+                raise TypeError(f"it returned {row!r}; a row is a dict")
+        return rows

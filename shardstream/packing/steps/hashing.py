@@ -1,0 +1,65 @@
+"""``hash``: the set of a text's hashed words, or of its word n-grams, made in C."""
+
+from __future__ import annotations
+
+import os
+from typing import Literal
+
+from shardstream.errors import ConfigError, SampleError, TextError
+from shardstream.packing.batch import Batch
+from shardstream.packing.config import Settings
+from shardstream.packing.document import Document, Path
+from shardstream.packing.steps import Column, Columns, need
+from shardstream.schema import Sparse, Text
+from shardstream.text import FeatureHasher
+
+
+class HashSettings(Settings):
+    """The keys of ``hash``."""
+
+    dim: int
+    field: str = "text"
+    to: str = "x"
+    ngrams: tuple[int, int] = (1, 2)
+    lowercase: bool = True
+    analyzer: str = "word"
+    values: Literal["counts", "signed"] | None = None
+
+
+DTYPES = {None: None, "counts": "int32", "signed": "float32"}
+
+
+class HashStep:
+    """Adds the column ``to``: a sparse row a text, the set of its n-grams' hashes in ``[0, dim)``.
+
+    With ``values: counts`` each index has the number of its n-grams, int32; with ``signed`` the sum of
+    their hashes' signs, float32 (both as scikit-learn's ``HashingVectorizer(norm=None)``).
+    """
+
+    def __init__(self, settings: HashSettings, document: Document, path: Path):
+        self.settings, self.document, self.path = settings, document, path
+        try:
+            self.hasher = FeatureHasher(
+                settings.dim, settings.ngrams, lowercase=settings.lowercase, analyzer=settings.analyzer,
+                signed=settings.values == "signed", binary=settings.values is None,
+            )  # fmt: skip
+        except ConfigError as error:
+            raise document.error(path, error.message) from None
+        self.num_threads = len(os.sched_getaffinity(0))
+
+    def columns(self, before: Columns) -> Columns:
+        need(self.document, (*self.path, "field"), before, self.settings.field, Text)
+        return {**before, self.settings.to: Column(Sparse(self.settings.dim, values=DTYPES[self.settings.values]))}
+
+    def run(self, batch: Batch) -> Batch:
+        batch = batch.checked(self.settings.field, str, "text")
+        while True:
+            try:
+                features = self.hasher.transform(batch.columns[self.settings.field], num_threads=self.num_threads)
+                break
+            except TextError as error:  # one text is at fault; the others are not to suffer for it
+                rows = [row for row in range(len(batch)) if row != error.index]
+                reject = SampleError(error.message, key=batch.columns["key"][error.index], field=self.settings.field)
+                batch = batch.take(rows, [reject])
+        column = features if self.settings.values else features[:2]
+        return Batch({**batch.columns, self.settings.to: column}, batch.rejects)
