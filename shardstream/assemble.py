@@ -24,6 +24,7 @@ import numpy as np
 import torch
 
 from shardstream._native.gather import DenseBlocks, RaggedBlocks, Rows
+from shardstream.buffers import BufferPool
 from shardstream.codecs.columns import decode_strings
 from shardstream.errors import ConfigError
 from shardstream.reader import Block
@@ -54,12 +55,14 @@ class BatchAssembler:
         fields: Those to deliver.
         sparse: Form of sparse fields: one of ``SPARSE_FORMS``, or a dict by field.
         dtypes: Dict of field to dtype name; other fields keep theirs.
+        pool: Where the tensors' memory comes from, and goes when nobody holds them any more.
     """
 
-    def __init__(self, schema: Schema, fields: list[str], sparse: str | dict[str, str], dtypes: dict[str, Any] | None):
+    def __init__(self, schema: Schema, fields: list[str], sparse: str | dict[str, str], dtypes: dict[str, Any] | None,
+                 pool: BufferPool):  # fmt: skip
         forms = _sparse_forms(schema, fields, sparse)
         dtypes = _dtype_names(schema, fields, dtypes)
-        self._columns = {name: _column(schema[name], forms.get(name), dtypes.get(name)) for name in fields}
+        self._columns = {name: _column(schema[name], forms.get(name), dtypes.get(name), pool) for name in fields}
         self._generation = -1
 
     def assemble(self, blocks: list, generation: int, slot: np.ndarray, row: np.ndarray) -> dict[str, Any]:
@@ -146,15 +149,15 @@ def _dtype_names(schema: Schema, fields: list[str], dtypes: dict[str, Any] | Non
     return names
 
 
-def _column(field: Field, form: str | None, dtype: str | None):
+def _column(field: Field, form: str | None, dtype: str | None, pool: BufferPool):
     if isinstance(field, Dense):
-        return _DenseColumn(field, dtype)
+        return _DenseColumn(field, dtype, pool)
     if isinstance(field, Ragged):
-        return _RaggedColumn(field, dtype)
+        return _RaggedColumn(field, dtype, pool)
     if isinstance(field, Sparse):
         kind = {"dense": _ExpandedColumn, "csr": _CsrColumn, "jagged": _JaggedColumn, "indices": _IndicesColumn}[form]
-        return kind(field, dtype)
-    return _StringColumn(field)
+        return kind(field, dtype, pool)
+    return _StringColumn(field, pool)
 
 
 def _default_dtype(stored: str) -> str:
@@ -162,7 +165,8 @@ def _default_dtype(stored: str) -> str:
 
 
 class _DenseColumn:
-    def __init__(self, field: Dense, dtype: str | None):
+    def __init__(self, field: Dense, dtype: str | None, pool: BufferPool):
+        self._empty = pool.empty
         self._dtype = dtype or _default_dtype(field.dtype)
         self._nothing = np.empty((0, *field.shape), field.dtype)
 
@@ -170,13 +174,14 @@ class _DenseColumn:
         self._blocks = DenseBlocks([self._nothing if content is None else content for content in contents])
 
     def gather(self, rows: Rows) -> torch.Tensor:
-        out = np.empty((rows.num_rows, *self._blocks.row_shape), self._dtype)
+        out = self._empty((rows.num_rows, *self._blocks.row_shape), self._dtype)
         self._blocks.gather(rows, out)
         return torch.from_numpy(out)
 
 
 class _RaggedColumn:
-    def __init__(self, field: Ragged, dtype: str | None):
+    def __init__(self, field: Ragged, dtype: str | None, pool: BufferPool):
+        self._empty = pool.empty
         self._dtype = dtype or _default_dtype(field.dtype)
         self._nothing = np.empty(0, field.dtype), np.zeros(1, np.int64)
 
@@ -186,14 +191,14 @@ class _RaggedColumn:
 
     def gather(self, rows: Rows) -> Jagged:
         offsets = self._blocks.gather_offsets(rows)
-        values = np.empty(offsets[-1], self._dtype)
+        values = self._empty((int(offsets[-1]),), self._dtype)
         self._blocks.gather_values(rows, values)
         return Jagged(torch.from_numpy(values), torch.from_numpy(offsets))
 
 
 class _StringColumn(_RaggedColumn):
-    def __init__(self, field: Text | Bytes):
-        super().__init__(Ragged("uint8"), None)
+    def __init__(self, field: Text | Bytes, pool: BufferPool):
+        super().__init__(Ragged("uint8"), None, pool)
         self._field = field
 
     def gather(self, rows: Rows) -> list:
@@ -204,7 +209,8 @@ class _StringColumn(_RaggedColumn):
 class _SparseColumn:
     """What the four forms of a sparse field share: blocks of (indices, indptr, values or None)."""
 
-    def __init__(self, field: Sparse, dtype: str | None):
+    def __init__(self, field: Sparse, dtype: str | None, pool: BufferPool):
+        self._empty = pool.empty
         self._dim, self._has_values, self._dtype = field.dim, field.values is not None, dtype or "float32"
         nothing = None if field.values is None else np.empty(0, field.values)
         self._nothing = np.empty(0, np.uint32), np.zeros(1, np.int64), nothing
@@ -216,11 +222,11 @@ class _SparseColumn:
 
     def _jagged(self, rows: Rows) -> Jagged:
         offsets = self._blocks.gather_offsets(rows)
-        indices = np.empty(offsets[-1], np.int64)
+        indices = self._empty((int(offsets[-1]),), np.int64)
         self._blocks.gather_values(rows, indices)
         weights = None
         if self._has_values:
-            out = np.empty(offsets[-1], self._dtype)
+            out = self._empty((int(offsets[-1]),), self._dtype)
             self._blocks.gather_values(rows, out, which=1)
             weights = torch.from_numpy(out)
         return Jagged(torch.from_numpy(indices), torch.from_numpy(offsets), weights)
@@ -247,6 +253,6 @@ class _CsrColumn(_SparseColumn):
 
 class _ExpandedColumn(_SparseColumn):
     def gather(self, rows: Rows) -> torch.Tensor:
-        out = np.empty((rows.num_rows, self._dim), self._dtype)
+        out = self._empty((rows.num_rows, self._dim), self._dtype)
         self._blocks.gather_expanded(rows, self._dim, out)
         return torch.from_numpy(out)

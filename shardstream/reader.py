@@ -13,6 +13,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from shardstream._native.crc32c import crc32c
+from shardstream.buffers import BufferPool
 from shardstream.codecs import columns
 from shardstream.codecs.shard import ShardIndex
 from shardstream.errors import ChecksumError, CodecError, ConfigError, ShardError
@@ -55,6 +56,7 @@ class BlockReader:
         self.fields = None if source.schema is None else checked_fields(source.schema, fields)
         self._indexes: OrderedDict[int, tuple[ShardIndex, np.ndarray]] = OrderedDict()
         self._lock = threading.Lock()
+        self.pool = BufferPool()  #: memory of blocks and batches, used again over epochs
         self.num_bytes_read = 0
 
     def index(self, shard: int) -> tuple[ShardIndex, np.ndarray]:
@@ -150,7 +152,7 @@ class BlockReader:
         raise ShardError(f"the shard has no column {name!r}.", shard=self.source.url(shard), field=name)
 
     def _fetch(self, url: str, begin: int, end: int) -> np.ndarray:
-        data = self.fetcher.read(url, begin, end)
+        data = self.fetcher.read(url, begin, end, self.pool.take)
         with self._lock:
             self.num_bytes_read += end - begin
         return data

@@ -18,8 +18,6 @@ from shardstream.config import ReadPolicy, parse_nbytes
 from shardstream.errors import SampleError, ShardstreamError, TransformError
 from shardstream.order.epoch import EpochOrder
 from shardstream.reader import Block, BlockReader
-from shardstream.source import Source
-from shardstream.storage import Fetcher
 from shardstream.window import WindowReader
 
 LOCAL_THREADS, REMOTE_THREADS = 2, 16
@@ -61,30 +59,24 @@ class RowMaker:
     """Makes the rows of one ascending range of positions of an epoch.
 
     Args:
-        source: Where the shards are.
+        reader: Reads the blocks; kept from epoch to epoch for its indexes and its memory.
         order: The epoch's order.
         positions: Those to make, in order; from ``order.num_samples`` on they are padding from the epoch's start.
         recipe: What to deliver.
         report: Losses are counted here.
     """
 
-    def __init__(self, source: Source, order: EpochOrder, positions: range, recipe: Recipe, report: Report):
-        self._source, self._order, self._recipe, self.report = source, order, recipe, report
-        self._reader = BlockReader(source, recipe.fields, Fetcher(recipe.storage_options, recipe.read.retry))
+    def __init__(self, reader: BlockReader, order: EpochOrder, positions: range, recipe: Recipe, report: Report):
+        self._reader, self._source, self._order, self._recipe, self.report = reader, reader.source, order, recipe, report
         self._assembler = None
-        if source.schema is not None:
-            self._assembler = BatchAssembler(source.schema, self._reader.fields, recipe.sparse, recipe.dtypes)
-        remote = source.num_shards > 0 and "://" in source.url(0)
+        if reader.source.schema is not None:
+            self._assembler = BatchAssembler(reader.source.schema, reader.fields, recipe.sparse, recipe.dtypes, reader.pool)
         self._window = WindowReader(
-            self._reader, order, positions.start, positions.step, positions.stop,
+            reader, order, positions.start, positions.step, positions.stop,
             parse_nbytes(recipe.read.memory_limit, "memory_limit"),
-            recipe.read.threads or (REMOTE_THREADS if remote else LOCAL_THREADS))  # fmt: skip
+            recipe.read.threads or (REMOTE_THREADS if "://" in reader.source.url(0) else LOCAL_THREADS))  # fmt: skip
         self._positions, self._num_made = positions, 0
         self._last: dict[str, Any] | None = None  # what a batch without rows should look like
-
-    @property
-    def num_bytes_read(self) -> int:
-        return self._reader.num_bytes_read
 
     def make(self, num_rows: int) -> tuple[dict[str, Any], int]:
         """Return the columns of the next ``num_rows`` positions, and how many rows they still have."""

@@ -22,8 +22,10 @@ from shardstream.errors import ConfigError, EmptyDatasetError
 from shardstream.order.batches import BatchPlan
 from shardstream.order.epoch import EpochOrder, normalize_seed, resolve_lanes, resolve_window
 from shardstream.order.state import SEQUENCE, SHUFFLE, State
+from shardstream.reader import BlockReader
 from shardstream.rowmaker import Recipe, Report, RowMaker
 from shardstream.source import Source, open_source
+from shardstream.storage import Fetcher
 
 SAMPLES_AT_ONCE = 256  # rows gathered together when samples are delivered one by one
 
@@ -89,6 +91,7 @@ class ShardStream(IterableDataset):
         self._place = None if rank is None else (rank, world_size)
         self._source: Source | None = None
         self._loaded: State | None = None
+        self._reader: BlockReader | None = None
         self._iterator = 0
 
     # -- what torch and training loops call -------------------------------------------------------
@@ -114,12 +117,11 @@ class ShardStream(IterableDataset):
         """Go to the beginning of an epoch; does nothing if the stream is in it already (as after a resume)."""
         self._open()
         if epoch != self._state.epoch:
-            self._state = replace(self._state, epoch=epoch, position=0)
+            self._state, self._position = replace(self._state, epoch=epoch), 0
 
     def state_dict(self) -> dict:
         """Return the state as a small JSON object, the same on every rank: what the loop has received so far."""
-        self._open()
-        return self._state.to_dict()
+        return self.state.to_dict()
 
     def load_state_dict(self, state: dict) -> None:
         """Go on where ``state`` was taken, with any number of ranks and workers and any batch size.
@@ -133,7 +135,13 @@ class ShardStream(IterableDataset):
 
     def __getstate__(self) -> dict:
         # What was opened stays behind; its version and position travel, as a state that was loaded.
-        return {**self.__dict__, "_source": None, "_loaded": self._loaded if self._source is None else self._state}
+        return {**self.__dict__, "_source": None, "_reader": None, "_loaded": self._loaded if self._source is None else self.state}
+
+    @property
+    def state(self) -> State:
+        """The state as an object; :meth:`state_dict` is its JSON form."""
+        self._open()
+        return replace(self._state, position=self._position)
 
     @property
     def source(self) -> Source:
@@ -155,7 +163,8 @@ class ShardStream(IterableDataset):
         if source.schema is None and (self._recipe.dtypes or self._recipe.sparse != "dense"):
             raise ConfigError("dtypes= and sparse= need a schema, which shards of the files layout do not have.")
         self._state = self._start(source) if self._loaded is None else self._checked(self._loaded, source)
-        self._source = source
+        self._position = self._state.position  # apart from the rest, since it changes with every batch
+        self._source, self._reader = source, None
 
     def _start(self, source: Source) -> State:
         """Return the state at the beginning of epoch 0, with lanes and window resolved once for all epochs."""
@@ -183,15 +192,15 @@ class ShardStream(IterableDataset):
 
     def _epochs_of(self, iterator: int, rank: int, world_size: int) -> Iterator[Any]:
         while True:
-            plan = self.plan(self._state.position, world_size)
+            plan = self.plan(self._position, world_size)
             if plan.num_batches:
                 make = self._batches if self.batch_size is not None else self._samples
                 for num_delivered, item in make(plan, rank):
                     if iterator != self._iterator:
                         raise ConfigError("another iterator over this stream was started; a stream has one position.")
-                    self._state = replace(self._state, position=plan.position_after(num_delivered))
+                    self._position = plan.position_after(num_delivered)
                     yield item
-            self._state = replace(self._state, epoch=self._state.epoch + 1, position=0)
+            self._state, self._position = replace(self._state, epoch=self._state.epoch + 1), 0
             if self._epochs is not None and self._state.epoch % self._epochs == 0:
                 return
 
@@ -200,7 +209,9 @@ class ShardStream(IterableDataset):
         state = self._state
         order = EpochOrder(self._source.num_samples, seed=state.seed, epoch=state.epoch, lanes=state.lanes,
                            window=state.window, shuffle=state.shuffle)  # fmt: skip
-        return RowMaker(self._source, order, positions, self._recipe, self.report)
+        if self._reader is None:  # made in the process that reads, kept over its epochs
+            self._reader = BlockReader(self._source, self._recipe.fields, Fetcher(self._recipe.storage_options, self._recipe.read.retry))
+        return RowMaker(self._reader, order, positions, self._recipe, self.report)
 
     def _batches(self, plan: BatchPlan, rank: int) -> Iterator[tuple[int, dict]]:
         """Yield (batches delivered with this one, batch)."""

@@ -9,6 +9,7 @@ from __future__ import annotations
 import os
 import threading
 from collections import OrderedDict
+from collections.abc import Callable
 
 import numpy as np
 
@@ -52,6 +53,10 @@ class _Descriptors:
             os.close(descriptor)
 
 
+def _new(nbytes: int) -> np.ndarray:
+    return np.empty(nbytes, np.uint8)
+
+
 class Fetcher:
     """Reads of absolute URLs; picklable, shared by threads, its clients made when first used."""
 
@@ -66,8 +71,10 @@ class Fetcher:
     def __setstate__(self, state: dict) -> None:
         self.__init__(**state)
 
-    def read(self, url: str, begin: int, end: int) -> np.ndarray:
+    def read(self, url: str, begin: int, end: int, allocate: Callable[[int], np.ndarray] = _new) -> np.ndarray:
         """Return bytes ``[begin, end)`` of an object as a uint8 array of exactly that length.
+
+        ``allocate`` makes the array for local files; a remote client brings its own memory.
 
         Raises:
             ShardNotFoundError: there is no such object.
@@ -79,7 +86,7 @@ class Fetcher:
         if begin == end:
             return np.empty(0, np.uint8)
         try:
-            data = self._read_local(url, begin, end) if is_local(url) else self._read_remote(url, begin, end)
+            data = self._read_local(url, begin, end, allocate) if is_local(url) else self._read_remote(url, begin, end)
         except FileNotFoundError as error:
             raise ShardNotFoundError("the shard is missing.", shard=redact(url)) from error
         if len(data) != end - begin:
@@ -103,8 +110,8 @@ class Fetcher:
             self._files = (os.getpid(), _Descriptors())
         return self._files[1]
 
-    def _read_local(self, url: str, begin: int, end: int) -> np.ndarray:
-        data = np.empty(end - begin, np.uint8)
+    def _read_local(self, url: str, begin: int, end: int, allocate: Callable[[int], np.ndarray]) -> np.ndarray:
+        data = allocate(end - begin)
         view, done = memoryview(data), 0
         try:
             descriptors = self._descriptors()
