@@ -111,7 +111,7 @@ def test_positions_are_their_twins(seed, num_samples, num_lanes, window, data):
     step = data.draw(st.integers(1, 2 * num_lanes))
     lane_begin = np.array(twin.lane_begins(seed, 0, num_samples, num_lanes))
     run_length = max(window // num_lanes, 1)
-    line = native.line(twin.key(seed, 0, twin.RUNS), num_samples, run_length, lane_begin, begin, end, step)
+    line = native.Epoch(twin.key(seed, 0, twin.RUNS), num_samples, run_length, lane_begin).line(begin, end, step)
     positions = list(range(begin, end, step))
     for i in {0, 1, 2, len(line) // 3, len(line) // 2, len(line) - 2, len(line) - 1} & set(range(len(line))):
         assert line[i] == twin.line(seed, 0, num_samples, num_lanes, window, positions[i])
@@ -124,12 +124,36 @@ def test_a_call_is_the_sum_of_its_parts(key, num_samples, num_lanes, run_length,
     """A range in one call equals the whole epoch's, cut; and the whole is a permutation of the line."""
     long = np.arange(num_lanes) < num_samples % num_lanes
     lane_begin = np.cumsum(num_samples // num_lanes + long) - (num_samples // num_lanes + long)
-    whole = native.line(key, num_samples, run_length, lane_begin, 0, num_samples, 1)
+    epoch = native.Epoch(key, num_samples, run_length, lane_begin)
+    whole = epoch.line(0, num_samples, 1)
     begin = data.draw(st.integers(0, num_samples))
     end = data.draw(st.integers(begin, num_samples))
     step = data.draw(st.integers(1, 300))
-    assert np.array_equal(native.line(key, num_samples, run_length, lane_begin, begin, end, step), whole[begin:end:step])
+    assert np.array_equal(epoch.line(begin, end, step), whole[begin:end:step])
     assert np.array_equal(np.sort(whole), np.arange(num_samples))
+    positions = np.array(data.draw(st.lists(st.integers(0, num_samples - 1), max_size=200)), np.int64)
+    assert np.array_equal(epoch.lines(positions), whole[positions])
+    by_lane = np.concatenate([np.arange(lane, num_samples, num_lanes) for lane in range(num_lanes)])
+    assert np.array_equal(epoch.lines(by_lane), whole[by_lane])
+
+
+@settings(max_examples=100, deadline=None)
+@given(WORD, st.lists(st.tuples(st.integers(0, 2000), st.integers(-1, 1100)), min_size=1, max_size=8))
+def test_draws_of_a_block_are_their_twins(key, sources):
+    """Any quotas and any rests give the sources and ranks of the twin."""
+    shares = np.array([share for share, _ in sources]) + 1
+    quotas = np.diff(np.concatenate([[0], np.cumsum(shares) * native.DRAWS // shares.sum()]))
+    available = np.array([left for _, left in sources])
+    drawn, ranks = native.draws(key, quotas, available)
+    assert list(zip(drawn.tolist(), ranks.tolist(), strict=True)) == twin.draws(key, quotas.tolist(), available.tolist())
+
+
+@pytest.mark.parametrize("quotas, available", [([], []), ([1023], [5]), ([1025], [5]), ([1025, -1], [5, 5]), ([1024], [5, 5]),
+                                               ([4] * 257, [0] * 257)])  # fmt: skip
+def test_draws_refuse_quotas_that_are_no_block(quotas, available):
+    """Quotas that are negative, of a wrong sum or number are a ValueError."""
+    with pytest.raises(ValueError, match="must be"):
+        native.draws(0, np.array(quotas, np.int64), np.array(available, np.int64))
 
 
 @pytest.mark.parametrize(
@@ -142,7 +166,14 @@ def test_illegal_arguments_are_refused(arguments):
     """Ranges that do not hold are a ValueError, not a read out of bounds."""
     num_samples, run_length, lane_begin, begin, end, step = arguments
     with pytest.raises(ValueError, match="must"):
-        native.line(1, num_samples, run_length, np.array(lane_begin, np.int64), begin, end, step)
+        native.Epoch(1, num_samples, run_length, np.array(lane_begin, np.int64)).line(begin, end, step)
+
+
+@pytest.mark.parametrize("position", [-1, 10, 2**62])
+def test_positions_outside_the_epoch_are_refused(position):
+    """One position outside is a ValueError for the whole call."""
+    with pytest.raises(ValueError, match="must lie in"):
+        native.Epoch(1, 10, 2, np.array([0, 5])).lines(np.array([3, position]))
 
 
 @pytest.mark.parametrize("n, indices", [(0, []), (-1, []), (2**62, [0]), (5, [5]), (5, [0, -1])])

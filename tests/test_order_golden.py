@@ -8,6 +8,7 @@ import pytest
 
 from shardstream._native import order as native
 from shardstream.order.epoch import EpochOrder
+from shardstream.order.mix import MixOrder
 
 GOLDEN = Path(__file__).parent / "golden/order"
 
@@ -35,3 +36,12 @@ def test_epochs_are_pinned(case):
     line = np.concatenate([order.line(position, position + 1) for position in case["positions"]])
     shards, rows = order.locate(line)
     assert [list(pair) for pair in zip(shards.tolist(), rows.tolist(), strict=True)] == case["samples"]
+
+
+@pytest.mark.parametrize("case", cases("mixtures-mix-1.json"), ids=lambda case: case["name"])
+def test_mixtures_are_pinned(case):
+    """Under order mix-1 the first positions of this mixture are these (source, course position), for ever."""
+    mix = MixOrder(case["num_samples"], pieces=case["pieces"], **case["arguments"])
+    source, course = mix.draws(range(len(case["draws"])))
+    assert [list(pair) for pair in zip(source.tolist(), course.tolist(), strict=True)] == case["draws"]
+    assert mix.num_samples == case["end"]

@@ -263,6 +263,19 @@ greatest_common_divisor(int64_t a, int64_t b)
 	return a;
 }
 
+/* Sets '*c' up for run 'run' of 'lane'. */
+static void
+cipher_of_run(struct cipher *c, const struct ss_order_epoch *e, int64_t lane, int64_t run)
+{
+	int64_t length = e->num_samples / e->num_lanes + (lane < e->num_samples % e->num_lanes) -
+			 run * e->run_length;
+
+	length = length < e->run_length ? length : e->run_length;
+	if ((uint64_t)length != c->num_elements)
+		cipher_resize(c, (uint64_t)length);
+	cipher_rekey(c, absorb(absorb(e->key, (uint64_t)lane), (uint64_t)run));
+}
+
 /*
  * Every 'period'-th of line[0 .. num_positions), which are samples of one run: its cipher
  * is 'c', 'run_begin' its place on the line, and index, index + stride, ... the samples in it.
@@ -296,18 +309,13 @@ line_of_run(const struct ss_order_epoch *e, int64_t run, int64_t begin, int64_t 
 {
 	struct cipher c = { .num_elements = 0 };
 	bool vectors = have_avx2();
-	int64_t num_long = e->num_samples % e->num_lanes;	/* lanes below it have one sample more */
 	int64_t offset = run * e->run_length;
 
 	for (size_t first = 0; first < period && first < num_positions; first++) {
 		int64_t position = begin + (int64_t)first * step;
 		int64_t lane = position % e->num_lanes;
-		int64_t length = e->num_samples / e->num_lanes + (lane < num_long) - offset;
 
-		length = length < e->run_length ? length : e->run_length;
-		if ((uint64_t)length != c.num_elements)
-			cipher_resize(&c, (uint64_t)length);
-		cipher_rekey(&c, absorb(absorb(e->key, (uint64_t)lane), (uint64_t)run));
+		cipher_of_run(&c, e, lane, run);
 		line_of_lane(&c, e->lane_begin[lane] + offset, (uint64_t)(position / e->num_lanes - offset),
 			     stride, period, line + first, num_positions - first, vectors);
 	}
@@ -354,6 +362,82 @@ ss_order_line(const struct ss_order_epoch *e, int64_t begin, int64_t end,
 		line_of_run(e, run, position, step, (size_t)(e->num_lanes / common),
 			    (uint64_t)(step / common), line + done, count);
 		done += count;
+	}
+	return SS_OK;
+}
+
+enum ss_status
+ss_order_lines(const struct ss_order_epoch *e, const int64_t *positions, size_t num_positions, int64_t *line)
+{
+	struct cipher c = { .num_elements = 0 };
+	bool vectors = have_avx2();
+
+	if (!epoch_holds(e))
+		return SS_ERR_ARGUMENT;
+	for (size_t i = 0; i < num_positions; i++)
+		if (positions[i] < 0 || positions[i] >= e->num_samples)
+			return SS_ERR_RANGE;
+	for (size_t done = 0; done < num_positions;) {
+		int64_t lane = positions[done] % e->num_lanes;
+		int64_t run = positions[done] / e->num_lanes / e->run_length;
+		int64_t run_begin = e->lane_begin[lane] + run * e->run_length;
+		uint64_t chunk[CHUNK];
+		size_t count = 0;
+
+		/* As many neighbours as are of this run; a second chunk of it makes its key again. */
+		for (; count < CHUNK && done + count < num_positions; count++) {
+			int64_t position = positions[done + count];
+			int64_t index = position / e->num_lanes - run * e->run_length;
+			if (position % e->num_lanes != lane || index < 0 || index >= e->run_length)
+				break;
+			chunk[count] = (uint64_t)index;
+		}
+		if (e->run_length > 1) {
+			cipher_of_run(&c, e, lane, run);
+			cipher_chunk(&c, chunk, count, vectors);
+		}
+		for (size_t i = 0; i < count; i++)
+			line[done + i] = run_begin + (int64_t)chunk[i];
+		done += count;
+	}
+	return SS_OK;
+}
+
+enum ss_status
+ss_order_draws(uint64_t key, const int64_t *quotas, const int64_t *available, size_t num_sources,
+	       uint8_t *sources, uint16_t *ranks, size_t *num_draws_ret)
+{
+	uint8_t source_of[SS_ORDER_DRAWS];
+	int64_t seen[256] = {0}, total = 0;
+	struct cipher c = { .num_elements = 0 };
+	bool vectors = have_avx2();
+
+	*num_draws_ret = 0;
+	if (num_sources < 1 || num_sources > 256)
+		return SS_ERR_ARGUMENT;
+	for (size_t s = 0; s < num_sources; s++) {
+		if (quotas[s] < 0 || quotas[s] > SS_ORDER_DRAWS - total)
+			return SS_ERR_ARGUMENT;
+		for (int64_t i = 0; i < quotas[s]; i++)
+			source_of[total++] = (uint8_t)s;
+	}
+	if (total != SS_ORDER_DRAWS)
+		return SS_ERR_ARGUMENT;
+	cipher_resize(&c, SS_ORDER_DRAWS);
+	cipher_rekey(&c, key);
+	for (uint64_t done = 0; done < SS_ORDER_DRAWS; done += CHUNK) {
+		uint64_t chunk[CHUNK];
+
+		for (uint64_t i = 0; i < CHUNK; i++)
+			chunk[i] = done + i;
+		cipher_chunk(&c, chunk, CHUNK, vectors);
+		for (size_t i = 0; i < CHUNK; i++) {
+			uint8_t source = source_of[chunk[i]];
+			int64_t rank = seen[source]++;
+			sources[*num_draws_ret] = source;
+			ranks[*num_draws_ret] = (uint16_t)rank;
+			*num_draws_ret += rank < available[source];
+		}
 	}
 	return SS_OK;
 }

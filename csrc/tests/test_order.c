@@ -99,6 +99,10 @@ line_is_a_bijection_for_every_shape(void)
 		}
 		CHECK_EQ(ss_order_line(&epoch, 0, num_samples, 1, line, (size_t)num_samples), SS_OK);
 		CHECK(is_bijection(line, num_samples));
+		for (int64_t i = 0; i < num_samples; i++)
+			line[i] = i;
+		CHECK_EQ(ss_order_lines(&epoch, line, (size_t)num_samples, line), SS_OK);
+		CHECK(is_bijection(line, num_samples));
 		guarded_free((uint8_t *)line, (size_t)num_samples * sizeof(*line));
 		guarded_free((uint8_t *)lane_begin, (size_t)num_lanes * sizeof(*lane_begin));
 	}
@@ -127,6 +131,26 @@ line_takes_the_largest_epoch_and_any_step(void)
 	CHECK_EQ(ss_order_line(&epoch, 0, end, end - 1, line, 2), SS_OK);
 }
 
+static void
+draws_keep_what_is_available(void)
+{
+	const int64_t quotas[3] = {700, 0, 324}, available[3] = {650, 9, 0};
+	uint8_t *sources = guarded_alloc(SS_ORDER_DRAWS);
+	uint16_t *ranks = (uint16_t *)(void *)guarded_alloc(SS_ORDER_DRAWS * sizeof(*ranks));
+	size_t num_draws;
+
+	CHECK_EQ(ss_order_draws(1, quotas, quotas, 3, sources, ranks, &num_draws), SS_OK);
+	CHECK_EQ(num_draws, SS_ORDER_DRAWS);
+	CHECK_EQ(ss_order_draws(1, quotas, available, 3, sources, ranks, &num_draws), SS_OK);
+	CHECK_EQ(num_draws, 650);
+	for (size_t i = 0; i < num_draws; i++)
+		CHECK(sources[i] == 0 && ranks[i] == i);
+	CHECK_EQ(ss_order_draws(1, quotas, available, 2, sources, ranks, &num_draws), SS_ERR_ARGUMENT);
+	CHECK_EQ(num_draws, 0);
+	guarded_free((uint8_t *)ranks, SS_ORDER_DRAWS * sizeof(*ranks));
+	guarded_free(sources, SS_ORDER_DRAWS);
+}
+
 int
 main(void)
 {
@@ -136,5 +160,6 @@ main(void)
 	intervals_are_bijections();
 	line_is_a_bijection_for_every_shape();
 	line_takes_the_largest_epoch_and_any_step();
+	draws_keep_what_is_available();
 	return 0;
 }

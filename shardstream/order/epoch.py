@@ -135,6 +135,10 @@ class EpochOrder:
         lengths[interval] = num_each + (np.arange(self.lanes) < num_long)
         return (np.cumsum(lengths) - lengths)[interval]
 
+    @cached_property
+    def _native(self) -> native.Epoch:
+        return native.Epoch(self._key(RUNS), self.num_samples, self.run_length, self.lane_begin)
+
     def lane_length(self, lane: int) -> int:
         """Return the samples of ``lane``: the first ``num_samples mod lanes`` lanes have one more."""
         return self.num_samples // self.lanes + (lane < self.num_samples % self.lanes)
@@ -151,7 +155,14 @@ class EpochOrder:
         One GIL-free call, about 6 ns a position when a call spans whole windows; a call pays 20 ns for
         each run of each lane that it touches. Raises ValueError outside ``[0, num_samples]``.
         """
-        return native.line(self._key(RUNS), self.num_samples, self.run_length, self.lane_begin, begin, end, step)
+        return self._native.line(begin, end, step)
+
+    def lines(self, positions) -> np.ndarray:
+        """Return int64: the line index of each of ``positions``, in any order.
+
+        As fast as ``line`` when positions of the same run stand together, else about 60 ns each.
+        """
+        return self._native.lines(positions)
 
     def wrapped_line(self, positions: range) -> np.ndarray:
         """Return int64: the line indices of ascending ``positions``, of which those past the epoch wrap around.

@@ -83,7 +83,7 @@ def _lane_needs(order: EpochOrder, lane: int, owned: range, block_starts: BlockS
     begin, _ = order.run_span(owned[0] // order.window, lane)
     _, end = order.run_span(owned[-1] // order.window, lane)
     lane_begin = int(order.lane_begin[lane])
-    for shard, block, line_begin, line_end in _spans(order, begin, end, block_starts):
+    for shard, block, line_begin, line_end in spans(order, begin, end, block_starts):
         run = (max(line_begin, begin) - lane_begin) // order.run_length
         end_run = (min(line_end, end) - 1 - lane_begin) // order.run_length + 1
         first_position, end_position = run * order.window, end_run * order.window
@@ -103,13 +103,13 @@ def _filling_needs(order: EpochOrder, filling: range, block_starts: BlockStarts 
     """Yield what the positions from ``num_samples`` on need: single samples, each looked up."""
     needs: dict[tuple[int, int], Need] = {}
     for position, index in zip(filling, order.wrapped_line(filling).tolist(), strict=True):
-        for shard, block, line_begin, line_end in _spans(order, index, index + 1, block_starts):
+        for shard, block, line_begin, line_end in spans(order, index, index + 1, block_starts):
             first_position = needs[shard, block].first_position if (shard, block) in needs else position
             needs[shard, block] = Need(first_position, position + 1, shard, block, line_begin, line_end)
     yield from needs.values()
 
 
-def _spans(order: EpochOrder, begin: int, end: int, block_starts: BlockStarts | None) -> Iterator[tuple[int, int, int, int]]:
+def spans(order: EpochOrder, begin: int, end: int, block_starts: BlockStarts | None) -> Iterator[tuple[int, int, int, int]]:
     """Yield ``(shard, block, line_begin, line_end)`` of all that overlaps ``[begin, end)`` of the line."""
     starts = order.shard_starts
     place = int(np.searchsorted(starts, begin, side="right")) - 1
@@ -122,11 +122,11 @@ def _spans(order: EpochOrder, begin: int, end: int, block_starts: BlockStarts | 
         if block_starts is None:
             yield shard, -1, shard_begin, shard_end
         else:
-            yield from _block_spans(shard, shard_begin, begin, end, block_starts(shard))
+            yield from _spans_of_blocks(shard, shard_begin, begin, end, block_starts(shard))
         begin = shard_end
 
 
-def _block_spans(shard: int, shard_begin: int, begin: int, end: int, starts) -> Iterator[tuple[int, int, int, int]]:
+def _spans_of_blocks(shard: int, shard_begin: int, begin: int, end: int, starts) -> Iterator[tuple[int, int, int, int]]:
     first = int(np.searchsorted(starts, begin - shard_begin, side="right")) - 1
     for block in range(first, len(starts) - 1):
         line_begin, line_end = shard_begin + int(starts[block]), shard_begin + int(starts[block + 1])

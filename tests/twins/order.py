@@ -91,3 +91,15 @@ def sample(seed, epoch, shard_num_samples, num_lanes, window, position, phase=0)
             return shard, rest
         rest -= shard_num_samples[shard]
     raise IndexError(position)
+
+
+def draws(cipher_key, quotas, available):
+    """[(source, rank)] of a block of 1,024 draws of a mixture, those past what is available left out."""
+    source_of = [source for source, quota in enumerate(quotas) for _ in range(quota)]
+    seen, result = [0] * len(quotas), []
+    for i in range(1024):
+        source = source_of[permute(cipher_key, 1024, i)]
+        if seen[source] < available[source]:
+            result.append((source, seen[source]))
+        seen[source] += 1
+    return result
