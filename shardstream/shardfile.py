@@ -122,8 +122,8 @@ def _padding(nbytes: int) -> bytes:
     return bytes(-nbytes % TAR_UNIT_NBYTES)
 
 
-def block_ends(row_nbytes: np.ndarray, open_nbytes: int, open_samples: int) -> list[int]:
-    """Return after which of these rows a block closes: at 1 MiB of payload or 8,192 samples, whichever comes first.
+def block_ends(row_nbytes: np.ndarray, open_nbytes: int, open_samples: int, max_nbytes: int = MAX_BLOCK_NBYTES) -> list[int]:
+    """Return after which of these rows a block closes: at ``max_nbytes`` of payload or 8,192 samples, whichever is first.
 
     ``open_nbytes`` and ``open_samples`` are what the block already open holds. Rows after the last end stay open.
     """
@@ -131,7 +131,7 @@ def block_ends(row_nbytes: np.ndarray, open_nbytes: int, open_samples: int) -> l
     total = np.cumsum(row_nbytes)
     while begin < len(row_nbytes):
         before = int(total[begin - 1]) if begin else 0
-        by_nbytes = int(np.searchsorted(total, before + MAX_BLOCK_NBYTES - open_nbytes)) + 1
+        by_nbytes = int(np.searchsorted(total, before + max_nbytes - open_nbytes)) + 1
         end = min(by_nbytes, begin + MAX_BLOCK_SAMPLES - open_samples)
         if end > len(row_nbytes):
             break

@@ -71,6 +71,7 @@ class ShardWriter:
             raise ConfigError(f"compression={compression!r} must be None or 'zstd'.")
         self.schema, self._compression, self._producer = schema, compression, producer
         self._shard_nbytes = parse_nbytes(shard_nbytes, "shard_nbytes")
+        self._block_nbytes = min(MAX_BLOCK_NBYTES, self._shard_nbytes)  # a shard ends where a block does
         self._max_latency_s = None if max_latency is None else parse_seconds(max_latency, "max_latency")
         self._store = Store(url, storage_options)
         self._log = Log(self._store)
@@ -167,7 +168,7 @@ class ShardWriter:
         with self._lock:
             self._check_usable()
             begin = 0
-            for end in block_ends(nbytes, self._block.nbytes, self._block.num_samples):
+            for end in block_ends(nbytes, self._block.nbytes, self._block.num_samples, self._block_nbytes):
                 self._block.add({name: rows.slice_part(part, begin, end) for name, part in parts.items()}, end - begin, 0)
                 self._close_block()
                 begin = end
@@ -189,26 +190,27 @@ class ShardWriter:
                 raise SampleError("this key was written before; a key may come once in a shard.", key=key)
             # What the member costs in the tar: its header, and its payload padded to 512.
             self._block.add_files(key, members, sum(512 + -(-len(data) // 512) * 512 for _, data in members))
-            if self._block.nbytes >= MAX_BLOCK_NBYTES or self._block.num_samples >= MAX_BLOCK_SAMPLES:
+            if self._block.nbytes >= self._block_nbytes or self._block.num_samples >= MAX_BLOCK_SAMPLES:
                 self._close_block()
                 self._roll(mid_call=False)
             self._taken(1, source)
 
     def _taken(self, num_samples: int, source: Any) -> None:
-        """Note that a call's samples are in; commit if a shard of them is finished already."""
+        """Note that a call's samples are in; a writer that commits as it goes does so here, if a shard is full."""
         self.num_samples += num_samples
         self._source = source
         if self._oldest_uncommitted is None:
             self._oldest_uncommitted = time.monotonic()
             self._tick.notify()
-        if self._commits and self._waiting:
+        full = self._shard is not None and self._shard.nbytes >= self._shard_nbytes
+        if self._commits and (self._waiting or full):
             self._commit()
 
     def _roll(self, mid_call: bool) -> None:
         """Finish the shard if it is full.
 
-        Rows of one call commit together, so a writer that commits as it goes must end a shard where a call
-        ends; within a call it lets the shard grow to twice its size first, rather than leave a stump behind.
+        Rows of one call commit together, so a writer that commits as it goes ends a shard where a call ends
+        (``_taken``); within a call it lets the shard grow to twice its size first, rather than leave a stump.
         """
         limit = self._shard_nbytes * (2 if self._commits and mid_call else 1)
         if self._shard is not None and self._shard.nbytes >= limit:
