@@ -161,11 +161,11 @@ def test_producer_commits_each_full_shard_with_its_source(tmp_path):
     url, schema = str(tmp_path / "d"), ss.Schema(y=ss.Dense("int64"))
     writer = ss.ShardWriter(url, schema=schema, producer="p", shard_nbytes="20kB")
     assert writer.last_source is None
-    for i in range(0, 39_000, 1000):
+    for i in range(0, 40_000, 1000):
         writer.write_batch({"y": np.arange(i, i + 1000)}, source={"next": i + 1000})
     writer._uploads.wait()
     committed = ss.ShardWriter.last_source(url, "p")["next"]
-    assert 0 < committed < 39_000 and ys(url) == list(range(committed))
+    assert 0 < committed < 40_000 and ys(url) == list(range(committed))
     successor = ss.ShardWriter(url, schema=schema, producer="p")
     assert successor.last_source == {"next": committed}
     with pytest.raises(ss.ProducerFenced):
