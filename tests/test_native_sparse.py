@@ -86,7 +86,7 @@ def test_values_section_equals_twin(numbers, coder, dtype, negate):
 @settings(max_examples=100, deadline=None)
 @given(rows_of(), st.sampled_from(native.DTYPES))
 def test_encode_takes_the_smallest_form(case, dtype):
-    """encode() is never larger than any uncompressed form by more than the tie rule, and decodes to its input."""
+    """encode() is never more than 2% (and a byte) larger than any uncompressed form, and decodes to its input."""
     dim, rows = case
     indices, indptr = csr(rows)
     values = None if dtype is None else (indices % 5).astype(dtype)
@@ -96,7 +96,7 @@ def test_encode_takes_the_smallest_form(case, dtype):
     assert (back[2] is None) if dtype is None else back[2].tobytes() == values.tobytes()
     forms = [form for form in FORMS if form[0] != "bitmap" or dim <= 1000]
     sizes = [len(b) for form in forms if (b := block(rows, dim, *form, values)) is not None]
-    assert len(got) <= min(sizes)
+    assert len(got) <= 1.02 * min(sizes) + 1
 
 
 @settings(max_examples=60, deadline=None)

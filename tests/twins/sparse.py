@@ -71,8 +71,9 @@ def write_integers(integers, for_zstd=False, may_be_sparse=True):
     if for_zstd:
         return in_bytes
     for b in range(min(width, 32)):
-        unary = pack_bits("".join("0" * (v >> b) + "1" for v in extra))
-        forms.append(b"\1" + leb128(least) + bytes([b]) + pack_bits("".join(low(v, b) for v in extra)) + unary)
+        if sum(v >> b for v in extra) <= 8 * len(forms[0]):  # else it can't win, and may not fit into memory
+            unary = pack_bits("".join("0" * (v >> b) + "1" for v in extra))
+            forms.append(b"\1" + leb128(least) + bytes([b]) + pack_bits("".join(low(v, b) for v in extra)) + unary)
         tops = [(v + 2**b).bit_length() - 1 for v in extra]
         unary = pack_bits("".join("0" * (top - b) + "1" for top in tops))
         forms.append(b"\2" + leb128(least) + bytes([b]) + unary + pack_bits("".join(low(v + 2**b, t) for v, t in zip(extra, tops, strict=True))))
