@@ -1,15 +1,19 @@
-"""Logs made without writing their shards: for tests of opening and folding at any length."""
+"""Logs made without writing their shards, of any length: what their writers would have left, on demand."""
 
 from __future__ import annotations
+
+from collections.abc import Sequence
+from functools import cache, cached_property
 
 import numpy as np
 
 from shardstream.log import ShardRecord, ShardTable, entries, folds, new_id
 from shardstream.log.entries import Entry
 from shardstream.log.opening import HINT, HINT_ALL
-from shardstream.log.state import State, Step, fold
+from shardstream.log.state import State, Step
 
 DATASET = "01890000-0000-7000-8000-000000000000"
+SID_HIGH, SID_LOW = 0x0189000000007000, 0x8000000000000000
 
 
 def record(num_samples: int = 100, **fields) -> ShardRecord:
@@ -18,59 +22,73 @@ def record(num_samples: int = 100, **fields) -> ShardRecord:
     return ShardRecord(sid=new_id(), num_samples=num_samples, **numbers)
 
 
-def entry(version: int, kind: str = "append", **fields) -> Entry:
-    """Return an entry of a log of dataset ``DATASET``; appends add one shard unless told otherwise."""
-    if kind == "append" and "add" not in fields:
-        fields["add"] = (record(),)
-    return Entry(format=entries.FORMAT, version=version, dataset=DATASET, commit=new_id(), time=1e9 + version,
-                 kind="create" if version == 0 else kind, **({} if version == 0 else fields))  # fmt: skip
+class SyntheticLog:
+    """A log of entries 0 to ``version``, each but the first an append of ``num_added`` shards; with its folds and hints.
+
+    Any object can be taken away or spoilt through ``changed``. ``rounds`` has the names of each round asked for.
+    """
+
+    def __init__(self, version: int, num_added: int = 1):
+        self.version = version
+        self.num_added = num_added
+        self.changed: dict[str, bytes | None] = {}
+        self.rounds: list[list[str]] = []
+
+    def read_many(self, names: Sequence[str]) -> list[bytes | None]:
+        self.rounds.append(list(names))
+        return [self.get(name) for name in names]
+
+    @property
+    def num_requests(self) -> int:
+        return sum(map(len, self.rounds))
+
+    def get(self, name: str) -> bytes | None:
+        """Return an object's bytes, None if there is none."""
+        if name in self.changed:
+            return self.changed[name]
+        if name in (HINT, HINT_ALL):
+            unit, first = (folds.FINE, 2) if name == HINT else (folds.ALL, folds.ALL)
+            return b"%d" % (self.version // unit * unit) if self.version >= first else None
+        number, _, ending = name.rpartition("/")[2].partition(".")
+        version = int(number)
+        if version > self.version:
+            return None
+        if ending == "json":
+            return entries.encode(self.entry(version))
+        begin, best = folds.piece(version)
+        if name != best:
+            return None
+        if ending == "all":
+            return folds.encode_all(self.state(version))
+        return folds.encode_tail(DATASET, begin, [Step.of(self.entry(each)) for each in range(begin + 1, version + 1)])
+
+    def entry(self, version: int) -> Entry:
+        fields = {"format": entries.FORMAT, "version": version, "dataset": DATASET, "time": 1e9 + version,
+                  "commit": f"01890000-0000-7000-8000-{version:012x}"}  # fmt: skip
+        if version == 0:
+            return Entry(kind="create", **fields)
+        table = self._table.take(np.arange((version - 1) * self.num_added, version * self.num_added))
+        return Entry(kind="append", add=tuple(table.record(row) for row in range(len(table))), **fields)
+
+    def state(self, version: int) -> State:
+        table = self._table.take(np.arange(version * self.num_added))
+        return State(DATASET, version, 1e9 + version, None, (table,))
+
+    @cached_property
+    def _table(self) -> ShardTable:
+        return _table(self.version * self.num_added, self.num_added)
 
 
-def objects(log: list[Entry], with_folds: bool = True) -> dict[str, bytes]:
-    """Return the objects that the writers of ``log`` leave, by name."""
-    found = {entries.name(each.version): entries.encode(each) for each in log}
-    if not with_folds:
-        return found
-    steps, state = [Step.of(each) for each in log], None
-    for version, step in enumerate(steps):
-        state = fold(state, [step])
-        if version and version % folds.FINE == 0:
-            begin, name = folds.piece(version)
-            found[name] = folds.encode_all(state) if begin < 0 else folds.encode_tail(DATASET, begin, steps[begin + 1 : version + 1])
-            found[HINT] = b"%d" % version
-            if begin < 0:
-                found[HINT_ALL] = found[HINT]
-    return found
-
-
-def large_state(num_shards: int, version: int, seed: int = 0) -> State:
-    """Return the state of a dataset of ``num_shards`` shards, added evenly by entries 1 to ``version``."""
-    generator = np.random.default_rng(seed)
-    nbytes = generator.integers(60_000_000, 68_000_000, num_shards)
-    table = ShardTable({
-        "sid": generator.integers(0, 2**64, (num_shards, 2), np.uint64),
-        "num_samples": generator.integers(8000, 12000, num_shards),
+@cache
+def _table(count: int, num_added: int) -> ShardTable:
+    rows = np.arange(count)
+    generator = np.random.default_rng(0)
+    nbytes = generator.integers(60_000_000, 68_000_000, count)
+    return ShardTable({
+        "sid": np.stack([np.full(count, SID_HIGH, np.uint64), SID_LOW + rows.astype(np.uint64)], axis=1),
+        "num_samples": generator.integers(8000, 12000, count),
         "nbytes": nbytes, "index_offset": nbytes - 10_000,
-        "index_nbytes": generator.integers(7000, 9000, num_shards),
-        "index_crc32c": generator.integers(0, 2**32, num_shards, np.uint32),
-        "entry": np.sort(generator.integers(1, version + 1, num_shards)),
+        "index_nbytes": generator.integers(7000, 9000, count),
+        "index_crc32c": generator.integers(0, 2**32, count, np.uint32),
+        "entry": rows // num_added + 1,
     })  # fmt: skip
-    return State(DATASET, version, 1e9 + version, None, (table,))
-
-
-def large_objects(num_shards: int, version: int) -> dict[str, bytes]:
-    """Return entry 0, the folds and the last entries of a log of ``version`` entries: enough to open its newest version."""
-    base = version // folds.ALL * folds.ALL
-    log = [entry(number) for number in range(base + 1, version + 1)]
-    steps = [Step.of(each) for each in log]
-    found = {entries.name(0): entries.encode(entry(0)), entries.name(base, "all"): folds.encode_all(large_state(num_shards, base))}
-    found.update((entries.name(each.version), entries.encode(each)) for each in log)
-    for number in range(base + folds.FINE, version + 1, folds.FINE):
-        begin, name = folds.piece(number)
-        found[name] = folds.encode_tail(DATASET, begin, steps[begin - base : number - base])
-        found[HINT] = b"%d" % number
-    found.setdefault(HINT, b"%d" % base)
-    found[HINT_ALL] = b"%d" % base
-    for number in (1, 2):
-        found.setdefault(entries.name(number), entries.encode(entry(number)))
-    return found

@@ -12,11 +12,11 @@ from collections.abc import Generator, Sequence
 from typing import Any
 
 from shardstream.errors import Conflict, StorageError, StorageRefused
-from shardstream.log import entries, folds, proposals
+from shardstream.log import entries, proposals
 from shardstream.log.commit import Get, Outcome, Propose, Put, commit, create
 from shardstream.log.entries import Entry, ShardRecord
 from shardstream.log.ids import new_id
-from shardstream.log.opening import HINT, HINT_ALL, MAX_READ_NBYTES, Head, Opening
+from shardstream.log.opening import MAX_READ_NBYTES, Head, Opening, beside
 from shardstream.log.proposals import UNCHANGED
 from shardstream.log.snapshot import Snapshot
 from shardstream.log.state import State
@@ -186,6 +186,8 @@ class Log:
 
     def _drive(self, task: _Commit) -> Head:
         """Do what a commit generator asks for until it returns; an unknown outcome is kept, to go on later."""
+        if task.request is not None and task.steps.gi_frame is None:
+            raise StorageError(f"a commit to {self.store.url} was interrupted half-way; open the dataset again to go on.")
         self._unsettled = task
         begin, num_again = time.monotonic(), 0
         try:
@@ -197,32 +199,36 @@ class Log:
                     self._wait(task, begin, num_again)
                 task.request = task.steps.send(self._answer(task))
         except StopIteration as finished:
-            head = finished.value
+            head, task.may_stand = finished.value, False
         finally:
             # What an error or Ctrl-C cut off while a PUT may be under way stays unsettled; what never
             # was sent, or was refused, does not.
-            if task.steps.gi_frame is None or not task.may_stand:
+            if not task.may_stand:
                 self._unsettled = None
         self._put_folds(head)
-        self._prove(head)
+        self._prove(task.put)
         return head
 
     def _answer(self, task: _Commit) -> Outcome | bytes | None:
         """Carry out one request of a commit."""
         name = entries.name(task.request.version)
         if isinstance(task.request, Get):
-            return self.store.read_many([name], entries.MAX_ENTRY_NBYTES + 1)[0]
+            found = self.store.read_many([name], entries.MAX_ENTRY_NBYTES + 1)[0]
+            task.may_stand = task.may_stand and found is None  # where an entry stands, the generator sees whose
+            return found
+        task.put = task.request
         could_stand, task.may_stand = task.may_stand, True
         try:
             created = self.store.put_if_absent(name, task.request.data)
-        except StorageRefused:
+        except StorageRefused as error:
             task.may_stand = could_stand
+            if could_stand:
+                raise StorageError(f"{self.store.join(name)}: an earlier try may still create it, but now: {error}") from error
             raise
         except StorageError as error:
             task.error = error
             return Outcome.UNKNOWN
-        task.may_stand = False
-        return Outcome.CREATED if created else Outcome.EXISTS
+        return Outcome.CREATED if created else Outcome.EXISTS  # what exists may be our own, from a late request
 
     def _wait(self, task: _Commit, begin: float, num_again: int) -> None:
         policy = self.store.retry
@@ -236,36 +242,25 @@ class Log:
 
     def _put_folds(self, head: Head) -> None:
         """Put the fold that ends at this entry, if one does, and then the hints to it."""
-        state = head.state
-        if state.version == 0 or state.version % folds.FINE:
-            return
-        begin, name = folds.piece(state.version)
-        if begin < 0:
-            data = folds.encode_all(state)
-        else:
-            data = folds.encode_tail(state.dataset, begin, [s for s in head.recent if s.entry.version > begin])
-        if len(data) > folds.MAX_FOLD_NBYTES:
-            return
-        number = b"%d" % state.version
         try:
-            self.store.put_bytes(name, data, durable=False)
-            self.store.put_bytes(HINT, number, durable=False)
-            if begin < 0:
-                self.store.put_bytes(HINT_ALL, number, durable=False)
+            for name, data in beside(head):
+                self.store.put_bytes(name, data, durable=False)
         except StorageError:
             pass  # the commit stands; a lost fold or hint costs its readers some requests
 
-    def _prove(self, head: Head) -> None:
+    def _prove(self, put: Put) -> None:
         """Repeat this Log's first commit: a store that does not refuse it ignores the condition of conditional PUTs."""
         if self._conditional_puts_work:
             return
-        name = entries.name(head.state.version)
-        data = self.store.read(name, 0, entries.MAX_ENTRY_NBYTES + 1)
-        if self.store.put_if_absent(name, data):
+        try:
+            ignored = self.store.put_if_absent(entries.name(put.version), put.data)
+        except StorageError:
+            return  # says nothing; the next commit asks again
+        if ignored:
             raise StorageRefused(
                 f"{self.store.url} ignores conditional PUTs (If-None-Match: *), so writers could overwrite each other's "
-                f"commits; this one stands, as entry {head.state.version}. Use a store that honours them, as AWS S3, "
-                "Ceph and MinIO do, or make sure that there is one writer and give single_writer=True."
+                f"commits; this one stands, as entry {put.version}. Use a store that honours them, as AWS S3, Ceph and "
+                "MinIO do, or make sure that there is one writer and give single_writer=True."
             )
         self._conditional_puts_work = True
 
@@ -277,5 +272,6 @@ class _Commit:
         self.key = key
         self.steps = steps
         self.request: Put | Get | None = None
+        self.put: Put | None = None  # the last one sent
         self.may_stand = False  # a PUT was sent whose outcome is not known
         self.error: StorageError | None = None

@@ -17,11 +17,11 @@ from shardstream.log import entries, folds
 from shardstream.log.entries import Entry
 from shardstream.log.state import State, Step, fold
 
-HINT = f"{entries.FOLDER}/newest"  # the newest fold of any kind, written after it
+HINT = f"{entries.FOLDER}/newest"  # the newest fold's number; 0 from entry 2 on, while there is none
 HINT_ALL = f"{entries.FOLDER}/newest.all"  # the newest <n>.all: the spare of the hint
 MAX_READ_NBYTES = folds.MAX_FOLD_NBYTES + 1
 NUM_AHEAD = folds.FINE  # entries read above the newest fold: one of them is absent when the hint is fresh
-MAX_AHEAD = 64
+MAX_AHEAD = 16
 
 ReadMany = Callable[[Sequence[str]], list[bytes | None]]
 
@@ -104,7 +104,7 @@ class Opening:
     def _last_entry(self, start: int) -> int:
         """Return the newest entry's number, from a ``start`` that is probably little below it.
 
-        Reads windows of 4, 16, 64 entries ahead; after that, ``start`` was far off and it gallops.
+        Reads windows of 4 and 16 entries ahead; after that, ``start`` was far off and it gallops.
         """
         self._fetch([name for _, _, name in folds.cover(start)] + _names(start + 1, NUM_AHEAD))
         width = NUM_AHEAD
@@ -215,6 +215,24 @@ class Opening:
         """Return the number in a fetched hint, None when it is absent or not one."""
         data = self._objects[name] or b""
         return int(data) if 0 < len(data) <= 20 and data.isdigit() else None
+
+
+def beside(head: Head) -> list[tuple[str, bytes]]:
+    """Return the ``(name, bytes)`` that the writer of the newest entry puts after it, in this order: fold, then hints."""
+    state = head.state
+    if state.version == 2:
+        return [(HINT, b"0")]  # so that its absence means that it was lost
+    if state.version == 0 or state.version % folds.FINE:
+        return []
+    begin, name = folds.piece(state.version)
+    if begin < 0:
+        data = folds.encode_all(state)
+    else:
+        data = folds.encode_tail(state.dataset, begin, [step for step in head.recent if step.entry.version > begin])
+    if len(data) > folds.MAX_FOLD_NBYTES:
+        return []
+    number = b"%d" % state.version
+    return [(name, data), (HINT, number), *([(HINT_ALL, number)] if begin < 0 else [])]
 
 
 def _names(begin: int, count: int) -> list[str]:
