@@ -223,3 +223,16 @@ HOSTILE = {
 def test_a_megabyte_of_one_thing_is_hashed_right(text):
     """No edge of a block of 16 or 64 bytes, nor a long run, changes what scikit-learn gives."""
     assert_rows_equal(FeatureHasher(2**20).transform([text]), by_sklearn([text], 2**20))
+
+
+def test_words_made_to_collide_are_hashed_right():
+    """Thousands of words whose indices share their leading bits, which the table refuses, give scikit-learn's row."""
+    words = [word for i in range(200_000) if twin_index(word := f"w{i}") < 2**20 // 50]
+    assert len(words) > 3000
+    texts = ["some row before", " ".join(words), "some row after"]
+    assert_rows_equal(FeatureHasher(2**20, (1, 1)).transform(texts), by_sklearn(texts, 2**20, ngrams=(1, 1)))
+
+
+def twin_index(word: str) -> int:
+    h = module.native.murmur3(word.encode())
+    return min(h, 2**32 - h) % 2**20

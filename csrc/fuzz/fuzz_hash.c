@@ -2,10 +2,12 @@
  * ss_hash_texts() on any bytes as text: a value or a located error, rows ascending and
  * distinct, and the same rows when the text is hashed twice as a batch of two.
  *
- * The first 4 bytes choose the options.
+ * The first 4 bytes choose the options, and whether occurrences or signs are summed.
  *
  * SPDX-License-Identifier: Apache-2.0
  */
+#include <stdbool.h>
+
 #include "fuzz.h"
 #include "ss_hash.h"
 
@@ -21,7 +23,7 @@ check_rows(const struct ss_hash_options *options, const uint32_t *indices, const
 }
 
 static void
-hash_twice(const struct ss_hash_options *options, const uint8_t *text, size_t nbytes)
+hash_twice(const struct ss_hash_options *options, bool sign, const uint8_t *text, size_t nbytes)
 {
 	int64_t offsets[3] = { 0, (int64_t)nbytes, 2 * (int64_t)nbytes }, indptr[3];
 	struct ss_hash_place place;
@@ -36,8 +38,8 @@ hash_twice(const struct ss_hash_options *options, const uint8_t *text, size_t nb
 	int32_t *counts = malloc((size_t)bound * 4 + 1);
 	float *sums = malloc((size_t)bound * 4 + 1);
 	FUZZ_CHECK(indices != NULL && counts != NULL && sums != NULL);
-	enum ss_status status = ss_hash_texts(options, values, 2 * nbytes, offsets, 2, indices, counts, sums, (size_t)bound,
-					      indptr, &place);
+	enum ss_status status = ss_hash_texts(options, values, 2 * nbytes, offsets, 2, indices,
+					      sign ? NULL : counts, sign ? sums : NULL, (size_t)bound, indptr, &place);
 	if (status == SS_OK)
 		check_rows(options, indices, indptr);
 	else
@@ -60,6 +62,6 @@ LLVMFuzzerTestOneInput(const uint8_t *data, size_t data_nbytes)
 		.unit = data[2] % 3,
 		.lowercase = data[3] % 2,
 	};
-	hash_twice(&options, data + 4, data_nbytes - 4);
+	hash_twice(&options, data[3] / 2 % 2, data + 4, data_nbytes - 4);
 	return 0;
 }

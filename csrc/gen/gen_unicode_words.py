@@ -57,6 +57,21 @@ def two_stages(records: list[int]) -> tuple[list[int], list[int]]:
     return first, second
 
 
+def two_byte_entries(table: list[tuple[int, int]]) -> list[int]:
+    """Return for each code point of two UTF-8 bytes its flags << 16 and its lower case's two bytes, as stored.
+
+    Those that lower to another number of bytes, or by context, are marked SPECIAL.
+    """
+    entries = []
+    for code_point in range(0x800):
+        flags, delta = table[code_point]
+        lower = chr(code_point + delta).encode()
+        if len(lower) != 2:
+            flags, lower = flags | SPECIAL, chr(code_point).encode().ljust(2, b"\0")
+        entries.append(flags << 16 | int.from_bytes(lower, "little"))
+    return entries
+
+
 def rows(numbers: list[int], per_line: int = 24) -> str:
     """Return the numbers as lines of a C initialiser."""
     lines = (numbers[i : i + per_line] for i in range(0, len(numbers), per_line))
@@ -100,6 +115,10 @@ const uint8_t unicode_first[{len(first)}] = {{
 
 const uint8_t unicode_second[{len(second)}] = {{
 {rows(second)}
+}};
+
+const uint32_t unicode_two_bytes[2048] = {{
+{rows(two_byte_entries(table), 14)}
 }};
 """
 

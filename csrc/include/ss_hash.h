@@ -54,8 +54,8 @@ uint32_t ss_hash_unicode_version(void);
 uint32_t ss_hash_murmur3(const uint8_t *data, size_t data_nbytes, uint32_t seed);
 
 /*
- * ss_hash_texts_bound() puts into *bound_ret how many indices ss_hash_texts() can
- * give at most for these texts, whatever their bytes are (UINT64_MAX if that does
+ * ss_hash_texts_bound() puts into *bound_ret how much room for indices
+ * ss_hash_texts() wants for these texts, whatever their bytes are (UINT64_MAX if that does
  * not fit), and checks all that ss_hash_texts() asks of options and offsets.
  *
  * Reads offsets[0 .. num_texts]: text i is the bytes [offsets[i], offsets[i + 1])
@@ -75,9 +75,10 @@ ss_hash_texts_bound(const struct ss_hash_options *options, size_t values_nbytes,
  * ascending distinct indices: row i is indices[indptr[i] .. indptr[i + 1]).
  *
  * Writes indptr[0 .. num_texts], and for each index its number of occurrences into
- * counts, or the sum of their signs into sums; exactly those of the two that are
- * not NULL.  An index whose signs cancel stays, with the sum 0, as in scikit-learn.
- * sums are exact up to 2^24.  All three have room for indices_avail elements.
+ * counts, or the sum of their signs into sums; one of the two, or both, are NULL.
+ * An index whose signs cancel stays, with the sum 0, as in scikit-learn.  sums are exact
+ * up to 2^24.  All three have room for indices_avail elements, and what they hold after
+ * the last index is undefined.
  *
  * Returns SS_OK, or what ss_hash_texts_bound() returns, or
  *   SS_ERR_CORRUPT   text place->row is not UTF-8 from byte place->offset of it on

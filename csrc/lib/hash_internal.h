@@ -7,7 +7,7 @@
  *   hash_mark()    text -> lower-cased bytes, and a bit for each byte of a word (or blank)
  *   hash_words()   -> the words end to end with one space between, and where each lies;
  *   hash_chars()   or the same for characters: then an n-gram is one range of bytes
- *   hash_spans()   -> a key for each n-gram
+ *   hash_spans()   -> a hash for each n-gram
  *   hash_reduce()  -> ascending distinct indices with counts
  */
 #ifndef HASH_INTERNAL_H
@@ -17,25 +17,53 @@
 
 #include "ss_hash.h"
 
+#if defined(__x86_64__) && !defined(SS_PORTABLE)
+#define HASH_X86_64 1
+#else
+#define HASH_X86_64 0
+#endif
+
+/* For each set of 8 lanes, their numbers in order (x86-64 only). */
+extern uint8_t hash_packed_lanes[256][8];
+
 /* Bytes after the last one that steps may read or overwrite: one vector and one 64-byte block. */
 #define HASH_PAD 96
 
 /* Lower-casing makes 2 bytes 3 at most (U+0130, U+023A, U+023E); the generator of the tables checks it. */
 #define HASH_LOWER_NBYTES(nbytes) ((nbytes) + (nbytes) / 2 + HASH_PAD)
 
-/* A unit (word or character) is the bytes [begin, end) of the packed text. */
-struct hash_span {
-	uint32_t begin;
-	uint32_t end;
+/* Rows of more n-grams are sorted by radix: their table would not stay in the second-level cache. */
+#define HASH_TABLE_MAX_KEYS 8192
+
+/* Slots after the last home slot, for its run to grow into. */
+#define HASH_TABLE_SLACK 32
+
+/* Open addressing in key order; see hash_reduce.c.  Empty between rows. */
+struct hash_table {
+	uint32_t *keys;			/* 2 * HASH_TABLE_MAX_KEYS + HASH_TABLE_SLACK each */
+	int32_t *weights;
+	size_t num_ready;		/* slots that have been made empty so far */
+	size_t num_steps;		/* away from home slots, by all keys so far: what tests hold to be linear */
 };
+
+/* Steps that the keys of a row may take, each on average and all in addition, before the row is sorted instead. */
+#define HASH_STEPS_PER_KEY 4
 
 struct hash_scratch {
 	uint8_t *lower;			/* HASH_LOWER_NBYTES(nbytes) */
 	uint64_t *marks;		/* a bit for each of those */
 	uint8_t *packed;		/* words end to end, or characters */
-	struct hash_span *spans;	/* one for each word or character, 1 more for slack */
-	uint32_t *keys, *keys_spare;	/* keys_avail each */
-	size_t keys_avail;
+	uint32_t *begins, *ends;	/* unit (word or character) i is packed[begins[i] .. ends[i]) */
+	uint32_t *hashes, *hashes_spare;	/* hashes_avail each */
+	size_t hashes_avail;
+	struct hash_table table;
+};
+
+/* Where one row of ss_hash_texts() goes; at most one of counts and sums is not NULL. */
+struct hash_row {
+	uint32_t *indices;
+	int32_t *counts;
+	float *sums;
 };
 
 /*
@@ -56,21 +84,21 @@ size_t hash_words(struct hash_scratch *s, size_t lower_nbytes);
 size_t hash_chars(struct hash_scratch *s, size_t lower_nbytes, bool words);
 
 /*
- * hash_spans() writes a key for each n-gram of num_spans units, min_n <= n <= max_n, and returns
- * their number.  A key is the index, or with 'sign' index << 1 | (hash < 0).
+ * hash_spans() writes the hash of each n-gram of num_units units, min_n <= n <= max_n, and returns
+ * their number.
  */
-size_t hash_spans(const uint8_t *packed, const struct hash_span *spans, size_t num_spans, uint32_t min_n,
-		  uint32_t max_n, uint32_t dim, bool sign, uint32_t *keys);
+size_t hash_spans(const uint8_t *packed, const uint32_t *begins, const uint32_t *ends, size_t num_units,
+		  uint32_t min_n, uint32_t max_n, uint32_t *hashes);
 
-/* hash_spans_count() returns how many keys that will be. */
-uint64_t hash_spans_count(uint64_t num_spans, uint32_t min_n, uint32_t max_n);
+/* hash_spans_count() returns how many hashes that will be. */
+uint64_t hash_spans_count(uint64_t num_units, uint32_t min_n, uint32_t max_n);
 
 /*
- * hash_reduce() sorts keys below 2^key_bits, using 'spare' of the same size, and writes each distinct
- * index once with what ss_hash_texts() says of counts and sums.  Returns the number of indices, which
- * is at most num_keys.
+ * hash_reduce() writes the row of the n-grams with s->hashes[0 .. num_hashes), which are lost, and
+ * returns its number of indices: at most num_hashes and dim.  May overwrite HASH_ROW_SLACK elements
+ * after them.
  */
-size_t hash_reduce(uint32_t *keys, uint32_t *spare, size_t num_keys, unsigned key_bits, uint32_t *indices,
-		   int32_t *counts, float *sums);
+#define HASH_ROW_SLACK 8
+size_t hash_reduce(struct hash_scratch *s, size_t num_hashes, uint32_t dim, struct hash_row row);
 
 #endif

@@ -82,32 +82,85 @@ mark_special(struct marker *m, const uint8_t *p, uint32_t code_point)
 	put_bits(&m->marks, m->flags & UNICODE_WORD ? 3 : 0, 2);
 }
 
-/* mark_wide() takes the characters above U+007F from p on and returns where they end, or NULL at a bad byte. */
+/* Any character above U+007F at p; returns its number of bytes, or 0 if it is none. */
+static size_t
+mark_one(struct marker *m, const uint8_t *p)
+{
+	uint32_t c = 0;
+	size_t nbytes = utf8_decode(p, m->end, &c), num_out = nbytes;
+
+	if (nbytes == 0)
+		return 0;
+	const struct unicode_record *record = unicode_lookup(c);
+	if (m->lowercase && record->flags & UNICODE_SPECIAL) {
+		mark_special(m, p, c);
+		return nbytes;
+	}
+	if (m->lowercase && record->lower_delta != 0)
+		num_out = utf8_encode(m->out, (uint32_t)((int32_t)c + record->lower_delta));
+	else
+		memcpy(m->out, p, nbytes);
+	put_bits(&m->marks, record->flags & m->flags ? (1u << num_out) - 1 : 0, (unsigned)num_out);
+	m->out += num_out;
+	return nbytes;
+}
+
+static inline bool
+is_continuation(uint8_t c)
+{
+	return (c & 0xC0) == 0x80;
+}
+
+/*
+ * mark_wide() takes the characters above U+007F from p on and returns where they end, or NULL at a bad byte.
+ * The usual ones are done here with all state in registers, by two_bytes; the rest by mark_one().
+ */
 static const uint8_t *
 mark_wide(struct marker *m, const uint8_t *p, const uint8_t **error_ret)
 {
-	while (p < m->end && *p >= 0x80) {
-		uint32_t c = 0;
-		size_t nbytes = utf8_decode(p, m->end, &c);
+	const uint8_t *end = m->end;
+	uint8_t *out = m->out;
+	struct bit_writer marks = m->marks;
+	uint32_t flags = m->flags, entry;
+	bool lowercase = m->lowercase;
+	size_t nbytes;
+
+	while (p < end && *p >= 0x80) {
+		if (*p >= 0xC2 && *p < 0xE0 && end - p >= 2 && is_continuation(p[1])) {
+			entry = unicode_two_bytes[(p[0] & 0x1F) << 6 | (p[1] & 0x3F)];
+			if (!lowercase || !(entry >> 16 & UNICODE_SPECIAL)) {
+				out[0] = lowercase ? (uint8_t)entry : p[0];
+				out[1] = lowercase ? (uint8_t)(entry >> 8) : p[1];
+				put_bits(&marks, entry >> 16 & flags ? 3 : 0, 2);
+				out += 2;
+				p += 2;
+				continue;
+			}
+		} else if ((*p & 0xF0) == 0xE0 && end - p >= 3 && is_continuation(p[1]) && is_continuation(p[2])) {
+			uint32_t c = (p[0] & 0x0Fu) << 12 | (p[1] & 0x3Fu) << 6 | (p[2] & 0x3F);
+			const struct unicode_record *record = unicode_lookup(c);
+			/* Overlong forms and surrogates go to mark_one() too, which refuses them. */
+			if (c >= 0x800 && (c & 0xF800) != 0xD800 && !(lowercase && record->lower_delta != 0)) {
+				memcpy(out, p, 3);
+				put_bits(&marks, record->flags & flags ? 7 : 0, 3);
+				out += 3;
+				p += 3;
+				continue;
+			}
+		}
+		m->out = out;
+		m->marks = marks;
+		nbytes = mark_one(m, p);
 		if (nbytes == 0) {
 			*error_ret = p;
 			return NULL;
 		}
-		const struct unicode_record *record = unicode_lookup(c);
-		size_t num_out = nbytes;
-		if (m->lowercase && record->flags & UNICODE_SPECIAL) {
-			mark_special(m, p, c);
-			p += nbytes;
-			continue;
-		}
-		if (m->lowercase && record->lower_delta != 0)
-			num_out = utf8_encode(m->out, (uint32_t)((int32_t)c + record->lower_delta));
-		else
-			memcpy(m->out, p, nbytes);
-		put_bits(&m->marks, record->flags & m->flags ? (1u << num_out) - 1 : 0, (unsigned)num_out);
-		m->out += num_out;
+		out = m->out;
+		marks = m->marks;
 		p += nbytes;
 	}
+	m->out = out;
+	m->marks = marks;
 	return p;
 }
 

@@ -1,5 +1,5 @@
 /*
- * Marked text to words or characters, and those to hashed n-grams.
+ * Packed units to hashes of their n-grams.
  *
  * SPDX-License-Identifier: Apache-2.0
  */
@@ -7,138 +7,15 @@
 
 #include "hash_internal.h"
 #include "murmur3.h"
-#include "unicode_words.h"
-
-/* The marks are turned into edges (where a run begins or ends) this many 64-bit groups at a time. */
-#define GROUPS 16
-
-/*
- * find_edges() writes the positions in [64 * begin_group, 64 * end_group) where marks change, the bit before
- * the first being *carry, and returns their number; a begin and an end in turn.
- */
-static size_t
-find_edges(const uint64_t *marks, size_t begin_group, size_t end_group, uint64_t *carry, uint32_t *edges)
-{
-	size_t num_edges = 0;
-
-	for (size_t group = begin_group; group < end_group; group++) {
-		uint64_t bits = marks[group] ^ (marks[group] << 1 | *carry);
-		*carry = marks[group] >> 63;
-		for (; bits != 0; bits &= bits - 1)
-			edges[num_edges++] = (uint32_t)(64 * group) + (uint32_t)__builtin_ctzll(bits);
-	}
-	return num_edges;
-}
-
-/* What words are packed into. */
-struct packer {
-	const uint8_t *lower;
-	uint8_t *packed;
-	struct hash_span *spans;
-	size_t num_spans;
-	uint32_t position;
-};
-
-/*
- * Packs lower[begin .. end) followed by a space, if it is longer than its first character.  Copies 16 bytes
- * at a time, beyond the end: both buffers are padded.
- */
-static inline void
-pack_word(struct packer *p, uint32_t begin, uint32_t end)
-{
-	const uint8_t *from = p->lower + begin;
-	uint8_t *to = p->packed + p->position;
-	uint32_t nbytes = end - begin;
-	uint32_t keep = nbytes > utf8_nbytes(*from);
-
-	memcpy(to, from, 16);
-	for (uint32_t i = 16; i < nbytes; i += 16)
-		memcpy(to + i, from + i, 16);
-	to[nbytes] = ' ';
-	p->spans[p->num_spans] = (struct hash_span){ p->position, p->position + nbytes };
-	p->num_spans += keep;
-	p->position += keep ? nbytes + 1 : 0;
-}
-
-size_t
-hash_words(struct hash_scratch *s, size_t lower_nbytes)
-{
-	struct packer p = { .lower = s->lower, .packed = s->packed, .spans = s->spans };
-	size_t num_groups = (lower_nbytes + 63) / 64;
-	uint32_t edges[64 * GROUPS + 1], open = 0;
-	uint64_t carry = 0;
-
-	for (size_t group = 0; group < num_groups; group += GROUPS) {
-		size_t end = group + GROUPS < num_groups ? group + GROUPS : num_groups, first = 0;
-		bool is_open = carry != 0;
-		size_t num_edges = find_edges(s->marks, group, end, &carry, edges);
-		if (end == num_groups && carry)
-			edges[num_edges++] = (uint32_t)(64 * end);
-		if (is_open && num_edges > 0) {
-			pack_word(&p, open, edges[0]);
-			first = 1;
-		}
-		for (; first + 1 < num_edges; first += 2)
-			pack_word(&p, edges[first], edges[first + 1]);
-		if (first < num_edges)
-			open = edges[first];
-	}
-	return p.num_spans;
-}
-
-static inline void
-pack_char(struct packer *p, const uint8_t *from, uint32_t nbytes)
-{
-	memcpy(p->packed + p->position, from, 4);
-	p->spans[p->num_spans++] = (struct hash_span){ p->position, p->position + nbytes };
-	p->position += nbytes;
-}
-
-size_t
-hash_chars(struct hash_scratch *s, size_t lower_nbytes, bool words)
-{
-	static const uint8_t space[4] = " ";
-	struct packer p = { .lower = s->lower, .packed = s->packed, .spans = s->spans };
-	size_t i = 0, blanks_begin = 0, num_blanks = words;
-
-	for (; i <= lower_nbytes; i += utf8_nbytes(s->lower[i])) {
-		bool at_end = i == lower_nbytes;
-		if (!at_end && s->marks[i / 64] >> (i % 64) & 1) {
-			if (num_blanks++ == 0)
-				blanks_begin = i;
-			continue;
-		}
-		if (words ? num_blanks > 0 && !(at_end && p.num_spans == 0) : num_blanks > 1)
-			pack_char(&p, space, 1);
-		else if (!words && num_blanks == 1)
-			pack_char(&p, s->lower + blanks_begin, (uint32_t)utf8_nbytes(s->lower[blanks_begin]));
-		num_blanks = 0;
-		if (at_end)
-			break;
-		pack_char(&p, s->lower + i, (uint32_t)utf8_nbytes(s->lower[i]));
-	}
-	if (words && p.num_spans > 0 && s->packed[p.position - 1] != ' ')
-		pack_char(&p, space, 1);
-	return p.num_spans;
-}
 
 uint64_t
-hash_spans_count(uint64_t num_spans, uint32_t min_n, uint32_t max_n)
+hash_spans_count(uint64_t num_units, uint32_t min_n, uint32_t max_n)
 {
-	uint64_t last_n = max_n < num_spans ? max_n : num_spans;
+	uint64_t last_n = max_n < num_units ? max_n : num_units;
 
 	if (last_n < min_n)
 		return 0;
-	return (last_n - min_n + 1) * (2 * num_spans - min_n - last_n + 2) / 2;
-}
-
-static inline uint32_t
-key_of(uint32_t hash, uint32_t dim, bool sign)
-{
-	uint32_t negative = hash >> 31, magnitude = negative ? 0u - hash : hash;
-	uint32_t index = (dim & (dim - 1)) == 0 ? magnitude & (dim - 1) : magnitude % dim;
-
-	return sign ? index << 1 | negative : index;
+	return (last_n - min_n + 1) * (2 * num_units - min_n - last_n + 2) / 2;
 }
 
 /*
@@ -146,33 +23,118 @@ key_of(uint32_t hash, uint32_t dim, bool sign)
  * hashed once for all of them.
  */
 static inline uint32_t *
-hash_prefixes(const uint8_t *packed, const struct hash_span *spans, uint32_t min_n, uint32_t max_n, uint32_t dim,
-	      bool sign, uint32_t *keys)
+hash_prefixes(const uint8_t *packed, const uint32_t *begins, const uint32_t *ends, uint32_t min_n, uint32_t max_n,
+	      uint32_t *hashes)
 {
-	const uint8_t *begin = packed + spans[0].begin;
+	const uint8_t *begin = packed + begins[0];
 	uint32_t h = 0, done = 0;
 
 	for (uint32_t n = min_n; n <= max_n; n++) {
-		uint32_t nbytes = spans[n - 1].end - spans[0].begin;
+		uint32_t nbytes = ends[n - 1] - begins[0];
 		for (; done + 4 <= nbytes; done += 4)
 			h = murmur3_block(h, murmur3_load(begin + done));
 		uint32_t tail = murmur3_load(begin + done) & ((1u << 8 * (nbytes & 3)) - 1);
-		*keys++ = key_of(murmur3_finish(h, tail, nbytes), dim, sign);
+		*hashes++ = murmur3_finish(h, tail, nbytes);
 	}
-	return keys;
+	return hashes;
 }
 
-size_t
-hash_spans(const uint8_t *packed, const struct hash_span *spans, size_t num_spans, uint32_t min_n, uint32_t max_n,
-	   uint32_t dim, bool sign, uint32_t *keys)
-{
-	uint32_t *end = keys;
+#if HASH_X86_64
+#include <immintrin.h>
 
-	for (size_t i = 0; i + min_n <= num_spans; i++) {
-		size_t last_n = max_n < num_spans - i ? max_n : num_spans - i;
-		end = hash_prefixes(packed, spans + i, min_n, (uint32_t)last_n, dim, sign, end);
+/* Eight lanes wait for the longest of them: units of more bytes than this on average are hashed one by one. */
+#define LANE_NBYTES 24
+
+__attribute__((target("avx2"))) static inline __m256i
+rotated(__m256i x, int bits)
+{
+	return _mm256_or_si256(_mm256_slli_epi32(x, bits), _mm256_srli_epi32(x, 32 - bits));
+}
+
+__attribute__((target("avx2"))) static inline __m256i
+scrambled(__m256i k)
+{
+	k = _mm256_mullo_epi32(k, _mm256_set1_epi32((int)0xCC9E2D51u));
+	return _mm256_mullo_epi32(rotated(k, 15), _mm256_set1_epi32(0x1B873593));
+}
+
+__attribute__((target("avx2"))) static inline __m256i
+finished(__m256i h, __m256i tail, __m256i nbytes)
+{
+	h = _mm256_xor_si256(_mm256_xor_si256(h, scrambled(tail)), nbytes);
+	h = _mm256_xor_si256(h, _mm256_srli_epi32(h, 16));
+	h = _mm256_mullo_epi32(h, _mm256_set1_epi32((int)0x85EBCA6Bu));
+	h = _mm256_xor_si256(h, _mm256_srli_epi32(h, 13));
+	h = _mm256_mullo_epi32(h, _mm256_set1_epi32((int)0xC2B2AE35u));
+	return _mm256_xor_si256(h, _mm256_srli_epi32(h, 16));
+}
+
+/* hash_prefixes() of the eight units from begins[0] on, the hashes of one n together. */
+__attribute__((target("avx2"))) static uint32_t *
+hash_prefixes_avx2(const uint8_t *packed, const uint32_t *begins, const uint32_t *ends, uint32_t min_n, uint32_t max_n,
+		   uint32_t *hashes)
+{
+	const __m256i begin = _mm256_loadu_si256((const __m256i *)begins), four = _mm256_set1_epi32(4);
+	const __m256i e6546b64 = _mm256_set1_epi32((int)0xE6546B64u);
+	__m256i h = _mm256_setzero_si256(), done = h, at = begin;
+
+	for (uint32_t n = min_n; n <= max_n; n++) {
+		__m256i end = _mm256_loadu_si256((const __m256i *)(ends + n - 1)), nbytes = _mm256_sub_epi32(end, begin);
+		__m256i k = _mm256_i32gather_epi32((const int *)packed, at, 1);
+		for (;;) {
+			__m256i more = _mm256_cmpgt_epi32(nbytes, _mm256_add_epi32(done, _mm256_set1_epi32(3)));
+			if (_mm256_testz_si256(more, more))
+				break;
+			__m256i next = rotated(_mm256_xor_si256(h, scrambled(k)), 13);
+			next = _mm256_add_epi32(_mm256_add_epi32(next, _mm256_slli_epi32(next, 2)), e6546b64);
+			h = _mm256_blendv_epi8(h, next, more);
+			done = _mm256_add_epi32(done, _mm256_and_si256(more, four));
+			at = _mm256_add_epi32(begin, done);
+			k = _mm256_i32gather_epi32((const int *)packed, at, 1);
+		}
+		__m256i tail_bits = _mm256_slli_epi32(_mm256_sub_epi32(nbytes, done), 3);
+		__m256i mask = _mm256_sub_epi32(_mm256_sllv_epi32(_mm256_set1_epi32(1), tail_bits), _mm256_set1_epi32(1));
+		_mm256_storeu_si256((__m256i *)hashes, finished(h, _mm256_and_si256(k, mask), nbytes));
+		hashes += 8;
 	}
-	return (size_t)(end - keys);
+	return hashes;
+}
+
+/* hash_eights() does as many units as it can by eights, returns their number, and advances *hashes. */
+__attribute__((target("avx2"))) static size_t
+hash_eights(const uint8_t *packed, const uint32_t *begins, const uint32_t *ends, size_t num_units, uint32_t min_n,
+	    uint32_t max_n, uint32_t **hashes)
+{
+	size_t i = 0;
+
+	for (; i + 7 + max_n <= num_units; i += 8) {
+		if (ends[i + 6 + max_n] - begins[i] <= LANE_NBYTES * (7 + max_n)) {
+			*hashes = hash_prefixes_avx2(packed, begins + i, ends + i, min_n, max_n, *hashes);
+			continue;
+		}
+		for (size_t j = i; j < i + 8; j++)
+			*hashes = hash_prefixes(packed, begins + j, ends + j, min_n, max_n, *hashes);
+	}
+	return i;
+}
+#endif
+
+size_t
+hash_spans(const uint8_t *packed, const uint32_t *begins, const uint32_t *ends, size_t num_units, uint32_t min_n,
+	   uint32_t max_n, uint32_t *hashes)
+{
+	uint32_t *end = hashes;
+	size_t i = 0;
+
+#if HASH_X86_64
+	if (__builtin_cpu_supports("avx2"))
+		i = hash_eights(packed, begins, ends, num_units, min_n, max_n, &end);
+#endif
+	for (; i + min_n <= num_units; i++) {
+		size_t last_n = max_n < num_units - i ? max_n : num_units - i;
+		end = hash_prefixes(packed, begins + i, ends + i, min_n, (uint32_t)last_n, end);
+	}
+	return (size_t)(end - hashes);
 }
 
 uint32_t

@@ -43,7 +43,7 @@ enum ss_status
 ss_hash_texts_bound(const struct ss_hash_options *options, size_t values_nbytes, const int64_t *offsets,
 		    size_t num_texts, uint64_t *bound_ret, struct ss_hash_place *place_ret)
 {
-	uint64_t bound = 0;
+	uint64_t bound = HASH_ROW_SLACK;
 
 	*bound_ret = 0;
 	*place_ret = (struct ss_hash_place){ 0, 0 };
@@ -68,56 +68,64 @@ scratch_free(struct hash_scratch *s)
 	free(s->lower);
 	free(s->marks);
 	free(s->packed);
-	free(s->spans);
-	free(s->keys);
+	free(s->begins);
+	free(s->ends);
+	free(s->hashes);
+	free(s->table.keys);
+	free(s->table.weights);
 }
 
 /* scratch_new() makes room for texts of up to nbytes; on failure nothing is left to free. */
 static bool
 scratch_new(struct hash_scratch *s, uint32_t unit, size_t nbytes)
 {
-	size_t lower_nbytes = HASH_LOWER_NBYTES(nbytes);
+	size_t lower_nbytes = HASH_LOWER_NBYTES(nbytes), table_slots = 2 * HASH_TABLE_MAX_KEYS + HASH_TABLE_SLACK;
+	size_t units_avail = (size_t)units_bound(unit, nbytes) + 2;
 
 	*s = (struct hash_scratch){
 		.lower = malloc(lower_nbytes),
 		.marks = malloc((lower_nbytes / 64 + 2) * sizeof(*s->marks)),
 		.packed = malloc(lower_nbytes + HASH_PAD),
-		.spans = malloc((size_t)(units_bound(unit, nbytes) + 2) * sizeof(*s->spans)),
+		.begins = malloc(units_avail * sizeof(*s->begins)),
+		.ends = malloc(units_avail * sizeof(*s->ends)),
+		.table.keys = malloc(table_slots * sizeof(*s->table.keys)),
+		.table.weights = malloc(table_slots * sizeof(*s->table.weights)),
 	};
-	if (s->lower != NULL && s->marks != NULL && s->packed != NULL && s->spans != NULL)
+	if (s->lower != NULL && s->marks != NULL && s->packed != NULL && s->begins != NULL &&
+	    s->ends != NULL && s->table.keys != NULL && s->table.weights != NULL)
 		return true;
 	scratch_free(s);
 	return false;
 }
 
 static bool
-keys_reserve(struct hash_scratch *s, size_t num_keys)
+hashes_reserve(struct hash_scratch *s, size_t num_hashes)
 {
-	if (num_keys <= s->keys_avail)
+	if (num_hashes <= s->hashes_avail)
 		return true;
-	free(s->keys);
-	s->keys_avail = 0;
-	s->keys = malloc(2 * num_keys * sizeof(*s->keys));
-	if (s->keys == NULL)
+	free(s->hashes);
+	s->hashes_avail = 0;
+	s->hashes = malloc(2 * num_hashes * sizeof(*s->hashes));
+	if (s->hashes == NULL)
 		return false;
-	s->keys_spare = s->keys + num_keys;
-	s->keys_avail = num_keys;
+	s->hashes_spare = s->hashes + num_hashes;
+	s->hashes_avail = num_hashes;
 	return true;
 }
 
 /* The words of packed character text, " one two ": from each space to the next one, both included. */
 struct word_walk {
 	const struct hash_scratch *s;
-	size_t num_spans, begin, num_units;
+	size_t units_avail, begin, num_units;
 };
 
 static bool
 next_word(struct word_walk *w)
 {
 	w->begin += w->num_units ? w->num_units - 1 : 0;
-	if (w->begin + 1 >= w->num_spans)
+	if (w->begin + 1 >= w->units_avail)
 		return false;
-	for (w->num_units = 2; w->s->packed[w->s->spans[w->begin + w->num_units - 1].begin] != ' ';)
+	for (w->num_units = 2; w->s->packed[w->s->begins[w->begin + w->num_units - 1]] != ' ';)
 		w->num_units++;
 	return true;
 }
@@ -128,53 +136,47 @@ clamp_n(uint32_t n, size_t num_units)
 	return n < num_units ? n : (uint32_t)num_units;
 }
 
-/* hash_row() fills s->keys from the packed spans. */
+/* hash_ngrams() fills s->hashes from the packed units. */
 static enum ss_status
-hash_row(const struct ss_hash_options *o, struct hash_scratch *s, size_t num_spans, bool sign, size_t *num_keys_ret)
+hash_ngrams(const struct ss_hash_options *o, struct hash_scratch *s, size_t num_units, size_t *num_hashes_ret)
 {
-	struct word_walk walk = { .s = s, .num_spans = num_spans };
+	struct word_walk walk = { .s = s, .units_avail = num_units };
 	bool by_word = o->unit == SS_HASH_CHAR_WB;
-	uint64_t num_keys = by_word ? 0 : hash_spans_count(num_spans, o->min_n, o->max_n);
+	uint64_t num_hashes = by_word ? 0 : hash_spans_count(num_units, o->min_n, o->max_n);
 
 	while (by_word && next_word(&walk))
-		num_keys += hash_spans_count(walk.num_units, clamp_n(o->min_n, walk.num_units), o->max_n);
-	if (num_keys > INT32_MAX)
+		num_hashes += hash_spans_count(walk.num_units, clamp_n(o->min_n, walk.num_units), o->max_n);
+	if (num_hashes > INT32_MAX)
 		return SS_ERR_RANGE;	/* a count might not fit */
-	if (!keys_reserve(s, (size_t)num_keys))
+	if (!hashes_reserve(s, (size_t)num_hashes))
 		return SS_ERR_NOMEM;
-	*num_keys_ret = (size_t)num_keys;
+	*num_hashes_ret = (size_t)num_hashes;
 	if (!by_word) {
-		hash_spans(s->packed, s->spans, num_spans, o->min_n, o->max_n, o->dim, sign, s->keys);
+		hash_spans(s->packed, s->begins, s->ends, num_units, o->min_n, o->max_n, s->hashes);
 		return SS_OK;
 	}
-	uint32_t *keys = s->keys;
-	walk = (struct word_walk){ .s = s, .num_spans = num_spans };
+	uint32_t *hashes = s->hashes;
+	walk = (struct word_walk){ .s = s, .units_avail = num_units };
 	while (next_word(&walk))
-		keys += hash_spans(s->packed, s->spans + walk.begin, walk.num_units, clamp_n(o->min_n, walk.num_units),
-				   o->max_n, o->dim, sign, keys);
+		hashes += hash_spans(s->packed, s->begins + walk.begin, s->ends + walk.begin, walk.num_units,
+				     clamp_n(o->min_n, walk.num_units), o->max_n, hashes);
 	return SS_OK;
 }
 
-/* hash_text() does one text up to its keys. */
+/* hash_text() does one text up to its hashes. */
 static enum ss_status
-hash_text(const struct ss_hash_options *o, const uint8_t *text, size_t nbytes, bool sign, struct hash_scratch *s,
-	  size_t *num_keys_ret, struct ss_hash_place *place_ret)
+hash_text(const struct ss_hash_options *o, const uint8_t *text, size_t nbytes, struct hash_scratch *s,
+	  size_t *num_hashes_ret, struct ss_hash_place *place_ret)
 {
-	size_t lower_nbytes, num_spans, error;
+	size_t lower_nbytes, num_units, error;
 	bool by_char = o->unit != SS_HASH_WORD;
 
 	if (!hash_mark(text, nbytes, o->lowercase, by_char ? UNICODE_SPACE : UNICODE_WORD, s, &lower_nbytes, &error)) {
 		place_ret->offset = error;
 		return SS_ERR_CORRUPT;
 	}
-	num_spans = by_char ? hash_chars(s, lower_nbytes, o->unit == SS_HASH_CHAR_WB) : hash_words(s, lower_nbytes);
-	return hash_row(o, s, num_spans, sign, num_keys_ret);
-}
-
-static unsigned
-bit_length(uint32_t x)
-{
-	return x ? 32 - (unsigned)__builtin_clz(x) : 0;
+	num_units = by_char ? hash_chars(s, lower_nbytes, o->unit == SS_HASH_CHAR_WB) : hash_words(s, lower_nbytes);
+	return hash_ngrams(o, s, num_units, num_hashes_ret);
 }
 
 enum ss_status
@@ -183,29 +185,31 @@ ss_hash_texts(const struct ss_hash_options *options, const uint8_t *values, size
 	      size_t indices_avail, int64_t *indptr, struct ss_hash_place *place_ret)
 {
 	uint64_t bound, longest = 0;
-	size_t num = 0, num_keys = 0;
+	size_t num = 0, num_hashes = 0;
 	struct hash_scratch s;
 	enum ss_status status = ss_hash_texts_bound(options, values_nbytes, offsets, num_texts, &bound, place_ret);
 
 	if (status != SS_OK)
 		return status;
+	if (counts != NULL && sums != NULL)
+		return SS_ERR_ARGUMENT;
 	for (size_t i = 0; i < num_texts; i++)
 		longest = (uint64_t)(offsets[i + 1] - offsets[i]) > longest ? (uint64_t)(offsets[i + 1] - offsets[i]) : longest;
 	if (!scratch_new(&s, options->unit, (size_t)longest))
 		return SS_ERR_NOMEM;
-	/* One bit at least: a sort of no bits has no passes. */
-	unsigned key_bits = bit_length((options->dim - 1) | 1) + (sums != NULL);
 
 	indptr[0] = 0;
 	for (size_t i = 0; i < num_texts && status == SS_OK; i++) {
 		place_ret->row = i;
-		status = hash_text(options, values + offsets[i], (size_t)(offsets[i + 1] - offsets[i]), sums != NULL, &s,
-				   &num_keys, place_ret);
-		if (status == SS_OK && indices_avail - num < (num_keys < options->dim ? num_keys : options->dim))
+		status = hash_text(options, values + offsets[i], (size_t)(offsets[i + 1] - offsets[i]), &s, &num_hashes,
+				   place_ret);
+		size_t room = (num_hashes < options->dim ? num_hashes : options->dim) + HASH_ROW_SLACK;
+		if (status == SS_OK && indices_avail - num < room)
 			status = SS_ERR_SPACE;
 		if (status == SS_OK)
-			num += hash_reduce(s.keys, s.keys_spare, num_keys, key_bits, indices + num,
-					   counts == NULL ? NULL : counts + num, sums == NULL ? NULL : sums + num);
+			num += hash_reduce(&s, num_hashes, options->dim,
+					   (struct hash_row){ indices + num, counts == NULL ? NULL : counts + num,
+							      sums == NULL ? NULL : sums + num });
 		indptr[i + 1] = (int64_t)num;
 	}
 	scratch_free(&s);

@@ -26,6 +26,12 @@ struct unicode_record {
 extern const struct unicode_record unicode_records[];
 extern const uint8_t unicode_first[], unicode_second[];
 
+/*
+ * Code points below U+0800: flags << 16 and the two bytes of the lower case, the first lowest, with
+ * UNICODE_SPECIAL also where the lower case has another number of bytes.
+ */
+extern const uint32_t unicode_two_bytes[2048];
+
 static inline const struct unicode_record *
 unicode_lookup(uint32_t code_point)
 {

@@ -1,7 +1,7 @@
 /*
  * SPDX-License-Identifier: Apache-2.0
  */
-#include "ss_hash.h"
+#include "../lib/hash_internal.h"
 #include "test.h"
 
 #define DIM (1u << 20)
@@ -43,9 +43,11 @@ hash_guarded(const struct ss_hash_options *options, const void *text, size_t nby
 	uint32_t *indices = (uint32_t *)(void *)guarded_alloc(out_nbytes);
 	int32_t *counts = (int32_t *)(void *)guarded_alloc(out_nbytes);
 	float *sums = (float *)(void *)guarded_alloc(out_nbytes);
-	row.status = ss_hash_texts(options, values, nbytes, offsets, 1, indices, counts, sums, avail, indptr, &row.place);
+	row.status = ss_hash_texts(options, values, nbytes, offsets, 1, indices, counts, NULL, avail, indptr, &row.place);
 	row.num = row.status == SS_OK ? (size_t)indptr[1] : 0;
 	CHECK(row.num <= avail && row.num <= 4096);
+	CHECK_EQ(ss_hash_texts(options, values, nbytes, offsets, 1, indices, NULL, sums, avail, indptr, &row.place), row.status);
+	CHECK(row.status != SS_OK || row.num == (size_t)indptr[1]);
 	for (size_t i = 0; i < row.num; i++) {
 		row.indices[i] = indices[i];
 		row.counts[i] = counts[i];
@@ -165,9 +167,66 @@ says_when_the_outputs_are_too_small(void)
 	guarded_free((uint8_t *)indices, 8);
 }
 
+#define NUM_HASHES 8000
+
+/* hash_reduce() of hashes that the caller chooses, and the steps it took. */
+static size_t
+reduce(uint32_t (*hash_of)(size_t), uint32_t *indices, int32_t *counts, size_t *num_steps_ret)
+{
+	static uint32_t hashes[2 * NUM_HASHES], keys[2 * HASH_TABLE_MAX_KEYS + HASH_TABLE_SLACK];
+	static int32_t weights[2 * HASH_TABLE_MAX_KEYS + HASH_TABLE_SLACK];
+	struct hash_scratch s = { .hashes = hashes, .hashes_spare = hashes + NUM_HASHES, .hashes_avail = NUM_HASHES };
+	struct hash_row row = { indices, counts, NULL };
+
+	s.table = (struct hash_table){ .keys = keys, .weights = weights };
+	for (size_t i = 0; i < NUM_HASHES; i++)
+		hashes[i] = hash_of(i);
+	size_t num = hash_reduce(&s, NUM_HASHES, DIM, row);
+	*num_steps_ret = s.table.num_steps;
+	return num;
+}
+
+static uint32_t
+of_one_home_slot(size_t i)
+{
+	return (uint32_t)(i * 7919 % NUM_HASHES);
+}
+
+static uint32_t
+of_one_index(size_t i)
+{
+	return (uint32_t)(i % 2 * DIM + 5);
+}
+
+static uint32_t
+of_any(size_t i)
+{
+	uint64_t state = i;
+	return (uint32_t)test_random(&state);
+}
+
+/* Distinct indices in a small part of the range would make a run of thousands of slots. */
+static void
+hashes_made_to_collide_cost_linear_steps(void)
+{
+	static uint32_t indices[NUM_HASHES + HASH_ROW_SLACK];
+	static int32_t counts[NUM_HASHES + HASH_ROW_SLACK];
+	size_t num_steps;
+
+	CHECK_EQ(reduce(of_one_home_slot, indices, counts, &num_steps), NUM_HASHES);
+	CHECK(num_steps <= HASH_STEPS_PER_KEY * NUM_HASHES);
+	for (size_t i = 0; i < NUM_HASHES; i++)
+		CHECK(indices[i] == i && counts[i] == 1);
+	CHECK_EQ(reduce(of_one_index, indices, counts, &num_steps), 1);
+	CHECK(indices[0] == 5 && counts[0] == NUM_HASHES && num_steps == 0);
+	CHECK(reduce(of_any, indices, counts, &num_steps) > NUM_HASHES * 9 / 10);
+	CHECK(num_steps > 0 && num_steps < NUM_HASHES);
+}
+
 int
 main(void)
 {
+	hashes_made_to_collide_cost_linear_steps();
 	counts_lower_cased_words_and_pairs();
 	reads_no_byte_beyond_a_text_of_any_length();
 	names_the_first_byte_that_is_not_utf8();
