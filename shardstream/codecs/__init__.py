@@ -1,1 +1,1 @@
-"""Formats of bytes: shards, columns, sparse sets, files, foreign tars. No storage, no torch."""
+"""Formats of bytes: shards, columns, sparse sets, files, foreign tars. Storage comes in as a fetcher; no torch."""

@@ -96,14 +96,24 @@ class Fetcher:
 
     def size(self, url: str) -> int:
         """Return an object's size in bytes: one request."""
+        return self.identify(url)[0]
+
+    def identify(self, url: str) -> tuple[int, str | None]:
+        """Return an object's size, and a text that changes when it is overwritten: one request.
+
+        The text is the store's etag, or its time of change; locally time and inode. None if the store tells neither.
+        """
         try:
             if is_local(url):
-                return os.stat(normalise(url)).st_size
+                status = os.stat(normalise(url))
+                return status.st_size, f"{status.st_mtime_ns}-{status.st_ino}"
             client = filesystem(protocol(url), self.storage_options)
-            request = lambda timeout_s: int(run(client, "info", url, timeout_s=timeout_s)["size"])  # noqa: E731
-            return attempt(self.retry, f"looking at {redact(url)}", request)
+            request = lambda timeout_s: run(client, "info", url, timeout_s=timeout_s)  # noqa: E731
+            info = attempt(self.retry, f"looking at {redact(url)}", request)
         except FileNotFoundError as error:
             raise ShardNotFoundError("the shard is missing.", shard=redact(url)) from error
+        tags = (info.get(name) for name in ("ETag", "etag", "LastModified", "last_modified", "mtime", "updated"))
+        return int(info["size"]), next((str(tag) for tag in tags if tag), None)
 
     def _descriptors(self) -> _Descriptors:
         if self._files[0] != os.getpid():  # forked: another thread may have held the lock
