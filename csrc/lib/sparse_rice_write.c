@@ -1,5 +1,5 @@
 /*
- * Rice-coded sets: the low bits of all gaps, then all unary parts.
+ * Writing Rice-coded sets: the low bits of all gaps, then all unary parts.
  *
  * SPDX-License-Identifier: Apache-2.0
  */
@@ -112,73 +112,4 @@ rice_write(uint64_t universe, const uint32_t *lens, size_t num_sets, const uint3
 	}
 	free(scratch);
 	return out;
-}
-
-/* Reads m elements; 0 if the unary stream ends or an element leaves the universe. */
-static int
-read_set(struct bit_reader *low, struct bit_reader *unary, uint64_t universe, uint64_t m,
-	 uint32_t *x)
-{
-	unsigned b = rice_parameter(universe, m);
-	uint64_t next = 0;	/* the smallest value the next element can have */
-
-	for (uint64_t i = 0; i < m; i++) {
-		uint64_t q;
-		if (!bits_take_unary(unary, &q) || q > (universe - next) >> b)
-			return 0;
-		next += (q << b) + bits_take(low, b);
-		if (next >= universe)
-			return 0;
-		x[i] = (uint32_t)next++;
-	}
-	return 1;
-}
-
-/* Reads the universe - len elements that are absent and writes the len others. */
-static int
-read_complement(struct bit_reader *low, struct bit_reader *unary, uint64_t universe,
-		uint32_t len, uint32_t *x)
-{
-	uint64_t m = universe - len, next = 0;
-	unsigned b = rice_parameter(universe, m);
-
-	for (uint64_t i = 0; i < m; i++) {
-		uint64_t q, absent;
-		if (!bits_take_unary(unary, &q) || q > (universe - next) >> b)
-			return 0;
-		absent = next + (q << b) + bits_take(low, b);
-		if (absent >= universe)
-			return 0;
-		while (next < absent)
-			*x++ = (uint32_t)next++;
-		next++;
-	}
-	while (next < universe)
-		*x++ = (uint32_t)next++;
-	return 1;
-}
-
-enum ss_status
-rice_read(uint64_t universe, const uint32_t *lens, size_t num_sets, struct input *in,
-	  uint32_t *elements)
-{
-	uint64_t low_end = low_nbits(universe, lens, num_sets);
-	uint64_t low_nbytes = (low_end + 7) / 8;
-
-	if (low_nbytes > input_left(in))
-		return SS_ERR_TRUNCATED;
-	struct bit_reader low = {in->p, 0, low_nbytes * 8};
-	struct bit_reader unary = {in->p + low_nbytes, 0, (input_left(in) - low_nbytes) * 8};
-	for (size_t s = 0; s < num_sets; s++) {
-		uint64_t m = rice_num_written(universe, lens[s]);
-		int ok = m == lens[s] ? read_set(&low, &unary, universe, m, elements)
-				      : read_complement(&low, &unary, universe, lens[s], elements);
-		if (!ok) {
-			in->p = unary.data + unary.pos / 8;
-			return in->p == in->end ? SS_ERR_TRUNCATED : SS_ERR_CORRUPT;
-		}
-		elements += lens[s];
-	}
-	in->p = unary.data + (unary.pos + 7) / 8;
-	return bits_padding_is_zero(&low) && bits_padding_is_zero(&unary) ? SS_OK : SS_ERR_CORRUPT;
 }
