@@ -60,7 +60,9 @@ def measure(lanes: int, window: int, seeds: range = range(2)) -> tuple[dict[tupl
     num_samples = NUM_SHARDS * SAMPLES_PER_SHARD
     shares: dict[tuple[int, int], list[float]] = {}
     for seed in seeds:
-        order = EpochOrder([SAMPLES_PER_SHARD] * NUM_SHARDS, seed=seed, epoch=0, lanes=lanes, window=window, shuffle=True)
+        order = EpochOrder(
+            [SAMPLES_PER_SHARD] * NUM_SHARDS, seed=seed, epoch=0, lanes=lanes, window=window, shuffle=True
+        )
         shard, row = order.locate(order.line(0, num_samples))
         truth = np.random.default_rng(seed).permutation(num_samples)
         for num_classes in NUM_CLASSES:
@@ -75,12 +77,27 @@ def measure(lanes: int, window: int, seeds: range = range(2)) -> tuple[dict[tupl
 def report(results: dict[tuple[int, int], tuple[dict, int]]) -> None:
     """Print one row for each lanes and window."""
     cases = [(num_classes, batch_size) for num_classes in NUM_CLASSES for batch_size in BATCH_SIZES]
-    print(f"{NUM_SHARDS} class-sorted shards of {SAMPLES_PER_SHARD} samples; batch label entropy, % of a global permutation's\n")
-    print(f"{'':>22}" + "".join(f"{f'{num_classes} classes':^{8 * len(BATCH_SIZES)}}" for num_classes in NUM_CLASSES) + f"{'memory':>9}")
-    print(f"{'lanes':>6}{'window':>9}{'batch':>7}" + "".join(f"{batch_size:>8}" for _, batch_size in cases) + f"{'MiB':>9}")
+    print(
+        f"{NUM_SHARDS} class-sorted shards of {SAMPLES_PER_SHARD} samples; "
+        "batch label entropy, % of a global permutation's\n"
+    )
+    print(
+        f"{'':>22}"
+        + "".join(f"{f'{num_classes} classes':^{8 * len(BATCH_SIZES)}}" for num_classes in NUM_CLASSES)
+        + f"{'memory':>9}"
+    )
+    print(
+        f"{'lanes':>6}{'window':>9}{'batch':>7}"
+        + "".join(f"{batch_size:>8}" for _, batch_size in cases)
+        + f"{'MiB':>9}"
+    )
     for (lanes, window), (shares, blocks) in results.items():
         mark = "  <- default" if (lanes, window) == (DEFAULT_LANES, DEFAULT_WINDOW) else ""
-        print(f"{lanes:>6}{window:>9}{'':>7}" + "".join(f"{100 * shares[case]:>8.1f}" for case in cases) + f"{blocks:>9}{mark}")
+        print(
+            f"{lanes:>6}{window:>9}{'':>7}"
+            + "".join(f"{100 * shares[case]:>8.1f}" for case in cases)
+            + f"{blocks:>9}{mark}"
+        )
 
 
 def plot(results: dict[tuple[int, int], tuple[dict, int]], path: str) -> None:
@@ -112,7 +129,9 @@ def main() -> int:
     if arguments.plot:
         plot(results, arguments.plot)
     shares = results[DEFAULT_LANES, DEFAULT_WINDOW][0]
-    worst = min(share for (num_classes, batch_size), share in shares.items() if num_classes <= NUM_SHARDS and batch_size <= 256)
+    worst = min(
+        share for (num_classes, batch_size), share in shares.items() if num_classes <= NUM_SHARDS and batch_size <= 256
+    )
     print(f"\ndefault ({DEFAULT_LANES} lanes, window {DEFAULT_WINDOW}): at least {100 * worst:.1f}% "
           f"with up to {NUM_SHARDS} classes and batches of up to 256")  # fmt: skip
     return 0 if worst >= 0.9 else 1

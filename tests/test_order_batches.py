@@ -9,8 +9,12 @@ from shardstream.order.batches import BatchPlan, num_batches, owned, state_posit
 
 PLANS = st.builds(
     lambda n, skip, batch, world, drop: BatchPlan(n, min(skip, n), batch, world, drop),
-    st.integers(0, 300), st.integers(0, 300), st.integers(1, 40), st.integers(1, 9), st.sampled_from([False, True, "pad"]),
-)  # fmt: skip
+    st.integers(0, 300),
+    st.integers(0, 300),
+    st.integers(1, 40),
+    st.integers(1, 9),
+    st.sampled_from([False, True, "pad"]),
+)
 
 
 @settings(max_examples=300, deadline=None)
@@ -34,7 +38,7 @@ def test_a_global_batch_is_the_next_positions_dealt_to_ranks_by_residue(plan):
 @settings(max_examples=200, deadline=None)
 @given(PLANS)
 def test_full_batches_have_batch_size_rows_on_each_rank(plan):
-    """From any position each full or padded batch gives each rank exactly batch_size rows; a short one at most one row apart."""
+    """A full or padded batch gives each rank exactly batch_size rows; a short one differs by one row at most."""
     for t in range(plan.num_batches):
         rows = [len(plan.positions(t, rank)) for rank in range(plan.world_size)]
         begin, end = plan.span(t)
@@ -96,8 +100,18 @@ def test_number_of_batches_is_known_before(drop_last, expected):
     assert num_batches(0, 0, 8, 4, drop_last) == 0
 
 
-@pytest.mark.parametrize("arguments", [(10, 11, 1, 1), (10, -1, 1, 1), (10, 0, 0, 1), (10, 0, 1, 0), (10, 0, 1, 1, "fill"),
-                                       (10, 0, 1, 1, None), (10, 0, 1, 1, 1)])  # fmt: skip
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        (10, 11, 1, 1),
+        (10, -1, 1, 1),
+        (10, 0, 0, 1),
+        (10, 0, 1, 0),
+        (10, 0, 1, 1, "fill"),
+        (10, 0, 1, 1, None),
+        (10, 0, 1, 1, 1),
+    ],
+)
 def test_illegal_plans_are_refused(arguments):
     """A position outside the epoch, empty batches and an unknown drop_last are ConfigErrors."""
     with pytest.raises(ConfigError, match="must"):

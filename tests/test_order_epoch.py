@@ -29,7 +29,14 @@ def everything(sizes):
 
 
 @settings(max_examples=150, deadline=None)
-@given(SIZES, st.integers(-(2**70), 2**70), st.integers(0, 2**40), st.integers(1, 20), st.integers(1, 200), st.integers(0, 99))
+@given(
+    SIZES,
+    st.integers(-(2**70), 2**70),
+    st.integers(0, 2**40),
+    st.integers(1, 20),
+    st.integers(1, 200),
+    st.integers(0, 99),
+)
 def test_every_sample_comes_exactly_once_where_the_twin_says(sizes, seed, epoch, lanes, window, phase):
     """For any sizes, empty shards among them, the epoch is a permutation of all samples, and the twin's."""
     order = shuffled(sizes, seed, epoch, lanes, window, phase)
@@ -126,10 +133,23 @@ def test_default_window_is_bounded_by_samples_and_by_bytes():
 
 
 @pytest.mark.parametrize(
-    "change", [{"seed": 1.5}, {"seed": True}, {"seed": None}, {"epoch": -1}, {"epoch": 2**62}, {"lanes": 0}, {"lanes": 2**21},
-               {"window": 0}, {"window": "64"}, {"shuffle": False}, {"shard_num_samples": [3, -1]},
-               {"shard_num_samples": [[1]]}, {"shard_num_samples": [2**61, 2**61]}],
-)  # fmt: skip
+    "change",
+    [
+        {"seed": 1.5},
+        {"seed": True},
+        {"seed": None},
+        {"epoch": -1},
+        {"epoch": 2**62},
+        {"lanes": 0},
+        {"lanes": 2**21},
+        {"window": 0},
+        {"window": "64"},
+        {"shuffle": False},
+        {"shard_num_samples": [3, -1]},
+        {"shard_num_samples": [[1]]},
+        {"shard_num_samples": [2**61, 2**61]},
+    ],
+)
 def test_illegal_arguments_are_refused(change):
     """Each argument out of range is a ConfigError, and so is a sum that would overflow."""
     arguments = {"shard_num_samples": [10], "seed": 0, "epoch": 0, "lanes": 4, "window": 8, "shuffle": True, **change}

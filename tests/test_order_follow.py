@@ -32,7 +32,9 @@ def samples(follow, positions):
 def test_every_sample_of_every_segment_comes_once():
     """Cumulative positions are the segments end to end, each a permutation of its samples."""
     follow = followed()
-    assert sorted(samples(follow, range(follow.num_samples))) == [(v, i) for v, sizes in SIZES for i in range(sum(sizes))]
+    assert sorted(samples(follow, range(follow.num_samples))) == [
+        (v, i) for v, sizes in SIZES for i in range(sum(sizes))
+    ]
 
 
 def test_nothing_depends_on_when_an_entry_was_seen():
@@ -46,7 +48,7 @@ def test_nothing_depends_on_when_an_entry_was_seen():
 
 
 def test_a_reader_keeps_its_lanes_across_segments():
-    """The lane of cumulative position c is c mod lanes: in each segment a reader's lanes begin where these are named."""
+    """Cumulative position c is in lane c mod lanes, so in each segment a reader has its own lanes."""
     follow = followed()
     for rank in range(4):
         for segment, own in follow.parts(owned(0, follow.num_samples, rank, 4)):

@@ -55,11 +55,17 @@ def saved_and_loaded(state):
 
 
 def run_lineage(random_, num_epochs):
-    """Run to the end of num_epochs with crashes on the way; return how often each sample of each epoch was trained on."""
+    """Run num_epochs with crashes on the way; return how often each sample of each epoch was trained on."""
     sizes = sizes_of(random_)
-    lanes, window = (1, 1) if random_.random() < 0.2 else (random_.choice([1, 3, 7, resolve_lanes(1)]), random_.choice([1, 64, 700]))
+    lanes, window = (
+        (1, 1)
+        if random_.random() < 0.2
+        else (random_.choice([1, 3, 7, resolve_lanes(1)]), random_.choice([1, 64, 700]))
+    )
     window = resolve_window(lanes, 0, window)
-    state = State("dataset", 0, SEQUENCE if (lanes, window) == (1, 1) else SHUFFLE, random_.getrandbits(64), 0, lanes, window, 0)
+    state = State(
+        "dataset", 0, SEQUENCE if (lanes, window) == (1, 1) else SHUFFLE, random_.getrandbits(64), 0, lanes, window, 0
+    )
     counts = np.zeros((num_epochs, sum(sizes)), int)
     while state.epoch < num_epochs:
         job = Job(sizes, saved_and_loaded(state), random_)
@@ -107,7 +113,9 @@ def test_ranks_agree_on_the_end_of_the_epoch(drop_last, num_samples):
     """Each rank has the same number of batches; all real samples come once but those that drop_last=True leaves out."""
     order = EpochOrder([num_samples], seed=1, epoch=0, lanes=96, window=960, shuffle=True)
     plan = BatchPlan(num_samples, 0, 6, 4, drop_last)
-    rows = [[order.wrapped_line(plan.positions(t, rank)).tolist() for t in range(plan.num_batches)] for rank in range(4)]
+    rows = [
+        [order.wrapped_line(plan.positions(t, rank)).tolist() for t in range(plan.num_batches)] for rank in range(4)
+    ]
     delivered = [i for rank in rows for batch in rank for i in batch]
     assert {len(rank) for rank in rows} == {plan.num_batches}
     if drop_last is False:
@@ -121,17 +129,17 @@ def test_ranks_agree_on_the_end_of_the_epoch(drop_last, num_samples):
 
 
 def test_what_all_readers_fetch_covers_what_they_deliver():
-    """Over a whole random job, every sample of every batch lies in a block that its worker's schedule holds at its position."""
+    """In random jobs, every sample lies in a block that its worker's schedule holds at its position."""
     random_ = random.Random(0)
     for _ in range(20):
         sizes = sizes_of(random_)
+        starts = [np.array([*range(0, size, 7), size]) for size in sizes]
         state = State("dataset", 0, SHUFFLE, random_.getrandbits(64), 0, 12, 120, random_.randint(0, sum(sizes)))
         job = Job(sizes, state, random_)
         for rank in range(job.world_size):
             for worker in range(job.num_workers):
                 positions = job.plan.all_positions(rank, worker, job.num_workers)
-                needs = list(schedule.blocks(job.order, positions, lambda shard: np.array([*range(0, sizes[shard], 7), sizes[shard]])))
+                needs = list(schedule.blocks(job.order, positions, starts.__getitem__))
                 for position, index in zip(positions, job.order.wrapped_line(positions).tolist(), strict=True):
-                    assert any(
-                        need.first_position <= position < need.end_position and need.line_begin <= index < need.line_end for need in needs
-                    )
+                    held = [need for need in needs if need.first_position <= position < need.end_position]
+                    assert any(need.line_begin <= index < need.line_end for need in held)

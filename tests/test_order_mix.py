@@ -20,7 +20,9 @@ WEIGHTS = st.lists(st.floats(1e-6, 1e6), min_size=1, max_size=8)
 
 
 def mixed(num_samples, weights=(0.7, 0.3), *, stop="rest", lanes=8, seed=3, epoch=0, pieces=None):
-    return MixOrder(num_samples, seed=seed, epoch=epoch, lanes=lanes, pieces=pieces or [Piece(0, tuple(weights))], stop=stop)
+    return MixOrder(
+        num_samples, seed=seed, epoch=epoch, lanes=lanes, pieces=pieces or [Piece(0, tuple(weights))], stop=stop
+    )
 
 
 def orders_of(mix, sizes, window=64, seed=11):
@@ -30,9 +32,14 @@ def orders_of(mix, sizes, window=64, seed=11):
     def order(source, repetition):
         if (source, repetition) not in made:
             made[source, repetition] = EpochOrder(
-                sizes[source], seed=seed + source, epoch=repetition, lanes=mix.lanes, window=window, shuffle=True,
+                sizes[source],
+                seed=seed + source,
+                epoch=repetition,
+                lanes=mix.lanes,
+                window=window,
+                shuffle=True,
                 phase=mix.phase(source, repetition),
-            )  # fmt: skip
+            )
         return made[source, repetition]
 
     return order
@@ -52,24 +59,32 @@ def test_weights_become_integers_close_to_what_was_asked(weights):
 @settings(max_examples=50, deadline=None)
 @given(WEIGHTS)
 def test_quotas_are_exact_over_1024_blocks_and_close_in_between(weights):
-    """Each block has 1,024 draws, none negative; the sums are never more than 11 from the weights' shares, and exact at the end."""
+    """Each block has 1,024 draws, none negative; sums stay within 5 of the weights' shares, and end exact."""
     whole = tuple(resolve_weights(weights))
     table = quota_table(whole)
     assert np.all(np.diff(table, axis=0).sum(axis=1) == 1024) and np.diff(table, axis=0).min() >= 0
     assert table[-1].tolist() == list(whole)
-    assert np.abs(table - np.arange(1025)[:, None] * np.array(whole) / 1024).max() < 11
+    assert np.abs(table - np.arange(1025)[:, None] * np.array(whole) / 1024).max() < 5
     assert np.diff(table, axis=0)[[0, 1, 600]].tolist() == [twin.quotas(weights, block) for block in (0, 1, 600)]
 
 
 @settings(max_examples=25, deadline=None)
-@given(st.lists(st.integers(1, 800), min_size=1, max_size=4), st.sampled_from(STOPS), st.integers(1, 5), st.integers(0, 2**64 - 1),
-       st.booleans(), st.randoms(use_true_random=False))  # fmt: skip
+@given(
+    st.lists(st.integers(1, 800), min_size=1, max_size=4),
+    st.sampled_from(STOPS),
+    st.integers(1, 5),
+    st.integers(0, 2**64 - 1),
+    st.booleans(),
+    st.randoms(use_true_random=False),
+)
 def test_a_mixture_is_its_twins(num_samples, stop, lanes, seed, changed, random_):
     """Draw by draw the same as the twin, for every end and with weights that change on the way."""
     pieces = [Piece(0, tuple(random_.uniform(0.05, 1) for _ in num_samples))]
     mix = mixed(num_samples, stop=stop, lanes=lanes, seed=seed, pieces=pieces)
     if changed and mix.num_samples > 1:
-        pieces += [Piece(random_.randint(1, mix.num_samples // 2 or 1), tuple(random_.uniform(0.05, 1) for _ in num_samples))]
+        pieces += [
+            Piece(random_.randint(1, mix.num_samples // 2 or 1), tuple(random_.uniform(0.05, 1) for _ in num_samples))
+        ]
         mix = mixed(num_samples, stop=stop, lanes=lanes, seed=seed, pieces=pieces)
     limit = min(mix.num_samples, 2000)
     source, course = mix.draws(range(limit))
@@ -77,8 +92,8 @@ def test_a_mixture_is_its_twins(num_samples, stop, lanes, seed, changed, random_
     assert dict(enumerate(zip(source.tolist(), course.tolist(), strict=True))) == expected
 
 
-@settings(max_examples=60, deadline=None)
-@given(st.lists(st.integers(0, 3000), min_size=1, max_size=5), st.integers(1, 100), st.randoms(use_true_random=False))
+@settings(max_examples=20, deadline=None)
+@given(st.lists(st.integers(0, 2000), min_size=1, max_size=5), st.integers(1, 50), st.randoms(use_true_random=False))
 def test_rest_delivers_everything_exactly_once(num_samples, lanes, random_):
     """stop="rest" is a permutation of all samples of all sources, whatever the weights and their changes."""
     weights = [tuple(random_.choice([0.001, 0.3, 1, 50]) for _ in num_samples) for _ in range(3)]
@@ -93,7 +108,12 @@ def test_rest_delivers_everything_exactly_once(num_samples, lanes, random_):
 
 
 @settings(max_examples=40, deadline=None)
-@given(st.lists(st.integers(1, 4000), min_size=1, max_size=4), st.sampled_from(STOPS), st.sampled_from([1, 6, 96]), st.randoms(use_true_random=False))
+@given(
+    st.lists(st.integers(1, 4000), min_size=1, max_size=4),
+    st.sampled_from(STOPS),
+    st.sampled_from([1, 6, 96]),
+    st.randoms(use_true_random=False),
+)
 def test_any_range_equals_the_whole_and_positions_invert_draws(num_samples, stop, lanes, random_):
     """Any range by any step is the whole epoch's, cut; counts and position_of agree with it."""
     mix = mixed(num_samples, [random_.uniform(0.02, 1) for _ in num_samples], stop=stop, lanes=lanes)
@@ -110,7 +130,7 @@ def test_any_range_equals_the_whole_and_positions_invert_draws(num_samples, stop
 
 @pytest.mark.parametrize("stop", STOPS)
 def test_how_mixtures_end(stop):
-    """first: at the end of the first source; rest: of everything; repeat: of the last, with the others whole epochs and a part."""
+    """first: with the first source; rest: with everything; repeat: with the last, others having gone on."""
     num_samples = (60_000, 20_000)
     mix = mixed(num_samples, (0.5, 0.5), stop=stop, lanes=8)
     source, course = mix.draws(range(mix.num_samples))
@@ -157,11 +177,15 @@ def test_weights_may_change_at_a_resume():
 
 @pytest.mark.parametrize("block", range(4))
 def test_lineages_of_mixtures_are_exact(block):
-    """50 random lineages a block: any topology, batch, crash and change of weights; each sample once with stop="rest"."""
+    """50 random lineages a block of topologies, crashes and changes of weights: each sample once."""
     for seed in range(block * 50, block * 50 + 50):
         random_ = random.Random(seed)
         num_samples = [random_.choice([0, 1, 30, 200, 1500]) for _ in range(random_.randint(1, 4))]
-        pieces, position, drawn = [Piece(0, tuple(random_.uniform(0.01, 1) for _ in num_samples))], 0, collections.Counter()
+        pieces, position, drawn = (
+            [Piece(0, tuple(random_.uniform(0.01, 1) for _ in num_samples))],
+            0,
+            collections.Counter(),
+        )
         while position < sum(num_samples):
             if random_.random() < 0.3:
                 pieces = [piece for piece in pieces if piece.position < position]
@@ -177,14 +201,20 @@ def test_lineages_of_mixtures_are_exact(block):
 
 
 @settings(max_examples=40, deadline=None)
-@given(st.lists(st.lists(st.integers(0, 200), min_size=1, max_size=6), min_size=1, max_size=3), st.sampled_from(STOPS), st.randoms(use_true_random=False))
+@given(
+    st.lists(st.lists(st.integers(0, 200), min_size=1, max_size=6), min_size=1, max_size=3),
+    st.sampled_from(STOPS),
+    st.randoms(use_true_random=False),
+)
 def test_every_draw_finds_its_block_in_time(sizes, stop, random_):
     """Each position's line index lies in a block that the reader's schedule holds at that position."""
     sizes = [[*one, 1] for one in sizes]
     mix = mixed([sum(one) for one in sizes], [random_.uniform(0.1, 1) for _ in sizes], stop=stop, lanes=6)
     orders = orders_of(mix, sizes)
     readers = random_.choice([1, 2, 3, 4])
-    positions = range(random_.randint(0, mix.num_samples) // readers * readers + random_.randrange(readers), mix.num_samples, readers)
+    positions = range(
+        random_.randint(0, mix.num_samples) // readers * readers + random_.randrange(readers), mix.num_samples, readers
+    )
 
     def block_starts(source, shard):
         return np.array([*range(0, sizes[source][shard], 10), sizes[source][shard]])
@@ -210,20 +240,35 @@ def test_each_block_of_each_source_is_fetched_by_at_most_two_readers(num_readers
     mix = mixed([sum(one) for one in sizes], (0.7, 0.3), lanes=24)
     readers = collections.Counter()
     for reader in range(num_readers):
-        needs = mix_schedule.blocks(mix, orders_of(mix, sizes), range(reader, mix.num_samples, num_readers),
-                                    lambda source, shard: np.arange(0, 401, 40))  # fmt: skip
+        needs = mix_schedule.blocks(
+            mix,
+            orders_of(mix, sizes),
+            range(reader, mix.num_samples, num_readers),
+            lambda source, shard: np.arange(0, 401, 40),
+        )
         readers.update({need[2:6] for need in needs})
     assert max(readers.values()) <= 2 and len(readers) == 800
     assert sum(readers.values()) - 800 <= 2 * 24
 
 
 @pytest.mark.parametrize(
-    "change", [{"weights": (1, -1)}, {"weights": (0, 0)}, {"weights": (1,)}, {"weights": (1, float("nan"))}, {"weights": (1, "x")},
-               {"weights": (1, float("inf"))}, {"weights": (1, 0)}, {"stop": "last"}, {"pieces": [Piece(5, (1, 1))]},
-               {"pieces": [Piece(0, (1, 1)), Piece(0, (1, 1))]}, {"pieces": [Piece(0, (1, 1)), Piece(21, (1, 1))]},
-               {"num_samples": (10, 0), "stop": "repeat"}],
+    "change",
+    [
+        {"weights": (1, -1)},
+        {"weights": (0, 0)},
+        {"weights": (1,)},
+        {"weights": (1, float("nan"))},
+        {"weights": (1, "x")},
+        {"weights": (1, float("inf"))},
+        {"weights": (1, 0)},
+        {"stop": "last"},
+        {"pieces": [Piece(5, (1, 1))]},
+        {"pieces": [Piece(0, (1, 1)), Piece(0, (1, 1))]},
+        {"pieces": [Piece(0, (1, 1)), Piece(21, (1, 1))]},
+        {"num_samples": (10, 0), "stop": "repeat"},
+    ],
     ids=str,
-)  # fmt: skip
+)
 def test_illegal_mixtures_are_refused(change):
     """Weights, pieces and ends that make no sense are a ConfigError."""
     arguments = {"num_samples": (10, 10), **change}

@@ -10,11 +10,26 @@ from shardstream.order.mix import Piece
 from shardstream.order.mix_state import MixState, SourceState, is_mix
 
 GOLDEN = Path(__file__).parent / "golden/state"
-SOURCE = {"dataset": "0190a5f0-7c00-7000-8000-000000000001", "version": 12, "order": "shuffle-1", "seed": 7, "epoch": 3, "window": 16320,
-          "base": 0}  # fmt: skip
-GOOD = {"format": 1, "order": "mix-1", "seed": 5, "epoch": 1, "lanes": 96, "position": 5000, "stop": "rest",
-        "pieces": [[0, [0.7, 0.3]], [4000, [1, 1]]],
-        "sources": [SOURCE, {**SOURCE, "dataset": "list-00ff", "version": None, "base": 1000}]}  # fmt: skip
+SOURCE = {
+    "dataset": "0190a5f0-7c00-7000-8000-000000000001",
+    "version": 12,
+    "order": "shuffle-1",
+    "seed": 7,
+    "epoch": 3,
+    "window": 16320,
+    "base": 0,
+}
+GOOD = {
+    "format": 1,
+    "order": "mix-1",
+    "seed": 5,
+    "epoch": 1,
+    "lanes": 96,
+    "position": 5000,
+    "stop": "rest",
+    "pieces": [[0, [0.7, 0.3]], [4000, [1, 1]]],
+    "sources": [SOURCE, {**SOURCE, "dataset": "list-00ff", "version": None, "base": 1000}],
+}
 
 
 @pytest.mark.parametrize("path", sorted(GOLDEN.glob("mix-*.json")), ids=lambda path: path.stem)
@@ -49,13 +64,33 @@ def test_a_missing_field_is_named(name):
 
 @pytest.mark.parametrize(
     "change",
-    [{"format": 2}, {"order": "mix-2"}, {"stop": "end"}, {"seed": -1}, {"lanes": 0}, {"epoch": "1"}, {"position": 3999}, {"pieces": []},
-     {"pieces": [[1, [1, 1]]]}, {"pieces": [[0, [1]]]}, {"pieces": [[0, [1, "1"]]]}, {"pieces": [[0, [1, -1]]]}, {"pieces": 5},
-     {"pieces": [[0, [1, 1]], [0, [1, 1]]]}, {"pieces": [[0, [1, float("nan")]]]}, {"sources": []}, {"sources": [5, 6]},
-     {"sources": [SOURCE, {**SOURCE, "seed": -1}]}, {"sources": [SOURCE, {**SOURCE, "base": -1}]}, {"sources": [SOURCE, {}]},
-     {"sources": [SOURCE, {**SOURCE, "window": 95}]}, {"sources": [SOURCE, {**SOURCE, "url": "x"}]}, {"more": 1}],
+    [
+        {"format": 2},
+        {"order": "mix-2"},
+        {"stop": "end"},
+        {"seed": -1},
+        {"lanes": 0},
+        {"epoch": "1"},
+        {"position": 3999},
+        {"pieces": []},
+        {"pieces": [[1, [1, 1]]]},
+        {"pieces": [[0, [1]]]},
+        {"pieces": [[0, [1, "1"]]]},
+        {"pieces": [[0, [1, -1]]]},
+        {"pieces": 5},
+        {"pieces": [[0, [1, 1]], [0, [1, 1]]]},
+        {"pieces": [[0, [1, float("nan")]]]},
+        {"sources": []},
+        {"sources": [5, 6]},
+        {"sources": [SOURCE, {**SOURCE, "seed": -1}]},
+        {"sources": [SOURCE, {**SOURCE, "base": -1}]},
+        {"sources": [SOURCE, {}]},
+        {"sources": [SOURCE, {**SOURCE, "window": 95}]},
+        {"sources": [SOURCE, {**SOURCE, "url": "x"}]},
+        {"more": 1},
+    ],
     ids=str,
-)  # fmt: skip
+)
 def test_malformed_states_are_refused(change):
     """Anything that is not a state of this format is a StateError."""
     with pytest.raises(StateError, match="state"):

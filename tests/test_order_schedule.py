@@ -35,7 +35,10 @@ class Dataset:
 
     def blocks_at(self, order, positions):
         """The block of each position."""
-        return [self.block_of(int(shard), int(row)) for shard, row in zip(*order.locate(order.wrapped_line(positions)), strict=True)]
+        return [
+            self.block_of(int(shard), int(row))
+            for shard, row in zip(*order.locate(order.wrapped_line(positions)), strict=True)
+        ]
 
 
 DATASETS = st.lists(st.lists(st.integers(0, 30), max_size=5), min_size=1, max_size=6).map(Dataset)
@@ -46,14 +49,18 @@ def even(num_shards, num_blocks, num_rows):
 
 
 @settings(max_examples=200, deadline=None)
-@given(DATASETS, st.integers(1, 12), st.integers(1, 100), st.booleans(), st.sampled_from([False, True, "pad"]), st.data())
+@given(
+    DATASETS, st.integers(1, 12), st.integers(1, 100), st.booleans(), st.sampled_from([False, True, "pad"]), st.data()
+)
 def test_every_sample_finds_its_block_in_time(dataset, lanes, window, shuffle, drop_last, data):
     """For any topology and start, each owned position lies in the interval of a need for its block."""
     order = dataset.order(lanes, window, shuffle)
     world_size, workers = data.draw(st.integers(1, 4)), data.draw(st.integers(1, 3))
     start = data.draw(st.integers(0, order.num_samples))
     plan = BatchPlan(order.num_samples, start, data.draw(st.integers(1, 20)), world_size, drop_last)
-    positions = plan.all_positions(data.draw(st.integers(0, world_size - 1)), data.draw(st.integers(0, workers - 1)), workers)
+    positions = plan.all_positions(
+        data.draw(st.integers(0, world_size - 1)), data.draw(st.integers(0, workers - 1)), workers
+    )
     needs = list(schedule.blocks(order, positions, dataset.block_starts))
     intervals = collections.defaultdict(list)
     for need in needs:
@@ -75,7 +82,9 @@ def test_shards_come_no_later_than_their_blocks(dataset, lanes, window, shuffle,
     of_shards = list(schedule.shards(order, positions))
     for need in schedule.blocks(order, positions, dataset.block_starts):
         assert any(
-            shard.shard == need.shard and shard.first_position <= need.first_position and need.end_position <= shard.end_position
+            shard.shard == need.shard
+            and shard.first_position <= need.first_position
+            and need.end_position <= shard.end_position
             for shard in of_shards
         )
     assert all(shard.block == -1 for shard in of_shards)
@@ -115,7 +124,12 @@ def test_the_factor_of_uneven_readers_is_what_they_fetch(num_readers, factor):
     dataset = even(30, 10, 64)
     order = dataset.order(96, 16_384)
     fetched = sum(
-        len({(need.shard, need.block) for need in schedule.blocks(order, range(r, order.num_samples, num_readers), dataset.block_starts)})
+        len(
+            {
+                (need.shard, need.block)
+                for need in schedule.blocks(order, range(r, order.num_samples, num_readers), dataset.block_starts)
+            }
+        )
         for r in range(num_readers)
     )
     assert schedule.readers_per_block(96, num_readers) == factor
@@ -147,7 +161,7 @@ def test_a_resume_needs_the_blocks_of_one_window_first():
     for start in (1, 100_000, 200_123):
         window_end = (start // order.window + 1) * order.window
         needs = schedule.blocks(order, range(start, order.num_samples), dataset.block_starts)
-        first = list(itertools.takewhile(lambda need: need.first_position < window_end, needs))
+        first = list(itertools.takewhile(lambda need, end=window_end: need.first_position < end, needs))
         assert all(start <= need.first_position < start + 96 for need in first)
         assert len(first) <= 96 * (order.run_length // 50 + 2)
 

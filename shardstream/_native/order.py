@@ -46,7 +46,9 @@ class Epoch:
         indices = np.empty(len(range(begin, end, step)) if step > 0 else 0, np.int64)
         if lib.ss_order_line(self._epoch, begin, end, step, _int64(indices), indices.size) != lib.SS_OK:
             limit = self._epoch.num_samples
-            raise ValueError(f"positions [{begin}, {end}) by {step} must lie in [0, {limit}] and the step must be positive.")
+            raise ValueError(
+                f"positions [{begin}, {end}) by {step} must lie in [0, {limit}] and the step must be positive."
+            )
         return indices
 
     def lines(self, positions: np.ndarray) -> np.ndarray:
@@ -66,10 +68,12 @@ def draws(cipher_key: int, quotas: np.ndarray, available: np.ndarray) -> tuple[n
     quotas, available = np.ascontiguousarray(quotas, np.int64), np.ascontiguousarray(available, np.int64)
     sources, ranks, num_draws = np.empty(DRAWS, np.uint8), np.empty(DRAWS, np.uint16), ffi.new("size_t *")
     num_sources = quotas.size if quotas.size == available.size else 0
-    status = lib.ss_order_draws(cipher_key, _int64(quotas), _int64(available), num_sources,
-                                ffi.from_buffer("uint8_t[]", sources), ffi.from_buffer("uint16_t[]", ranks), num_draws)  # fmt: skip
+    outputs = ffi.from_buffer("uint8_t[]", sources), ffi.from_buffer("uint16_t[]", ranks), num_draws
+    status = lib.ss_order_draws(cipher_key, _int64(quotas), _int64(available), num_sources, *outputs)
     if status != lib.SS_OK:
-        raise ValueError(f"quotas {quotas.tolist()} must be 1 to 256 counts that add up to {DRAWS}, each with its available.")
+        raise ValueError(
+            f"quotas {quotas.tolist()} must be 1 to 256 counts that add up to {DRAWS}, each with its available."
+        )
     return sources[: num_draws[0]], ranks[: num_draws[0]]
 
 

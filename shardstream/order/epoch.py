@@ -86,7 +86,11 @@ class EpochOrder:
     def __init__(self, shard_num_samples, *, seed: int, epoch: int, lanes: int, window: int, shuffle: bool,
                  phase: int = 0):  # fmt: skip
         self.shard_num_samples = np.ascontiguousarray(shard_num_samples, np.int64)
-        self.seed, self.epoch, self.shuffle = normalize_seed(seed), _integer("epoch", epoch, 0, MAX_EPOCH), bool(shuffle)
+        self.seed, self.epoch, self.shuffle = (
+            normalize_seed(seed),
+            _integer("epoch", epoch, 0, MAX_EPOCH),
+            bool(shuffle),
+        )
         self.lanes = _integer("lanes", lanes, 1, MAX_LANES)
         if not shuffle and (lanes, window) != (1, 1):
             raise ConfigError(f"lanes={lanes}, window={window} must both be 1 without shuffle.")
@@ -186,4 +190,6 @@ class EpochOrder:
 
 
 def _rebuild(shard_num_samples, seed, epoch, lanes, window, shuffle, phase) -> EpochOrder:
-    return EpochOrder(shard_num_samples, seed=seed, epoch=epoch, lanes=lanes, window=window, shuffle=shuffle, phase=phase)
+    return EpochOrder(
+        shard_num_samples, seed=seed, epoch=epoch, lanes=lanes, window=window, shuffle=shuffle, phase=phase
+    )

@@ -56,15 +56,17 @@ class FollowOrder:
         self.segments = [segment for segment in self.segments if segment.base + segment.order.num_samples > position]
 
     def parts(self, positions: range) -> Iterator[tuple[Segment, range]]:
-        """Yield ``(segment, its own positions)`` for cumulative ``positions``, ascending; all must be known and not forgotten.
+        """Yield ``(segment, its own positions)`` for ascending cumulative ``positions``.
 
-        Raises IndexError otherwise. The own positions go to ``segment.order.line`` and ``schedule.blocks``.
+        Raises IndexError if some are not there yet, or forgotten. The own positions go to
+        ``segment.order.line`` and ``schedule.blocks``.
         """
         bases = [segment.base for segment in self.segments]
         while positions:
             index = bisect_right(bases, positions.start) - 1
             if index < 0 or positions[-1] >= self.num_samples:
-                raise IndexError(f"positions {positions} are not all in [{min(bases, default=self.num_samples)}, {self.num_samples}).")
+                known = min(bases, default=self.num_samples)
+                raise IndexError(f"positions {positions} are not all in [{known}, {self.num_samples}).")
             segment = self.segments[index]
             end = segment.base + segment.order.num_samples
             num = len(range(positions.start, min(positions.stop, end), positions.step))

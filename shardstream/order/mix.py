@@ -125,7 +125,9 @@ class MixOrder:
         self._tables = [quota_table(weights) for weights in self._weights]
         # By lane: where each piece starts in it, and what it had drawn from each source by then.
         self._starts = [[self._depth_at(piece.position, lane) for piece in self.pieces] for lane in range(lanes)]
-        self._lengths = np.array([[self.lane_length(s, lane) for s in range(self.num_sources)] for lane in range(lanes)], np.int64)
+        self._lengths = np.array(
+            [[self.lane_length(s, lane) for s in range(self.num_sources)] for lane in range(lanes)], np.int64
+        )
         self._consumed = np.zeros((len(self.pieces), lanes, self.num_sources), np.int64)
         for piece in range(1, len(self.pieces)):
             for lane in range(lanes):

@@ -41,7 +41,9 @@ def lines(mix: MixOrder, orders: Orders, positions: range) -> tuple[np.ndarray, 
     source, course = np.empty(len(positions), np.int64), np.empty(len(positions), np.int64)
     lanes = lanes_of(positions, mix.lanes)
     # Kept lane by lane up to the lookup, which is several times faster when neighbours are of one run.
-    places = np.concatenate([np.arange(first, len(positions), len(lanes)) for first in range(len(lanes))] or [[]]).astype(np.int64)
+    places = np.concatenate(
+        [np.arange(first, len(positions), len(lanes)) for first in range(len(lanes))] or [[]]
+    ).astype(np.int64)
     done = 0
     for lane, owned in lanes.items():
         part = slice(done, done + len(owned))
@@ -112,5 +114,6 @@ def _run_needs(mix: MixOrder, order: EpochOrder, which: tuple[int, int], lane: i
         end_run = (min(line_end, end) - 1 - lane_begin) // order.run_length + 1
         first = max(first_draw + run * order.run_length, draws[0])
         last = min(first_draw + min(end_run * order.run_length, length) - 1, draws[-1])
-        yield MixNeed(max(mix.position_of(source, lane, first), owned[0]), min(mix.position_of(source, lane, last), owned[-1]) + 1,
-                      source, repetition, shard, block, line_begin, line_end)  # fmt: skip
+        first_position = max(mix.position_of(source, lane, first), owned[0])
+        end_position = min(mix.position_of(source, lane, last), owned[-1]) + 1
+        yield MixNeed(first_position, end_position, source, repetition, shard, block, line_begin, line_end)

@@ -53,7 +53,12 @@ class MixState:
     sources: tuple[SourceState, ...]
 
     def __post_init__(self):
-        for name, low, limit in (("seed", 0, 2**64 - 1), ("epoch", 0, MAX_EPOCH), ("lanes", 1, MAX_LANES), ("position", 0, MAX_SAMPLES)):
+        for name, low, limit in (
+            ("seed", 0, 2**64 - 1),
+            ("epoch", 0, MAX_EPOCH),
+            ("lanes", 1, MAX_LANES),
+            ("position", 0, MAX_SAMPLES),
+        ):
             check_integer(name, getattr(self, name), low, limit)
         if self.stop not in STOPS:
             raise StateError(f"the state's stop {self.stop!r} is not one of {', '.join(STOPS)}.")
@@ -66,24 +71,35 @@ class MixState:
         self._check_pieces()
         limit = MAX_NBYTES + MAX_SOURCE_NBYTES * len(self.sources)
         if (nbytes := len(json.dumps(self.to_dict()))) >= limit:
-            raise StateError(f"the state has {nbytes} bytes, over {limit}: weights were changed too often ({len(self.pieces)} times) in one epoch.")
+            raise StateError(
+                f"the state has {nbytes} bytes, over {limit}: weights were changed too often in one epoch "
+                f"({len(self.pieces) - 1} times)."
+            )
 
     def _check_pieces(self) -> None:
         positions = [piece.position for piece in self.pieces]
         for piece in self.pieces:
             check_integer("pieces", piece.position, 0, self.position)
             if len(piece.weights) != len(self.sources) or not all(_is_weight(weight) for weight in piece.weights):
-                raise StateError(f"the state's pieces must have {len(self.sources)} weights each, not {piece.weights!r:.100}.")
+                raise StateError(
+                    f"the state's pieces must have {len(self.sources)} weights each, not {piece.weights!r:.100}."
+                )
         if not positions or positions[0] != 0 or positions != sorted(set(positions)):
             raise StateError(f"the state's pieces must begin at 0 and ascend, not {positions!r:.100}.")
 
     def to_dict(self) -> dict[str, Any]:
         """Return the dict to save."""
         return {
-            "format": FORMAT, "order": ORDER, "seed": self.seed, "epoch": self.epoch, "lanes": self.lanes, "position": self.position,
-            "stop": self.stop, "pieces": [[piece.position, list(piece.weights)] for piece in self.pieces],
+            "format": FORMAT,
+            "order": ORDER,
+            "seed": self.seed,
+            "epoch": self.epoch,
+            "lanes": self.lanes,
+            "position": self.position,
+            "stop": self.stop,
+            "pieces": [[piece.position, list(piece.weights)] for piece in self.pieces],
             "sources": [asdict(source) for source in self.sources],
-        }  # fmt: skip
+        }
 
     @classmethod
     def from_dict(cls, state: Mapping) -> MixState:
@@ -97,14 +113,18 @@ class MixState:
             fields["sources"] = tuple(SourceState(**source) for source in fields["sources"])
         except (TypeError, ValueError) as error:
             names = ", ".join(SourceState.__dataclass_fields__)
-            raise StateError(f"the state's pieces must be [position, weights], and its sources dicts of {names}.") from error
+            raise StateError(
+                f"the state's pieces must be [position, weights], and its sources dicts of {names}."
+            ) from error
         return cls(**fields)
 
     def check_sources(self, datasets: Sequence[str]) -> None:
         """Raise StateError unless the sources are of these datasets, in this order."""
         mine = [source.dataset for source in self.sources]
         if list(datasets) != mine:
-            raise StateError(f"the state mixes datasets {', '.join(mine)}, but this mixture is of {', '.join(datasets)}.")
+            raise StateError(
+                f"the state mixes datasets {', '.join(mine)}, but this mixture is of {', '.join(datasets)}."
+            )
 
     def with_weights(self, weights: Sequence[float]) -> MixState:
         """Return the state with these weights from its position on; itself if they hold already."""
@@ -116,7 +136,8 @@ class MixState:
     def next_epoch(self, num_repetitions: Sequence[int]) -> MixState:
         """Return the state at the beginning of the next epoch, whose sources go on with epochs not yet begun."""
         sources = tuple(
-            replace(source, epoch=source.epoch + count) for source, count in zip(self.sources, num_repetitions, strict=True)
+            replace(source, epoch=source.epoch + count)
+            for source, count in zip(self.sources, num_repetitions, strict=True)
         )
         pieces = (Piece(0, self.pieces[-1].weights),)
         return replace(self, epoch=self.epoch + 1, position=0, pieces=pieces, sources=sources)

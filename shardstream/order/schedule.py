@@ -109,7 +109,9 @@ def _filling_needs(order: EpochOrder, filling: range, block_starts: BlockStarts 
     yield from needs.values()
 
 
-def spans(order: EpochOrder, begin: int, end: int, block_starts: BlockStarts | None) -> Iterator[tuple[int, int, int, int]]:
+def spans(
+    order: EpochOrder, begin: int, end: int, block_starts: BlockStarts | None
+) -> Iterator[tuple[int, int, int, int]]:
     """Yield ``(shard, block, line_begin, line_end)`` of all that overlaps ``[begin, end)`` of the line."""
     starts = order.shard_starts
     place = int(np.searchsorted(starts, begin, side="right")) - 1

@@ -61,14 +61,20 @@ class State:
 
     def __post_init__(self):
         if not isinstance(self.dataset, str) or not 0 < len(self.dataset) <= MAX_DATASET_CHARS:
-            raise StateError(f"the state's dataset {self.dataset!r} must be a text of 1 to {MAX_DATASET_CHARS} characters.")
+            raise StateError(
+                f"the state's dataset {self.dataset!r} must be a text of 1 to {MAX_DATASET_CHARS} characters."
+            )
         if self.order not in (SHUFFLE, SEQUENCE):
-            raise StateError(f"the state's order {self.order!r} is not known here; this version knows {SHUFFLE} and {SEQUENCE}.")
+            raise StateError(
+                f"the state's order {self.order!r} is not known here; this version knows {SHUFFLE} and {SEQUENCE}."
+            )
         for name, limit in LIMITS.items():
             if not (name == "version" and self.version is None):
                 check_integer(name, getattr(self, name), LEAST.get(name, 0), limit)
         if self.order == SEQUENCE and (self.lanes, self.window) != (1, 1):
-            raise StateError(f"the state's lanes {self.lanes} and window {self.window} must be 1 with order {SEQUENCE}.")
+            raise StateError(
+                f"the state's lanes {self.lanes} and window {self.window} must be 1 with order {SEQUENCE}."
+            )
         if self.window % self.lanes:
             raise StateError(f"the state's window {self.window} must be a multiple of its lanes {self.lanes}.")
 
@@ -95,7 +101,9 @@ class State:
     def check_position(self, num_samples: int) -> None:
         """Raise StateError if the position lies outside an epoch of ``num_samples``."""
         if self.position > num_samples:
-            raise StateError(f"the state's position {self.position} is past the {num_samples} samples of version {self.version}.")
+            raise StateError(
+                f"the state's position {self.position} is past the {num_samples} samples of version {self.version}."
+            )
 
     def check_arguments(self, *, version: int | None = None, shuffle: bool | None = None, seed: int | None = None,
                         lanes: int | None = None, window: int | None = None) -> None:  # fmt: skip
@@ -121,7 +129,9 @@ def fields_of(state: Any, known_format: int, names: Iterable[str]) -> dict[str, 
     if "format" not in state:
         raise StateError("this dict is not a state: it has no field 'format'.")
     if state["format"] != known_format or isinstance(state["format"], bool):
-        raise StateError(f"the state's format {state['format']!r} is not known here; this version reads format {known_format}.")
+        raise StateError(
+            f"the state's format {state['format']!r} is not known here; this version reads format {known_format}."
+        )
     names = set(names)
     if missing := sorted(names - set(state)):
         raise StateError(f"the state lacks the fields {', '.join(missing)}.")

@@ -63,7 +63,13 @@ def mixture(num_samples, seed, epoch, num_lanes, pieces, stop, limit):
     """The first positions, fewer than ``limit``, as {position: (source, course position)}; all lanes side by side."""
     found, ends = {}, []
     for number in range(num_lanes):
-        if stop == "rest" and sum(len(range((number - sum(num_samples[:s])) % num_lanes, n, num_lanes)) for s, n in enumerate(num_samples)) == 0:
+        if (
+            stop == "rest"
+            and sum(
+                len(range((number - sum(num_samples[:s])) % num_lanes, n, num_lanes)) for s, n in enumerate(num_samples)
+            )
+            == 0
+        ):
             continue
         drawn = lane(num_samples, seed, epoch, num_lanes, pieces, stop, number)
         last = None
