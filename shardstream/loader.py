@@ -7,7 +7,7 @@ from typing import Any
 
 import torch
 
-from shardstream.collate import Jagged
+from shardstream.assemble import Jagged
 from shardstream.errors import ConfigError
 from shardstream.stream import ShardStream
 
@@ -35,12 +35,10 @@ class StreamLoader:
         return len(self.dataset)
 
     def __iter__(self) -> Iterator[Any]:
-        return self.dataset.iterate(self.dataset.portions, self._finish)
-
-    def _finish(self, batch: Any) -> Any:
-        if self._collate is not None:
-            batch = self._collate(batch)
-        return pin(batch) if self._pin else batch
+        for batch in self.dataset:
+            if self._collate is not None:
+                batch = self._collate(batch)
+            yield pin(batch) if self._pin else batch
 
     def set_epoch(self, epoch: int) -> None:
         """See :meth:`ShardStream.set_epoch`."""

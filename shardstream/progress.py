@@ -1,9 +1,10 @@
-"""Progress of long reads on a terminal; nothing elsewhere, so that logs and pipes stay clean."""
+"""Progress of long jobs on a terminal; nothing elsewhere, so that logs and pipes stay clean."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from typing import Protocol
 
 
 @contextmanager
@@ -17,3 +18,36 @@ def byte_bar(label: str, total_nbytes: int) -> Iterator[Callable[[int], None]]:
     with Progress(*columns, console=console, transient=True, disable=not console.is_terminal) as progress:
         task = progress.add_task(label, total=total_nbytes)
         yield lambda nbytes: progress.advance(task, nbytes)
+
+
+class PackingBar(Protocol):
+    """What a job tells: totals so far."""
+
+    def __call__(self, *, samples: int, nbytes_in: int, nbytes_out: int) -> None: ...
+
+
+@contextmanager
+def packing_bar(total_nbytes: int | None, shown: bool) -> Iterator[PackingBar]:
+    """Yield a function that shows a packing job's totals, on standard error if that is a terminal."""
+    from rich.console import Console
+    from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+
+    console = Console(stderr=True)
+    columns = [
+        TextColumn("packing"),
+        BarColumn(),
+        TextColumn("{task.fields[samples]:,} samples"),
+        TextColumn("{task.fields[read]:.1f} MB in"),
+        TextColumn("{task.fields[written]:.1f} MB out"),
+        TimeElapsedColumn(),
+        TimeRemainingColumn(),
+    ]
+    # Transient: the report that follows says it all. Disabled it prints nothing, not even an empty line.
+    with Progress(*columns, console=console, transient=True, disable=not (shown and console.is_terminal)) as progress:
+        task = progress.add_task("packing", total=total_nbytes, samples=0, read=0.0, written=0.0)
+
+        def show(*, samples: int, nbytes_in: int, nbytes_out: int) -> None:
+            completed = nbytes_in if total_nbytes is not None else None
+            progress.update(task, completed=completed, samples=samples, read=nbytes_in / 1e6, written=nbytes_out / 1e6)
+
+        yield show

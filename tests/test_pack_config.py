@@ -100,7 +100,7 @@ def test_a_mistake_is_named_with_its_place(folder, old, new, message):
 def test_override_replaces_a_key_and_is_named_when_wrong(folder):
     """--set changes one key; a mistake in it is reported as its own, not as the file's."""
     text = GOOD.format(folder="FOLDER")
-    assert message_of(folder, text, ["steps[0].hash.dim=many"]) == "--set steps[0].hash.dim: steps[0].hash.dim: expected int, got str."
+    assert message_of(folder, text, ["steps[0].hash.dim=many"]) == "--set steps[0].hash.dim: expected int, got str."
 
 
 def test_override_makes_sections_that_are_not_there(folder):

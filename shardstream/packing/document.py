@@ -91,7 +91,8 @@ class Document:
     def error(self, path: Path, message: str) -> ConfigError:
         """Return the error that names the place, the key and the rule."""
         place = next((self.places[path[:n]] for n in range(len(path), -1, -1) if path[:n] in self.places), None)
-        parts = [part for part in (place, spell(path)) if part]
+        key = "" if place == f"--set {spell(path)}" else spell(path)
+        parts = [part for part in (place, key) if part]
         return ConfigError(": ".join([*parts, message]))
 
     def convert(self, path: Path, value: Any, kind: type) -> Any:

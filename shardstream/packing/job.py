@@ -23,12 +23,12 @@ from shardstream.packing.config import Top, convert_top, section
 from shardstream.packing.document import Document
 from shardstream.packing.encode import encode
 from shardstream.packing.fields import FieldMap, build_fields
-from shardstream.packing.progress import packing_bar
 from shardstream.packing.sources import Source
 from shardstream.packing.sources.records import RecordsSettings, RecordsSource
 from shardstream.packing.sources.text import TextSettings, TextSource
 from shardstream.packing.splits import split_of
 from shardstream.packing.steps import Step, build_steps
+from shardstream.progress import packing_bar
 from shardstream.schema import Schema
 from shardstream.storage import Store
 from shardstream.writer import ShardWriter
