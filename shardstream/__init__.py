@@ -13,7 +13,7 @@ __version__ = "0.1.0"
 _HOME = {
     "config": ["ReadPolicy", "RetryPolicy"],
     "dataset": ["Dataset"],
-    "assemble": ["Jagged"],
+    "collate": ["Jagged"],
     "loader": ["StreamLoader"],
     "packing": ["pack"],
     "schema": ["Bytes", "Dense", "Ragged", "Schema", "Sparse", "Text"],

@@ -18,7 +18,7 @@ Text, Bytes          list of B ``str`` or ``bytes``
 
 from __future__ import annotations
 
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 import torch
@@ -26,25 +26,12 @@ import torch
 from shardstream._native.gather import DenseBlocks, RaggedBlocks, Rows
 from shardstream.buffers import BufferPool
 from shardstream.codecs.columns import decode_strings
+from shardstream.collate import Jagged, rows_of
 from shardstream.errors import ConfigError
 from shardstream.reader import Block
 from shardstream.schema import DENSE_DTYPES, Bytes, Dense, Field, Ragged, Schema, Sparse, Text
 
 SPARSE_FORMS = ("dense", "csr", "jagged", "indices")
-
-
-class Jagged(NamedTuple):
-    """Rows of different lengths: row ``i`` is ``values[offsets[i]:offsets[i + 1]]``.
-
-    Attributes:
-        values: 1-D tensor of all rows, end to end.
-        offsets: int64 ``(batch + 1,)``.
-        weights: One for each value, or None.
-    """
-
-    values: torch.Tensor
-    offsets: torch.Tensor
-    weights: torch.Tensor | None = None
 
 
 class BatchAssembler:
@@ -72,51 +59,10 @@ class BatchAssembler:
         """
         if generation != self._generation:
             for name, column in self._columns.items():
-                column.load([block.columns[name] if isinstance(block, Block) else None for block in blocks])
+                column.load([block.columns[name] if isinstance(block, Block) else None for block in blocks or [None]])
             self._generation = generation
         rows = Rows(slot, row)
         return {name: column.gather(rows) for name, column in self._columns.items()}
-
-
-def split_rows(batch: dict[str, Any], num_rows: int) -> list[dict[str, Any]]:
-    """Return the samples of a batch as dicts; tensors are views of the batch's."""
-    columns = {name: _split(column, num_rows) for name, column in batch.items()}
-    return [{name: column[i] for name, column in columns.items()} for i in range(num_rows)]
-
-
-def collate_rows(samples: list[dict[str, Any]]) -> dict[str, Any]:
-    """Return a batch of samples: numbers and equal shapes stacked to tensors, everything else as lists."""
-    if not samples:
-        return {}
-    return {name: _stack([sample.get(name) for sample in samples]) for name in samples[0]}
-
-
-def _split(column: Any, num_rows: int) -> list:
-    if isinstance(column, Jagged):
-        bounds = column.offsets.tolist()
-        values = [column.values[begin:end] for begin, end in zip(bounds, bounds[1:])]
-        if column.weights is None:
-            return values
-        return [(row, column.weights[begin:end]) for row, begin, end in zip(values, bounds, bounds[1:])]
-    return column if isinstance(column, list) else list(column.unbind(0)) if num_rows else []
-
-
-def _stack(values: list) -> Any:
-    first = values[0]
-    if isinstance(first, torch.Tensor):
-        if all(isinstance(v, torch.Tensor) and v.shape == first.shape and v.layout == torch.strided for v in values):
-            return torch.stack(values)
-        if all(isinstance(v, torch.Tensor) and v.ndim == 1 and v.layout == torch.strided for v in values):
-            lengths = torch.tensor([0, *(len(v) for v in values)])
-            return Jagged(torch.cat(values), lengths.cumsum(0))
-        return values
-    if isinstance(first, np.ndarray):
-        if all(isinstance(v, np.ndarray) and v.shape == first.shape and v.dtype == first.dtype for v in values):
-            return torch.from_numpy(np.stack(values)) if first.dtype.kind in "biuf" else values
-        return values
-    if isinstance(first, (bool, int, float, np.number)) and all(isinstance(v, (bool, int, float, np.number)) for v in values):
-        return torch.tensor(np.array(values)) if not isinstance(first, np.number) else torch.from_numpy(np.array(values))
-    return values
 
 
 def _sparse_forms(schema: Schema, fields: list[str], sparse: str | dict[str, str]) -> dict[str, str]:
@@ -239,7 +185,7 @@ class _JaggedColumn(_SparseColumn):
 
 class _IndicesColumn(_SparseColumn):
     def gather(self, rows: Rows) -> list:
-        return _split(self._jagged(rows), rows.num_rows)
+        return rows_of(self._jagged(rows))
 
 
 class _CsrColumn(_SparseColumn):

@@ -7,7 +7,7 @@ from typing import Any
 
 import torch
 
-from shardstream.assemble import Jagged
+from shardstream.collate import Jagged
 from shardstream.errors import ConfigError
 from shardstream.stream import ShardStream
 
@@ -35,10 +35,12 @@ class StreamLoader:
         return len(self.dataset)
 
     def __iter__(self) -> Iterator[Any]:
-        for batch in self.dataset:
-            if self._collate is not None:
-                batch = self._collate(batch)
-            yield pin(batch) if self._pin else batch
+        return self.dataset.iterate(self.dataset.portions, self._finish)
+
+    def _finish(self, batch: Any) -> Any:
+        if self._collate is not None:
+            batch = self._collate(batch)
+        return pin(batch) if self._pin else batch
 
     def set_epoch(self, epoch: int) -> None:
         """See :meth:`ShardStream.set_epoch`."""

@@ -6,18 +6,24 @@ be read, and pass through the user's transform. Batches, ranks and epochs are ``
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
 import torch
 
-from shardstream.assemble import BatchAssembler, Jagged, collate_rows, split_rows
+from shardstream.assemble import BatchAssembler
+from shardstream.buffers import BufferPool
+from shardstream.collate import collate_rows, column_length, split_rows
 from shardstream.config import ReadPolicy, parse_nbytes
 from shardstream.errors import SampleError, ShardstreamError, TransformError
+from shardstream.order.batches import BatchPlan
 from shardstream.order.epoch import EpochOrder
+from shardstream.order.state import State
 from shardstream.reader import Block, BlockReader
+from shardstream.source import Source
+from shardstream.storage import Fetcher
 from shardstream.window import WindowReader
 
 LOCAL_THREADS, REMOTE_THREADS = 2, 16
@@ -40,6 +46,35 @@ class Recipe:
     pad: bool = False  # deliver the bool column __pad__
 
 
+    def reader(self, source: Source) -> BlockReader:
+        """Return a reader of what the recipe needs; to be made in the process that reads."""
+        return BlockReader(source, self.fields, Fetcher(self.storage_options, self.read.retry))
+
+
+@dataclass(frozen=True)
+class Task:
+    """The rest of an epoch on one rank: what a process needs, beside the recipe, to make its rows; small when pickled."""
+
+    state: State
+    plan: BatchPlan
+    rank: int
+
+    def order(self, source: Source) -> EpochOrder:
+        """Return the epoch's order over the shards of ``source``."""
+        state = self.state
+        return EpochOrder(source.num_samples, seed=state.seed, epoch=state.epoch, lanes=state.lanes, window=state.window,
+                          shuffle=state.shuffle)  # fmt: skip
+
+    def positions(self, worker: int = 0, num_workers: int = 1) -> range:
+        """Return all positions of one worker of the rank."""
+        return self.plan.all_positions(self.rank, worker, num_workers)
+
+    def num_rows(self, worker: int = 0, num_workers: int = 1) -> Iterator[int]:
+        """Yield how many of these each batch has."""
+        for batch in range(self.plan.num_batches):
+            yield len(self.plan.positions(batch, self.rank, worker, num_workers))
+
+
 @dataclass
 class Report:
     """What a stream has lost so far; counts are of this rank.
@@ -54,6 +89,46 @@ class Report:
     num_dropped: int = 0
     errors: list[str] = field(default_factory=list)
 
+    def add(self, loss: Loss, max_skipped: int) -> None:
+        """Count what a portion has lost; raise its first error if more than ``max_skipped`` samples are now skipped."""
+        self.num_skipped += loss.num_skipped
+        self.num_dropped += loss.num_dropped
+        for message in map(str, loss.errors):
+            if len(self.errors) < ERRORS_KEPT and message not in self.errors:
+                self.errors.append(message)
+        if loss.num_skipped and self.num_skipped > max_skipped:
+            error = loss.errors[0]
+            error.message += f" (and {self.num_skipped} samples skipped exceed max_skipped={max_skipped})"
+            raise error
+
+
+@dataclass
+class Loss:
+    """What was lost of the rows of one portion."""
+
+    num_skipped: int = 0
+    num_dropped: int = 0
+    errors: list[ShardstreamError] = field(default_factory=list)
+
+
+@dataclass
+class Portion:
+    """What became of consecutive positions of one maker: a batch, or a worker's part of it.
+
+    Attributes:
+        columns: Of the rows that are left. Without rows it may have no columns.
+        num_rows: Rows that are left.
+        kept: int64, which of the positions these are, ascending; None: all of them.
+        origins: Of columns that were collated from rows (``collate.py``); None for all others.
+        loss: The rest.
+    """
+
+    columns: dict[str, Any]
+    num_rows: int
+    kept: np.ndarray | None = None
+    origins: dict[str, str] | None = None
+    loss: Loss = field(default_factory=Loss)
+
 
 class RowMaker:
     """Makes the rows of one ascending range of positions of an epoch.
@@ -63,45 +138,44 @@ class RowMaker:
         order: The epoch's order.
         positions: Those to make, in order; from ``order.num_samples`` on they are padding from the epoch's start.
         recipe: What to deliver.
-        report: Losses are counted here.
+        pool: Where the columns' memory comes from; the reader's by default.
     """
 
-    def __init__(self, reader: BlockReader, order: EpochOrder, positions: range, recipe: Recipe, report: Report):
-        self._reader, self._source, self._order, self._recipe, self.report = reader, reader.source, order, recipe, report
+    def __init__(self, reader: BlockReader, order: EpochOrder, positions: range, recipe: Recipe, pool: BufferPool | None = None):
+        self._source, self._order, self._recipe = reader.source, order, recipe
         self._assembler = None
         if reader.source.schema is not None:
-            self._assembler = BatchAssembler(reader.source.schema, reader.fields, recipe.sparse, recipe.dtypes, reader.pool)
+            self._assembler = BatchAssembler(reader.source.schema, reader.fields, recipe.sparse, recipe.dtypes, pool or reader.pool)
         self._window = WindowReader(
             reader, order, positions.start, positions.step, positions.stop,
             parse_nbytes(recipe.read.memory_limit, "memory_limit"),
             recipe.read.threads or (REMOTE_THREADS if "://" in reader.source.url(0) else LOCAL_THREADS))  # fmt: skip
         self._positions, self._num_made = positions, 0
-        self._last: dict[str, Any] | None = None  # what a batch without rows should look like
 
-    def make(self, num_rows: int) -> tuple[dict[str, Any], int]:
-        """Return the columns of the next ``num_rows`` positions, and how many rows they still have."""
+    def make(self, num_rows: int) -> Portion:
+        """Return what becomes of the next ``num_rows`` positions."""
         slot, row = self._window.take(num_rows)
         is_pad = None
         if self._recipe.pad:
             first = self._positions.start + self._num_made * self._positions.step
             is_pad = np.arange(num_rows) * self._positions.step + first >= self._order.num_samples
         self._num_made += num_rows
+        kept, loss = None, Loss()
         if self._window.table.num_failed:
-            kept = self._readable(slot)
-            slot, row, is_pad = slot[kept], row[kept], None if is_pad is None else is_pad[kept]
+            kept = self._readable(slot, loss)
+            slot, row = slot[kept], row[kept]
         if self._assembler is None:
-            batch, num_left = self._make_files(slot, row)
+            columns, origins = self._make_files(slot, row)
         else:
-            batch, num_left = self._assembler.assemble(self._window.table.blocks, self._window.table.generation, slot, row), len(slot)
-        if is_pad is not None:
-            batch[PAD] = torch.from_numpy(is_pad)
+            columns, origins = self._assembler.assemble(self._window.table.blocks, self._window.table.generation, slot, row), None
+        portion = Portion(columns, len(slot), kept, origins, loss)
         if self._recipe.transform is not None:
-            batch, num_left = self._transformed(batch, num_left, slot, row)
-        if num_left:
-            self._last = batch
-        elif self._last is not None:
-            batch = empty_like(self._last)
-        return batch, num_left
+            self._transform(portion, slot, row)
+        if is_pad is not None and portion.columns:
+            portion.columns[PAD] = torch.from_numpy(is_pad if portion.kept is None else is_pad[portion.kept])
+            if portion.origins is not None:
+                portion.origins[PAD] = "numbers"
+        return portion
 
     def close(self) -> None:
         self._window.close()
@@ -112,24 +186,20 @@ class RowMaker:
     def __exit__(self, *exception) -> None:
         self.close()
 
-    def _readable(self, slot: np.ndarray) -> np.ndarray:
-        """Return which rows have a readable block; raise the first error unless skipping is allowed."""
+    def _readable(self, slot: np.ndarray, loss: Loss) -> np.ndarray | None:
+        """Return which rows have a readable block, None for all; raise the first error unless skipping is allowed."""
         blocks = self._window.table.blocks
         failed = [s for s in np.unique(slot).tolist() if not isinstance(blocks[s], Block)]
-        kept = ~np.isin(slot, failed)
-        for s in failed:
-            if self._recipe.on_error == "raise":
-                raise blocks[s]
-            if len(self.report.errors) < ERRORS_KEPT and str(blocks[s]) not in self.report.errors:
-                self.report.errors.append(str(blocks[s]))
-        self.report.num_skipped += int((~kept).sum())
-        if failed and self.report.num_skipped > self._recipe.read.max_skipped:
-            error = blocks[failed[0]]
-            error.message += f" (and {self.report.num_skipped} samples skipped exceed max_skipped={self._recipe.read.max_skipped})"
-            raise error
-        return kept
+        if not failed:
+            return None
+        if self._recipe.on_error == "raise":
+            raise blocks[failed[0]]
+        is_readable = ~np.isin(slot, failed)
+        loss.num_skipped += int((~is_readable).sum())
+        loss.errors += [blocks[s] for s in failed[:ERRORS_KEPT]]
+        return is_readable.nonzero()[0]
 
-    def _make_files(self, slot: np.ndarray, row: np.ndarray) -> tuple[dict[str, Any], int]:
+    def _make_files(self, slot: np.ndarray, row: np.ndarray) -> tuple[dict[str, Any], dict[str, str]]:
         """Return the batch of samples of the files layout, each field decoded as WebDataset decodes it."""
         from shardstream.codecs import files
 
@@ -148,61 +218,68 @@ class RowMaker:
                     error.shard, error.block = self._place(s)["shard"], self._place(s)["block"]
                     raise
             samples.append(sample)
-        return collate_rows(samples), len(samples)
+        return collate_rows(samples)
 
-    def _transformed(self, batch: dict[str, Any], num_rows: int, slot: np.ndarray, row: np.ndarray) -> tuple[dict[str, Any], int]:
-        transform = self._recipe.transform
-        if getattr(transform, "shardstream_batched", False):
+    # -- the user's transform ---------------------------------------------------------------------
+
+    def _transform(self, portion: Portion, slot: np.ndarray, row: np.ndarray) -> None:
+        """Put the columns and rows that the transform returns into ``portion``. It never sees a batch without rows."""
+        if not portion.num_rows:
+            portion.columns, portion.origins = {}, None
+            return
+        num_before = portion.num_rows
+        if getattr(self._recipe.transform, "shardstream_batched", False):
+            left = self._transform_columns(portion, self._place(int(slot[0])))
+        else:
+            left = self._transform_rows(portion, slot, row)
+        if left is not None:
+            portion.kept = left if portion.kept is None else portion.kept[left]
+            portion.num_rows = len(left)
+        portion.loss.num_dropped += num_before - portion.num_rows
+
+    def _transform_rows(self, portion: Portion, slot: np.ndarray, row: np.ndarray) -> np.ndarray | None:
+        """Call the transform on each sample; return int64 of those that are left, None for all."""
+        samples, left = [], []
+        for i, sample in enumerate(split_rows(portion.columns, portion.num_rows)):
+            key = sample.get("__key__", int(row[i]))
             try:
-                batch = transform(batch)
+                sample = self._recipe.transform(sample)
             except Exception as error:
-                raise TransformError(f"transform raised {type(error).__name__}: {error}", **self._place(int(slot[0]))) from error
-            num_left = num_rows_of(batch)
-            self.report.num_dropped += num_rows - num_left
-            return batch, num_left
-        is_pad = batch.pop(PAD, None)
-        samples, kept = [], []
-        for i, sample in enumerate(split_rows(batch, num_rows)):
-            try:
-                sample = transform(sample)
-            except Exception as error:
-                raise TransformError(f"transform raised {type(error).__name__}: {error}", key=_key(sample, int(row[i])),
+                raise TransformError(f"transform raised {type(error).__name__}: {error}", key=key,
                                      **self._place(int(slot[i]))) from error  # fmt: skip
-            if sample is not None:
-                samples.append(sample)
-                kept.append(i)
-        self.report.num_dropped += num_rows - len(samples)
-        batch = collate_rows(samples)
-        if is_pad is not None:
-            batch[PAD] = is_pad[kept]
-        return batch, len(samples)
+            if sample is None:
+                continue
+            if not isinstance(sample, dict):
+                raise TransformError(f"transform must return a dict or None, not {type(sample).__name__}.", key=key, **self._place(int(slot[i])))
+            samples.append(sample)
+            left.append(i)
+        portion.columns, portion.origins = collate_rows(samples)
+        return None if len(left) == portion.num_rows else np.array(left, np.int64)
+
+    def _transform_columns(self, portion: Portion, place: dict[str, Any]) -> np.ndarray | None:
+        """Call a batched transform; return int64 of the rows that are left, None for all."""
+        try:
+            columns = self._recipe.transform(portion.columns)
+        except Exception as error:
+            raise TransformError(f"transform raised {type(error).__name__}: {error}", **place) from error
+        left, num_rows = None, portion.num_rows
+        if isinstance(columns, tuple) and len(columns) == 2:
+            columns, mask = columns
+            mask = np.asarray(mask)
+            if mask.dtype != np.bool_ or mask.shape != (num_rows,):
+                raise TransformError(f"a batched transform's second result must be {num_rows} bools, which rows are left.", **place)
+            left = mask.nonzero()[0]
+            num_rows = len(left)
+        if not isinstance(columns, dict):
+            raise TransformError(f"a batched transform must return a dict of columns, not {type(columns).__name__}.", **place)
+        for name, column in columns.items():
+            if column_length(column) != num_rows:
+                raise TransformError(
+                    f"a batched transform must return tensors, arrays, ss.Jagged or lists of {num_rows} rows; to drop rows it returns "
+                    "(columns, bools that say which of the rows it was given are left).", field=name, **place)  # fmt: skip
+        portion.columns, portion.origins = columns, None
+        return left
 
     def _place(self, slot: int) -> dict[str, Any]:
         shard, block = self._window.table.keys[slot]
         return {"shard": self._source.url(shard), "block": block}
-
-
-def _key(sample: dict[str, Any], row: int) -> Any:
-    return sample.get("__key__", row) if isinstance(sample, dict) else row
-
-
-def empty_like(batch: dict[str, Any]) -> dict[str, Any]:
-    """Return the columns of ``batch`` with no rows, of the same kinds and dtypes."""
-    empty = {}
-    for name, column in batch.items():
-        if isinstance(column, Jagged):
-            weights = None if column.weights is None else column.weights[:0]
-            empty[name] = Jagged(column.values[:0], column.offsets[:1], weights)
-        elif isinstance(column, torch.Tensor) and column.layout == torch.sparse_csr:
-            empty[name] = torch.sparse_csr_tensor(column.crow_indices()[:1], column.col_indices()[:0], column.values()[:0],
-                                                  size=(0, column.shape[1]))  # fmt: skip
-        else:
-            empty[name] = column[:0]
-    return empty
-
-
-def num_rows_of(batch: dict[str, Any]) -> int:
-    """Return the rows of a batch of columns."""
-    for column in batch.values():
-        return len(column.offsets) - 1 if isinstance(column, Jagged) else len(column)
-    return 0

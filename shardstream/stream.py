@@ -16,18 +16,18 @@ from typing import Any
 import torch
 from torch.utils.data import IterableDataset, get_worker_info
 
-from shardstream.assemble import split_rows
+from shardstream.collate import empty_like, split_rows
 from shardstream.config import ReadPolicy
 from shardstream.errors import ConfigError, EmptyDatasetError
 from shardstream.order.batches import BatchPlan
-from shardstream.order.epoch import EpochOrder, normalize_seed, resolve_lanes, resolve_window
+from shardstream.order.epoch import normalize_seed, resolve_lanes, resolve_window
 from shardstream.order.state import SEQUENCE, SHUFFLE, State
 from shardstream.reader import BlockReader
-from shardstream.rowmaker import Recipe, Report, RowMaker
+from shardstream.rowmaker import Portion, Recipe, Report, RowMaker, Task
 from shardstream.source import Source, open_source
-from shardstream.storage import Fetcher
 
 SAMPLES_AT_ONCE = 256  # rows gathered together when samples are delivered one by one
+MAX_EXAMPLES = 100  # samples looked at to learn what a batch without rows looks like
 
 
 def batched(transform: Callable) -> Callable:
@@ -92,7 +92,8 @@ class ShardStream(IterableDataset):
         self._source: Source | None = None
         self._loaded: State | None = None
         self._reader: BlockReader | None = None
-        self._iterator = 0
+        self._iterator = 0  # the valid one; any other belongs to a position that was left
+        self._no_rows: dict[str, Any] | None = None  # what a batch without rows looks like
 
     # -- what torch and training loops call -------------------------------------------------------
 
@@ -105,19 +106,20 @@ class ShardStream(IterableDataset):
         """Yield batches (or samples) from the position on; then the position is the next epoch's start."""
         self._open()
         worker = get_worker_info()
-        self._iterator += 1
         if worker is None:
-            return self._epochs_of(self._iterator, *self._place)
-        warnings.warn("a plain DataLoader with workers delivers every sample once, but its batches depend on the number of "
-                      "workers and its state can't be saved exactly: use ss.StreamLoader to resume.", stacklevel=2)  # fmt: skip
+            return self.iterate(self.portions)
+        if worker.id == 0:
+            warnings.warn("a plain DataLoader with workers delivers every sample once, but its batches depend on the number "
+                          "of workers and its state can't be saved exactly: use ss.StreamLoader to resume.", stacklevel=2)  # fmt: skip
         rank, world_size = self._place  # each worker is a rank of its own; row p still belongs to rank p mod world_size
-        return self._epochs_of(self._iterator, rank + world_size * worker.id, world_size * worker.num_workers)
+        return self.iterate(self.portions, place=(rank + world_size * worker.id, world_size * worker.num_workers))
 
     def set_epoch(self, epoch: int) -> None:
         """Go to the beginning of an epoch; does nothing if the stream is in it already (as after a resume)."""
         self._open()
         if epoch != self._state.epoch:
             self._state, self._position = replace(self._state, epoch=epoch), 0
+            self._iterator += 1
 
     def state_dict(self) -> dict:
         """Return the state as a small JSON object, the same on every rank: what the loop has received so far."""
@@ -131,6 +133,7 @@ class ShardStream(IterableDataset):
         """
         self._loaded = State.from_dict(state)
         self._source = None  # the state names its own version
+        self._iterator += 1
         self._open()
 
     def __getstate__(self) -> dict:
@@ -190,46 +193,79 @@ class ShardStream(IterableDataset):
 
     # -- iterating --------------------------------------------------------------------------------
 
-    def _epochs_of(self, iterator: int, rank: int, world_size: int) -> Iterator[Any]:
+    def iterate(self, portions: Callable[[Task], Iterator[Portion]], finish: Callable[[Any], Any] | None = None,
+                place: tuple[int, int] | None = None) -> Iterator[Any]:  # fmt: skip
+        """Return an iterator over the rest of the epochs; what ``__iter__`` is made of, for loaders.
+
+        Args:
+            portions: Makes the rows of a task, one portion for each of its plan's batches, in order.
+            finish: Called on each batch or sample before it counts as delivered.
+            place: Rank and world size, if not those of the job.
+        """
+        self._open()
+        self._iterator += 1
+        return self._epochs_of(self._iterator, portions, finish, *(place or self._place))
+
+    def _epochs_of(self, iterator: int, portions, finish, rank: int, world_size: int) -> Iterator[Any]:
         while True:
             plan = self.plan(self._position, world_size)
             if plan.num_batches:
-                make = self._batches if self.batch_size is not None else self._samples
-                for num_delivered, item in make(plan, rank):
+                items = self._batches if self.batch_size is not None else self._samples
+                for position, item in items(plan, rank, portions):
                     if iterator != self._iterator:
-                        raise ConfigError("another iterator over this stream was started; a stream has one position.")
-                    self._position = plan.position_after(num_delivered)
+                        raise ConfigError("this iterator is no longer valid: a stream has one position, and another iterator was "
+                                          "started or a state or an epoch set since.")  # fmt: skip
+                    item = item if finish is None else finish(item)
+                    self._position = position
                     yield item
+            if iterator != self._iterator:  # the loop's last step was to set a state or an epoch
+                return
             self._state, self._position = replace(self._state, epoch=self._state.epoch + 1), 0
             if self._epochs is not None and self._state.epoch % self._epochs == 0:
                 return
 
-    def row_maker(self, positions: range) -> RowMaker:
-        """Return the maker of the rows at ``positions`` of the current epoch."""
-        state = self._state
-        order = EpochOrder(self._source.num_samples, seed=state.seed, epoch=state.epoch, lanes=state.lanes,
-                           window=state.window, shuffle=state.shuffle)  # fmt: skip
+    def _batches(self, plan: BatchPlan, rank: int, portions) -> Iterator[tuple[int, dict]]:
+        """Yield (position after it, batch)."""
+        for t, columns in enumerate(self._columns(Task(self._state, plan, rank), portions)):
+            yield plan.position_after(t + 1), columns[0]
+
+    def _samples(self, plan: BatchPlan, rank: int, portions) -> Iterator[tuple[int, dict]]:
+        """Yield (position after it, sample); rows are made many at a time."""
+        groups = BatchPlan(plan.end_position, plan.start_position, SAMPLES_AT_ONCE, plan.world_size)
+        num_before = 0
+        for t, (columns, num_rows) in enumerate(self._columns(Task(self._state, groups, rank), portions)):
+            num_after = num_before + len(groups.positions(t, rank))
+            for i, sample in enumerate(split_rows(columns, num_rows)):
+                # Rows that vanished are consumed with the last that did not.
+                yield plan.position_after(num_before + i + 1 if i + 1 < num_rows else num_after), sample
+            num_before = num_after
+
+    def _columns(self, task: Task, portions) -> Iterator[tuple[dict[str, Any], int]]:
+        """Yield (columns, number of rows) of each batch of a task, its losses counted, its columns there without rows, too."""
+        for portion in portions(task):
+            self.report.add(portion.loss, self._recipe.read.max_skipped)
+            if self._no_rows is None and portion.num_rows:
+                self._no_rows = empty_like(portion.columns)
+            if not portion.num_rows and not (portion.columns and self._recipe.transform is None):
+                portion.columns = self._no_rows or self._example(task)
+            yield portion.columns, portion.num_rows
+
+    def _example(self, task: Task) -> dict[str, Any]:
+        """Return columns without rows, when this rank had no rows yet: those of the epoch's first sample that is left."""
+        for position in range(min(task.plan.num_samples, MAX_EXAMPLES)):
+            [portion] = self.portions(replace(task, plan=BatchPlan(position + 1, position, 1, 1), rank=0))
+            if portion.num_rows:
+                self._no_rows = empty_like(portion.columns)
+                return self._no_rows
+        return {}
+
+    def portions(self, task: Task) -> Iterator[Portion]:
+        """Yield the portion of each batch of a task, made by threads of this process."""
         if self._reader is None:  # made in the process that reads, kept over its epochs
-            self._reader = BlockReader(self._source, self._recipe.fields, Fetcher(self._recipe.storage_options, self._recipe.read.retry))
-        return RowMaker(self._reader, order, positions, self._recipe, self.report)
-
-    def _batches(self, plan: BatchPlan, rank: int) -> Iterator[tuple[int, dict]]:
-        """Yield (batches delivered with this one, batch)."""
-        with self.row_maker(plan.all_positions(rank)) as maker:
-            for t in range(plan.num_batches):
-                batch, _ = maker.make(len(plan.positions(t, rank)))
-                yield t + 1, batch
-
-    def _samples(self, plan: BatchPlan, rank: int) -> Iterator[tuple[int, dict]]:
-        """Yield (samples delivered with this one, sample); rows are gathered many at a time."""
-        positions = plan.all_positions(rank)
-        with self.row_maker(positions) as maker:
-            for begin in range(0, len(positions), SAMPLES_AT_ONCE):
-                num_rows = min(SAMPLES_AT_ONCE, len(positions) - begin)
-                batch, num_left = maker.make(num_rows)
-                for i, sample in enumerate(split_rows(batch, num_left)):
-                    # Rows that vanished are consumed with the last that did not.
-                    yield begin + (i + 1 if i + 1 < num_left else num_rows), sample
+            self._reader = self._recipe.reader(self._source)
+        with RowMaker(self._reader, task.order(self._source), task.positions(), self._recipe) as maker:
+            for num_rows in task.num_rows():
+                yield maker.make(num_rows)
 
 
 def current_place() -> tuple[int, int]:

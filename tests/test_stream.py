@@ -1,5 +1,8 @@
 """Streams: every sample once, in an order that is a function of the seed, in the forms that were asked for."""
 
+import types
+import warnings
+
 import numpy as np
 import pytest
 import torch
@@ -227,19 +230,22 @@ def test_a_failing_transform_is_located(url):
     assert isinstance(caught.value.__cause__, KeyError) and caught.value.shard.endswith(".tar") and caught.value.block is not None
 
 
+@pytest.mark.filterwarnings("ignore:This DataLoader will create")
 @pytest.mark.parametrize("num_workers", [1, 3])
 def test_plain_dataloader(url, num_workers):
-    """torch's own DataLoader with workers gives every sample once, and a warning about state."""
+    """torch's own DataLoader with workers gives every sample once."""
     stream = ss.ShardStream(url, batch_size=50, shuffle=True, fields=["y"])
-    with pytest.warns(UserWarning, match="StreamLoader") if num_workers == 0 else _nullcontext():
-        loader = torch.utils.data.DataLoader(stream, batch_size=None, num_workers=num_workers)
-        assert sorted(y for batch in loader for y in batch["y"].tolist()) == list(range(NUM))
+    loader = torch.utils.data.DataLoader(stream, batch_size=None, num_workers=num_workers)
+    assert sorted(y for batch in loader for y in batch["y"].tolist()) == list(range(NUM))
 
 
-def _nullcontext():
-    import contextlib
-
-    return contextlib.nullcontext()
+def test_plain_dataloader_warns_about_state(url, monkeypatch):
+    """The first worker of a plain DataLoader, and no other, warns that resume needs StreamLoader."""
+    for worker in range(2):
+        monkeypatch.setattr("shardstream.stream.get_worker_info", lambda: types.SimpleNamespace(id=worker, num_workers=2))
+        with warnings.catch_warnings(record=True) as caught:
+            next(iter(ss.ShardStream(url, batch_size=50)))
+        assert ["StreamLoader" in str(warning.message) for warning in caught] == [True] * (worker == 0)
 
 
 def test_memory_is_counted_and_bounded(url):
@@ -305,3 +311,64 @@ def test_an_empty_dataset_says_so(tmp_path):
         list(ss.ShardStream(str(tmp_path / "d")))
     with pytest.raises(ss.DatasetNotFoundError):
         list(ss.ShardStream(str(tmp_path / "nowhere")))
+
+
+def test_batched_transforms_drop_rows_by_a_mask(url):
+    """A batched transform drops rows by returning (columns, which are left); any other change of length is an error."""
+
+    @ss.batched
+    def odd(columns):
+        is_odd = columns["y"] % 2 == 1
+        return {"y": columns["y"][is_odd]}, is_odd
+
+    @ss.batched
+    def shorter(columns):
+        return {"y": columns["y"][:3]}
+
+    stream = ss.ShardStream(url, batch_size=100, fields=["y"], transform=odd, drop_last="pad")
+    batches = list(stream)
+    assert torch.cat([b["y"] for b in batches]).tolist() == list(range(1, NUM, 2)) and stream.report.num_dropped == NUM // 2
+    assert all(len(b["__pad__"]) == len(b["y"]) for b in batches)
+    with pytest.raises(ss.TransformError, match="100 rows"):
+        next(iter(ss.ShardStream(url, batch_size=100, fields=["y"], transform=shorter)))
+
+
+def test_a_transform_must_return_rows(url):
+    """A row-wise transform that returns neither a dict nor None is an error that says what it returned."""
+    with pytest.raises(ss.TransformError, match="not tuple"):
+        next(iter(ss.ShardStream(url, batch_size=10, transform=lambda sample: (1, 2))))
+
+
+@pytest.mark.parametrize("transform", [None, lambda sample: {"z": sample["a"] * 2, "s": sample["s"], "n": int(sample["y"])}])
+def test_batches_without_rows_have_their_columns(tmp_path, transform):
+    """A rank that owns no sample of the last batch, even of any, gets columns of the right kinds and dtypes."""
+    schema = ss.Schema(a=ss.Dense("float32", (3,)), s=ss.Text(), y=ss.Dense("uint16"), t=ss.Ragged("int32"))
+    with ss.ShardWriter(str(tmp_path / "d"), schema=schema) as writer:
+        writer.write({"a": [1, 2, 3], "s": "one", "y": 1, "t": [1, 2]})
+    place = {"rank": 3, "world_size": 4, "version": 1}
+    [empty] = ss.ShardStream(str(tmp_path / "d"), batch_size=2, transform=transform, **place)
+    [full] = ss.ShardStream(str(tmp_path / "d"), batch_size=2, transform=transform)
+    assert list(empty) == list(full)
+    for name, column in empty.items():
+        if isinstance(column, torch.Tensor):
+            assert column.dtype == full[name].dtype and column.shape == (0, *full[name].shape[1:])
+        else:
+            assert (column == []) if isinstance(column, list) else column.offsets.tolist() == [0]
+
+
+def test_setting_a_state_ends_older_iterators(url):
+    """After load_state_dict() or set_epoch() only a new iterator goes on; the old one says so."""
+    stream = ss.ShardStream(url, batch_size=100, fields=["y"], epochs=None)
+    iterator = iter(stream)
+    next(iterator)
+    state = stream.state_dict()
+    next(iterator)
+    stream.load_state_dict(state)
+    with pytest.raises(ss.ConfigError, match="iterator"):
+        next(iterator)
+    iterator = iter(stream)
+    assert next(iterator)["y"][0] == 100
+    stream.set_epoch(3)
+    with pytest.raises(ss.ConfigError, match="iterator"):
+        next(iterator)
+    assert next(iter(stream))["y"][0] == 0 and stream.state_dict()["epoch"] == 3
