@@ -13,9 +13,10 @@
 #define ROUND_C2 0x9E3779B1u
 
 /*
- * tests/test_native_order.py measures both: with 8 rounds grids of 64 cells and more pass
- * chi-square tests of places, of differences and of lags over 20,000 keys (6 fail);
- * tiny grids have few cells a round can move, and pass for all n! orders with 24.
+ * Over 20,000 keys the differences of neighbours' images are, in standard deviations of
+ * chi-square from chance: for n = 64, 170 and 200 18.6, 15.2 and 5.8 after 6 rounds, within
+ * 1.3 after 8; for n = 16 still 7.4 after 8, and all 720 orders of n = 6 are 224 off.  After
+ * 24 rounds these are 0.5 and 1.6.  tests/test_native_order.py holds it on fewer keys.
  */
 #define ROUNDS 8
 #define SMALL_ROUNDS 24
