@@ -56,18 +56,17 @@ enum ss_tar_problem {
 	SS_TAR_CONTINUED	/* a file continued from another volume */
 };
 
-struct ss_tar_member {
+struct ss_tar_member {	/* ten 64-bit words, so that a table of them is a matrix too */
 	uint64_t begin;		/* offset of its first header, extended headers included */
 	uint64_t data_begin;	/* offset of its payload */
 	uint64_t data_nbytes;	/* 0 for links and folders, whatever their header says */
 	uint64_t name_begin;	/* its name is names[name_begin .. name_begin + name_nbytes) */
+	uint64_t name_nbytes;
+	uint64_t key_nbytes;	/* the key is the name's begin, the field follows after one dot */
 	uint64_t key_hash[2];	/* of the key, where starts_sample is 1; otherwise 0 */
 	uint64_t field_hash;	/* of the field in ASCII lower case, for SS_TAR_FIELD; otherwise 0 */
-	uint32_t name_nbytes;
-	uint32_t key_nbytes;	/* the key is the name's begin, the field follows after one dot */
-	uint8_t kind;		/* enum ss_tar_kind */
-	uint8_t starts_sample;	/* 1: an SS_TAR_FIELD whose key is not that of the one before it */
-	uint8_t reserved[6];
+	uint32_t kind;		/* enum ss_tar_kind */
+	uint32_t starts_sample;	/* 1: an SS_TAR_FIELD whose key is not that of the one before it */
 };
 
 /*

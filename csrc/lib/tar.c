@@ -12,6 +12,7 @@
 #include "tar_name.h"
 
 _Static_assert(SS_TAR_BLOCK_NBYTES == BLOCK_NBYTES, "one block size");
+_Static_assert(sizeof(struct ss_tar_member) == 10 * sizeof(uint64_t), "no padding");
 _Static_assert(sizeof(((struct ss_tar_scanner *)0)->global_path) == SS_TAR_MAX_NAME_NBYTES, "room for any name");
 _Static_assert(sizeof(((struct ss_tar_scanner *)0)->last_key) == SS_TAR_MAX_NAME_NBYTES, "room for any key");
 
@@ -337,7 +338,7 @@ struct outputs {
 
 /* The payload's size: the extended headers' word goes before the header's, and some types have none. */
 static uint64_t
-payload_nbytes(const struct ss_tar_scanner *scanner, uint8_t type, uint8_t kind, uint64_t size,
+payload_nbytes(const struct ss_tar_scanner *scanner, uint8_t type, uint32_t kind, uint64_t size,
 	       const struct extended *extended)
 {
 	int is_v7_folder = type == TYPE_V7_FILE && kind == SS_TAR_OTHER;

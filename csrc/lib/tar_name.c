@@ -100,9 +100,9 @@ ss_tar_split_name(struct ss_tar_scanner *scanner, uint8_t type, const uint8_t *n
 {
 	size_t key_nbytes;
 
-	member->kind = (uint8_t)kind_of(type, name, name_nbytes, &key_nbytes);
-	member->name_nbytes = (uint32_t)name_nbytes;
-	member->key_nbytes = (uint32_t)key_nbytes;
+	member->kind = kind_of(type, name, name_nbytes, &key_nbytes);
+	member->name_nbytes = name_nbytes;
+	member->key_nbytes = key_nbytes;
 	if (member->kind != SS_TAR_FIELD)
 		return;
 	member->field_hash = hash_field(name + key_nbytes + 1, name_nbytes - key_nbytes - 1);

@@ -9,13 +9,15 @@ begin            offset of its first header, extended headers included
 data_begin       offset of its payload
 data_nbytes      size of its payload; the next member begins at a multiple of 512
 name_begin       its name is ``names[name_begin : name_begin + name_nbytes]``
+name_nbytes
+key_nbytes       the key is that many bytes of the name; the field follows a dot
 key_hash         128 bits of the key where ``starts_sample``, otherwise 0
 field_hash       64 bits of the field in ASCII lower case, for kind ``FIELD``
-key_nbytes       the key is that many bytes of the name; the field follows a dot
 kind             ``FIELD``, ``NO_FIELD``, ``META`` (``__x__/...``) or ``OTHER``
 starts_sample    1 for a ``FIELD`` whose key is not that of the ``FIELD`` before it
 ===============  ==================================================================
 
+Rows are ten 64-bit words, in this order (the last holds ``kind`` and ``starts_sample``).
 All offsets are those of the archive, also when a part of it is scanned. Slow twin:
 ``tests/twins/tar.py``.
 """
@@ -38,9 +40,8 @@ MAX_OCTAL_SIZE = 8**11 - 1
 FIELD, NO_FIELD, META, OTHER = lib.SS_TAR_FIELD, lib.SS_TAR_NO_FIELD, lib.SS_TAR_META, lib.SS_TAR_OTHER
 
 MEMBER = np.dtype([
-    ("begin", "<u8"), ("data_begin", "<u8"), ("data_nbytes", "<u8"), ("name_begin", "<u8"),
-    ("key_hash", "<u8", (2,)), ("field_hash", "<u8"), ("name_nbytes", "<u4"), ("key_nbytes", "<u4"),
-    ("kind", "u1"), ("starts_sample", "u1"), ("reserved", "u1", (6,)),
+    ("begin", "<u8"), ("data_begin", "<u8"), ("data_nbytes", "<u8"), ("name_begin", "<u8"), ("name_nbytes", "<u8"), ("key_nbytes", "<u8"),
+    ("key_hash", "<u8", (2,)), ("field_hash", "<u8"), ("kind", "<u4"), ("starts_sample", "<u4"),
 ])  # fmt: skip
 
 END_BLOCKS = "end blocks"

@@ -37,28 +37,35 @@ class FileSamples(Sequence):
     """
 
     def __init__(self, buffer: np.ndarray, base_offset: int, table: tar.MemberTable, shard: str | None = None):
-        members = table.members[table.members["kind"] == tar.FIELD]
-        begin, name = members["data_begin"].astype(np.int64) - base_offset, members["name_begin"].astype(np.int64)
-        # One row a member: payload begin and end, name begin, key end, name end. A plain table makes one
-        # list a sample of it in a single step.
-        self._rows = np.stack([begin, begin + members["data_nbytes"].astype(np.int64), name, name + members["key_nbytes"],
-                               name + members["name_nbytes"]], axis=1)  # fmt: skip
-        self._starts = np.append(np.flatnonzero(members["starts_sample"]), len(members))
+        members = table.members
+        is_field = members["kind"] == tar.FIELD
+        if not is_field.all():
+            members = members[is_field]
+        # data_begin to key_nbytes; a sample's rows become one list in one step.
+        self._rows = members.view(np.int64).reshape(len(members), -1)[:, 1:6]
+        self._bounds = [*np.flatnonzero(members["starts_sample"]).tolist(), len(members)]
         self._view = memoryview(buffer).cast("B").toreadonly()
         self._names = table.names.tobytes()
+        self._base_offset = base_offset
         self._shard = shard
 
     def __len__(self) -> int:
-        return len(self._starts) - 1
+        return len(self._bounds) - 1
 
     def __getitem__(self, i: int) -> tuple[str, dict[str, memoryview]]:
-        i = range(len(self))[i]
-        rows = self._rows[self._starts[i] : self._starts[i + 1]].tolist()
-        names, view = self._names, self._view
-        _, _, key_begin, key_end, _ = rows[0]
-        fields = {_field_name(names[stop + 1 : end]): view[begin:after] for begin, after, _, stop, end in rows}
-        key = names[key_begin:key_end].decode("utf-8", "surrogateescape")
-        if len(fields) != len(rows):
+        bounds = self._bounds
+        if i < 0:
+            i += len(bounds) - 1
+        if not 0 <= i < len(bounds) - 1:
+            raise IndexError(f"the block has {len(self)} samples")
+        first, last = bounds[i], bounds[i + 1]
+        base, names, view = self._base_offset, self._names, self._view
+        fields = {}
+        for begin, nbytes, name, name_nbytes, key_nbytes in self._rows[first:last].tolist():
+            begin -= base
+            fields[_field_name(names[name + key_nbytes + 1 : name + name_nbytes])] = view[begin : begin + nbytes]
+        key = names[name : name + key_nbytes].decode("utf-8", "surrogateescape")
+        if len(fields) != last - first:
             raise ShardError("a field comes twice in a sample.", shard=self._shard, key=key)
         return key, fields
 
