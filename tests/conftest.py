@@ -26,6 +26,14 @@ def _tool(name: str):
 s3_server = _tool("s3_server")
 
 
+@pytest.fixture(scope="session", autouse=True)
+def _own_user_cache(tmp_path_factory):
+    """Keep what is remembered of foreign shards out of the user's own cache, and out of other runs."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("XDG_CACHE_HOME", str(tmp_path_factory.mktemp("user-cache")))
+        yield
+
+
 @dataclass
 class S3:
     """A fresh prefix of a bucket: what a test may write to."""

@@ -1,24 +1,27 @@
 import gzip
 import io
 import pickle
+import re
 import struct
 import subprocess
 import sys
 import tarfile
 import zipfile
+from pathlib import Path
 
 import numpy as np
 import pytest
 import webdataset
-from hypothesis import example, given, settings
+from hypothesis import assume, example, given, settings
 from hypothesis import strategies as st
 from webdataset.autodecode import decoders, default_decoder
+from webdataset.tariterators import base_plus_ext
 
 from shardstream._native import tar
 from shardstream.codecs import files, foreign
 from shardstream.errors import CodecError, SampleError, ShardError, UnsafeFieldError
 from shardstream.storage import Fetcher
-from tests.test_native_tar import archive, member
+from tests.test_native_tar import archive, member, raw
 
 SAFE = sorted(set(decoders) - set(files.UNSAFE_EXTENSIONS) - {"cbor"})  # the cbor package is not a dependency
 VALUES = {
@@ -210,6 +213,31 @@ def test_members_are_sorted_and_metadata_of_webdataset_left_out():
     """Fields are in order, in lower case; __url__ and its like are not stored."""
     members = files.encode_sample({"__key__": "k", "txt": "t", "JPG": bytearray(b"j"), "__url__": "u", "cls": np.int64(4)})
     assert members == [("k.cls", b"4"), ("k.jpg", b"j"), ("k.txt", b"t")]
+
+
+def test_the_worked_bytes_of_the_format_are_what_is_written():
+    """The hex dump in docs/FORMAT.md, section 5.2, is the member that the code writes."""
+    text = (Path(__file__).parents[1] / "docs/FORMAT.md").read_text().split("(what is not shown is zero)")[1]
+    rows = re.findall(r"^([0-9a-f]{3})  ((?:[0-9a-f]{2} )+) *\S", text.split("```")[1], re.MULTILINE)
+    dumped = bytearray(1024)
+    for offset, row in rows:
+        dumped[int(offset, 16) : int(offset, 16) + len(bytes.fromhex(row))] = bytes.fromhex(row)
+    assert bytes(dumped) == member(*files.encode_sample({"__key__": "d/7", "cls": 3})[0]) and len(rows) == 7
+
+
+@settings(max_examples=300)
+@given(st.text(st.sampled_from("ab._/ \nÉ"), max_size=12))
+def test_names_are_split_as_webdataset_does(name):
+    """Key and field are webdataset's, but for basenames that begin with a dot and for newlines in folders."""
+    assume(not name.rpartition("/")[2].startswith(".") and "\n" not in name)
+    key, field = base_plus_ext(name)
+    table = tar.scan(raw(name.encode()))
+    if tar.META == table.members["kind"][0]:
+        assert re.match(r"__[^/]*__($|/)", name)
+    elif tar.FIELD == table.members["kind"][0]:
+        assert (table.key(0), table.field(0)) == (key, field.lower())
+    else:
+        assert key is None
 
 
 def test_views_are_read_only_and_copy_nothing():

@@ -146,7 +146,7 @@ def _open_own(fetcher: Fetches, url: str, nbytes: int, head: np.ndarray) -> Open
     member = tar.Scanner(0, shard).feed(head[: tar.BLOCK_NBYTES], 0, False).members[0]
     begin, end = int(member["data_begin"]), int(member["data_begin"]) + int(member["data_nbytes"])
     if end > min(nbytes, MAX_SHARD_JSON_NBYTES):
-        raise ShardError(f"{SHARD_MEMBER} claims to end at byte {end}, in a shard of {nbytes} bytes.", shard=shard, offset=begin)
+        raise ShardError(f"the shard is truncated: it has {nbytes} bytes, and {SHARD_MEMBER} alone ends at {end}.", shard=shard, offset=begin)
     text = (head[begin:end] if end <= len(head) else fetcher.read(url, begin, end)).tobytes()
     info = ShardInfo.decode(text, shard)
     index = _own_index(fetcher, url, nbytes)
