@@ -68,6 +68,9 @@ def commit(head: Head, propose: Propose) -> Generator[Put | Get, Outcome | bytes
         head = head.after([Step.of(stands)])
         if stands.commit == entry.commit:
             return head
+        # Who lost a race is often further behind; reading on is cheaper than losing again with a put.
+        while (found := (yield Get(head.state.version + 1))) is not None:
+            head = head.after([Step.of(entries.decode(found, head.state.version + 1))])
 
 
 def _settle(entry: Entry) -> Generator[Put | Get, Outcome | bytes | None, Entry]:
