@@ -57,7 +57,7 @@ enum ss_status ss_gather_ragged(const void *const *values, const int64_t *const 
 /*
  * ss_gather_sparse() expands sparse rows into out[num_rows][dim]: zero, but for
  * values[s][j] at column indices[s][j] for each j of the row; 1 if 'values' is NULL.
- * An index >= dim is SS_ERR_RANGE; 'out' is then undefined.
+ * An index >= dim is SS_ERR_RANGE; 'out' is then undefined.  'out' is aligned as its dtype.
  */
 enum ss_status ss_gather_sparse(const uint32_t *const *indices, const int64_t *const *indptr,
 				const void *const *values, enum ss_dtype from,

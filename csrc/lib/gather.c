@@ -101,45 +101,65 @@ ss_gather_ragged(const void *const *values, const int64_t *const *offsets,
 	return SS_OK;
 }
 
+/* The common case, a set expanded to float32: stores only.  Returns 0 if an index is not below 'dim'. */
+static int
+expand_ones(const uint32_t *columns, int64_t num_columns, size_t dim, float *dense)
+{
+	memset(dense, 0, dim * sizeof(*dense));
+	for (int64_t j = 0; j < num_columns; j++) {
+		if (columns[j] >= dim)
+			return 0;
+		dense[columns[j]] = 1.0f;
+	}
+	return 1;
+}
+
+/* Any other dtype, or values: cells are filled by the cast, one at a time. */
+static int
+expand_values(const uint32_t *columns, int64_t num_columns, const uint8_t *values, size_t value_step,
+	      ss_convert_fn convert, size_t dim, uint8_t *dense, size_t cell_nbytes)
+{
+	memset(dense, 0, dim * cell_nbytes);
+	for (int64_t j = 0; j < num_columns; j++) {
+		if (columns[j] >= dim)
+			return 0;
+		convert(values + (size_t)j * value_step, dense + columns[j] * cell_nbytes, 1);
+	}
+	return 1;
+}
+
 enum ss_status
 ss_gather_sparse(const uint32_t *const *indices, const int64_t *const *indptr,
 		 const void *const *values, enum ss_dtype from, const int64_t *num_rows_of,
 		 size_t num_slots, const uint32_t *slot, const uint32_t *row, size_t num_rows,
 		 size_t dim, enum ss_dtype to, void *out)
 {
-	size_t in_nbytes = ss_dtype_nbytes(from), out_nbytes = ss_dtype_nbytes(to);
+	static const uint8_t one = 1;
+	size_t in_nbytes = values ? ss_dtype_nbytes(from) : 0, out_nbytes = ss_dtype_nbytes(to);
 	ss_convert_fn convert = ss_converter(values ? from : SS_UINT8, to);
-	const uint8_t one = 1;
-	uint8_t one_converted[8];
 
 	if (convert == NULL)
 		return SS_ERR_UNSUPPORTED;
 	if (!rows_are_legal(num_rows_of, num_slots, slot, row, num_rows))
 		return SS_ERR_ARGUMENT;
-	if (!values)
-		convert(&one, one_converted, 1);
 	for (size_t i = 0; i < num_rows; i++) {
-		if (i + 2 * PREFETCH_ROWS < num_rows)
-			__builtin_prefetch(&indptr[slot[i + 2 * PREFETCH_ROWS]][row[i + 2 * PREFETCH_ROWS]]);
-		if (i + PREFETCH_ROWS < num_rows) {
-			size_t ahead = i + PREFETCH_ROWS;
-			__builtin_prefetch(indices[slot[ahead]] + indptr[slot[ahead]][row[ahead]]);
-		}
+		/* First the row's bounds, then, when these have come, its indices. */
+		size_t far = i + 4 * PREFETCH_ROWS, near = i + 2 * PREFETCH_ROWS;
+		if (far < num_rows)
+			__builtin_prefetch(&indptr[slot[far]][row[far]]);
+		if (near < num_rows)
+			prefetch_bytes((const uint8_t *)(indices[slot[near]] + indptr[slot[near]][row[near]]),
+				       2 * CACHE_LINE_NBYTES);
 		const int64_t *bounds = indptr[slot[i]] + row[i];
-		const uint32_t *columns = indices[slot[i]];
+		const uint32_t *columns = indices[slot[i]] + bounds[0];
+		int64_t num_columns = bounds[1] - bounds[0];
 		uint8_t *dense = (uint8_t *)out + i * dim * out_nbytes;
-		memset(dense, 0, dim * out_nbytes);
-		for (int64_t j = bounds[0]; j < bounds[1]; j++) {
-			if (columns[j] >= dim)
-				return SS_ERR_RANGE;
-			uint8_t *cell = dense + columns[j] * out_nbytes;
-			if (values)
-				convert((const uint8_t *)values[slot[i]] + (size_t)j * in_nbytes, cell, 1);
-			else if (out_nbytes == 4)	/* float32, nearly always: a plain store */
-				memcpy(cell, one_converted, 4);
-			else
-				memcpy(cell, one_converted, out_nbytes);
-		}
+		const uint8_t *weights = values ? (const uint8_t *)values[slot[i]] + (size_t)bounds[0] * in_nbytes : &one;
+		int legal = !values && to == SS_FLOAT32
+			? expand_ones(columns, num_columns, dim, (float *)(void *)dense)
+			: expand_values(columns, num_columns, weights, in_nbytes, convert, dim, dense, out_nbytes);
+		if (!legal)
+			return SS_ERR_RANGE;
 	}
 	return SS_OK;
 }

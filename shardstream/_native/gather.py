@@ -16,6 +16,12 @@ from shardstream.errors import CodecError, ConfigError
 DTYPES = {name: getattr(lib, f"SS_{name.upper()}") for name in (
     "bool", "int8", "uint8", "int16", "uint16", "int32", "uint32", "int64", "uint64", "float16", "float32", "float64")}  # fmt: skip
 
+DTYPE_OF = {np.dtype(name): number for name, number in DTYPES.items()}  # looked up for each batch: dtype.name is slow
+
+
+def _dtype(array: np.ndarray) -> int:
+    return DTYPE_OF[array.dtype]
+
 
 def _pointers(ctype: str, arrays: Sequence[np.ndarray]):
     return ffi.new(f"{ctype}[]", [ffi.cast("void *", array.ctypes.data) for array in arrays])
@@ -46,7 +52,7 @@ class DenseBlocks:
 
     def __init__(self, arrays: Sequence[np.ndarray]):
         self._arrays = [np.ascontiguousarray(array) for array in arrays]
-        self._dtype, self.row_shape = self._arrays[0].dtype, self._arrays[0].shape[1:]
+        self.row_shape = self._arrays[0].shape[1:]
         self._row_num_elements = int(np.prod(self.row_shape, dtype=np.int64))
         self._pointers = _pointers("void *", self._arrays)
         self._num_rows = ffi.new("int64_t[]", [len(array) for array in self._arrays])
@@ -57,7 +63,7 @@ class DenseBlocks:
             raise ValueError(f"out has shape {out.shape}, not {(rows.num_rows, *self.row_shape)}.")
         status = lib.ss_gather_dense(
             self._pointers, self._num_rows, len(self._arrays), *rows.pointers, rows.num_rows, self._row_num_elements,
-            DTYPES[self._dtype.name], DTYPES[out.dtype.name], ffi.cast("void *", out.ctypes.data))  # fmt: skip
+            _dtype(self._arrays[0]), _dtype(out), ffi.from_buffer(out))  # fmt: skip
         _check(status, "dense gather")
 
 
@@ -86,8 +92,7 @@ class RaggedBlocks:
         """Fill ``out`` (``offsets[-1]`` elements) with the rows' values, cast to its dtype."""
         status = lib.ss_gather_ragged(
             self._value_pointers[which], self._offset_pointers, self._num_rows, len(self._offsets), *rows.pointers,
-            rows.num_rows, DTYPES[self._values[which][0].dtype.name], DTYPES[out.dtype.name],
-            ffi.cast("void *", out.ctypes.data))  # fmt: skip
+            rows.num_rows, _dtype(self._values[which][0]), _dtype(out), ffi.from_buffer(out))  # fmt: skip
         _check(status, "ragged gather")
 
     def gather_expanded(self, rows: Rows, dim: int, out: np.ndarray) -> None:
@@ -97,10 +102,11 @@ class RaggedBlocks:
         """
         if out.shape != (rows.num_rows, dim) or not out.flags.c_contiguous:
             raise ValueError(f"out has shape {out.shape}, not {(rows.num_rows, dim)}.")
-        weights = self._value_pointers[1] if len(self._values) > 1 else ffi.NULL
-        dtype = self._values[1][0].dtype.name if len(self._values) > 1 else "uint8"
+        has_values = len(self._values) > 1
+        weights = self._value_pointers[1] if has_values else ffi.NULL
+        dtype = _dtype(self._values[1][0]) if has_values else lib.SS_UINT8
         status = lib.ss_gather_sparse(
-            ffi.cast("uint32_t **", self._value_pointers[0]), self._offset_pointers, weights, DTYPES[dtype],
-            self._num_rows, len(self._offsets), *rows.pointers, rows.num_rows, dim, DTYPES[out.dtype.name],
-            ffi.cast("void *", out.ctypes.data))  # fmt: skip
+            ffi.cast("uint32_t **", self._value_pointers[0]), self._offset_pointers, weights, dtype,
+            self._num_rows, len(self._offsets), *rows.pointers, rows.num_rows, dim, _dtype(out),
+            ffi.from_buffer(out))  # fmt: skip
         _check(status, "sparse gather")
