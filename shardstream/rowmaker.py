@@ -15,9 +15,10 @@ import torch
 
 from shardstream.assemble import BatchAssembler
 from shardstream.buffers import BufferPool
+from shardstream.codecs import files
 from shardstream.collate import collate_rows, column_length, split_rows
 from shardstream.config import ReadPolicy, parse_nbytes
-from shardstream.errors import SampleError, ShardstreamError, TransformError
+from shardstream.errors import ShardstreamError, TransformError
 from shardstream.order.batches import BatchPlan
 from shardstream.order.epoch import EpochOrder
 from shardstream.order.state import State
@@ -28,7 +29,7 @@ from shardstream.window import WindowReader
 
 LOCAL_THREADS, REMOTE_THREADS = 2, 16
 ERRORS_KEPT = 100
-PAD = "__pad__"
+PAD, SAMPLES = "__pad__", "__samples__"
 
 
 @dataclass(frozen=True)
@@ -44,7 +45,7 @@ class Recipe:
     read: ReadPolicy = field(default_factory=ReadPolicy)
     storage_options: dict | None = None
     pad: bool = False  # deliver the bool column __pad__
-
+    as_samples: bool = False  # rows that are dicts already stay so, as the one column SAMPLES
 
     def reader(self, source: Source) -> BlockReader:
         """Return a reader of what the recipe needs; to be made in the process that reads."""
@@ -129,6 +130,13 @@ class Portion:
     origins: dict[str, str] | None = None
     loss: Loss = field(default_factory=Loss)
 
+    def leave(self, left: np.ndarray | None) -> None:
+        """Note which of the rows a transform has left: int64, ascending; None for all."""
+        if left is not None:
+            self.loss.num_dropped += self.num_rows - len(left)
+            self.kept = left if self.kept is None else self.kept[left]
+            self.num_rows = len(left)
+
 
 class RowMaker:
     """Makes the rows of one ascending range of positions of an epoch.
@@ -150,6 +158,7 @@ class RowMaker:
             reader, order, positions.start, positions.step, positions.stop,
             parse_nbytes(recipe.read.memory_limit, "memory_limit"),
             recipe.read.threads or (REMOTE_THREADS if "://" in reader.source.url(0) else LOCAL_THREADS))  # fmt: skip
+        self._transform_is_batched = getattr(recipe.transform, "shardstream_batched", False)
         self._positions, self._num_made = positions, 0
 
     def make(self, num_rows: int) -> Portion:
@@ -164,18 +173,32 @@ class RowMaker:
         if self._window.table.num_failed:
             kept = self._readable(slot, loss)
             slot, row = slot[kept], row[kept]
-        if self._assembler is None:
-            columns, origins = self._make_files(slot, row)
-        else:
-            columns, origins = self._assembler.assemble(self._window.table.blocks, self._window.table.generation, slot, row), None
-        portion = Portion(columns, len(slot), kept, origins, loss)
-        if self._recipe.transform is not None:
-            self._transform(portion, slot, row)
-        if is_pad is not None and portion.columns:
+        portion = Portion({}, len(slot), kept, None, loss)
+        if self._assembler is not None:
+            table = self._window.table
+            portion.columns = self._assembler.assemble(table.blocks, table.generation, slot, row)
+        samples = self._decoded(slot, row) if self._assembler is None else None
+        if self._recipe.transform is not None and not self._transform_is_batched:
+            samples = self._transform_rows(portion, samples, slot, row)
+        if samples is not None:
+            self._set_columns(portion, samples, is_pad)
+        if self._transform_is_batched and portion.num_rows:
+            self._transform_columns(portion, self._place(int(slot[0])))
+        if is_pad is not None and portion.columns and SAMPLES not in portion.columns:
             portion.columns[PAD] = torch.from_numpy(is_pad if portion.kept is None else is_pad[portion.kept])
             if portion.origins is not None:
                 portion.origins[PAD] = "numbers"
         return portion
+
+    def _set_columns(self, portion: Portion, samples: list[dict[str, Any]], is_pad: np.ndarray | None) -> None:
+        """Make the samples that are left the portion's columns: collated, or as they are."""
+        if not self._recipe.as_samples or self._transform_is_batched:
+            portion.columns, portion.origins = collate_rows(samples)
+            return
+        if is_pad is not None:
+            flags = is_pad if portion.kept is None else is_pad[portion.kept]
+            samples = [{**sample, PAD: torch.tensor(bool(flag))} for sample, flag in zip(samples, flags)]
+        portion.columns, portion.origins = {SAMPLES: samples}, {SAMPLES: "items"}
 
     def close(self) -> None:
         self._window.close()
@@ -199,48 +222,26 @@ class RowMaker:
         loss.errors += [blocks[s] for s in failed[:ERRORS_KEPT]]
         return is_readable.nonzero()[0]
 
-    def _make_files(self, slot: np.ndarray, row: np.ndarray) -> tuple[dict[str, Any], dict[str, str]]:
-        """Return the batch of samples of the files layout, each field decoded as WebDataset decodes it."""
-        from shardstream.codecs import files
-
+    def _decoded(self, slot: np.ndarray, row: np.ndarray) -> list[dict[str, Any]]:
+        """Return samples of the files layout, each field decoded as WebDataset decodes it."""
         samples = []
         for s, r in zip(slot.tolist(), row.tolist()):
             key, members = self._window.table.blocks[s].columns["__samples__"][r]
-            wanted = members if self._recipe.fields is None else self._recipe.fields
-            sample = {"__key__": key}
-            for name in wanted:
-                if name not in members:
-                    raise SampleError(f"the sample has the fields {sorted(members)}, not {name!r}.", key=key, field=name, **self._place(s))
-                try:
-                    sample[name] = files.decode_field(name, members[name], self._recipe.allow_unsafe)
-                except ShardstreamError as error:
-                    error.key, error.field = key, name
-                    error.shard, error.block = self._place(s)["shard"], self._place(s)["block"]
-                    raise
-            samples.append(sample)
-        return collate_rows(samples)
+            try:
+                samples.append(files.decode_sample(key, members, self._recipe.fields, self._recipe.allow_unsafe))
+            except ShardstreamError as error:
+                place = self._place(s)
+                error.shard, error.block = place["shard"], place["block"]
+                raise
+        return samples
 
     # -- the user's transform ---------------------------------------------------------------------
 
-    def _transform(self, portion: Portion, slot: np.ndarray, row: np.ndarray) -> None:
-        """Put the columns and rows that the transform returns into ``portion``. It never sees a batch without rows."""
-        if not portion.num_rows:
-            portion.columns, portion.origins = {}, None
-            return
-        num_before = portion.num_rows
-        if getattr(self._recipe.transform, "shardstream_batched", False):
-            left = self._transform_columns(portion, self._place(int(slot[0])))
-        else:
-            left = self._transform_rows(portion, slot, row)
-        if left is not None:
-            portion.kept = left if portion.kept is None else portion.kept[left]
-            portion.num_rows = len(left)
-        portion.loss.num_dropped += num_before - portion.num_rows
-
-    def _transform_rows(self, portion: Portion, slot: np.ndarray, row: np.ndarray) -> np.ndarray | None:
-        """Call the transform on each sample; return int64 of those that are left, None for all."""
-        samples, left = [], []
-        for i, sample in enumerate(split_rows(portion.columns, portion.num_rows)):
+    def _transform_rows(self, portion: Portion, samples: list[dict[str, Any]] | None, slot: np.ndarray,
+                        row: np.ndarray) -> list[dict[str, Any]]:  # fmt: skip
+        """Call the transform on each sample; return those that are left, and note in ``portion`` which these are."""
+        made, left = [], []
+        for i, sample in enumerate(split_rows(portion.columns, portion.num_rows) if samples is None else samples):
             key = sample.get("__key__", int(row[i]))
             try:
                 sample = self._recipe.transform(sample)
@@ -251,13 +252,13 @@ class RowMaker:
                 continue
             if not isinstance(sample, dict):
                 raise TransformError(f"transform must return a dict or None, not {type(sample).__name__}.", key=key, **self._place(int(slot[i])))
-            samples.append(sample)
+            made.append(sample)
             left.append(i)
-        portion.columns, portion.origins = collate_rows(samples)
-        return None if len(left) == portion.num_rows else np.array(left, np.int64)
+        portion.leave(None if len(left) == portion.num_rows else np.array(left, np.int64))
+        return made
 
-    def _transform_columns(self, portion: Portion, place: dict[str, Any]) -> np.ndarray | None:
-        """Call a batched transform; return int64 of the rows that are left, None for all."""
+    def _transform_columns(self, portion: Portion, place: dict[str, Any]) -> None:
+        """Put the columns that a batched transform returns into ``portion``, and note which rows are left."""
         try:
             columns = self._recipe.transform(portion.columns)
         except Exception as error:
@@ -278,7 +279,7 @@ class RowMaker:
                     f"a batched transform must return tensors, arrays, ss.Jagged or lists of {num_rows} rows; to drop rows it returns "
                     "(columns, bools that say which of the rows it was given are left).", field=name, **place)  # fmt: skip
         portion.columns, portion.origins = columns, None
-        return left
+        portion.leave(left)
 
     def _place(self, slot: int) -> dict[str, Any]:
         shard, block = self._window.table.keys[slot]

@@ -23,7 +23,7 @@ from shardstream.order.batches import BatchPlan
 from shardstream.order.epoch import normalize_seed, resolve_lanes, resolve_window
 from shardstream.order.state import SEQUENCE, SHUFFLE, State
 from shardstream.reader import BlockReader
-from shardstream.rowmaker import Portion, Recipe, Report, RowMaker, Task
+from shardstream.rowmaker import SAMPLES, Portion, Recipe, Report, RowMaker, Task
 from shardstream.source import Source, open_source
 
 SAMPLES_AT_ONCE = 256  # rows gathered together when samples are delivered one by one
@@ -86,7 +86,7 @@ class ShardStream(IterableDataset):
         self.report = Report()
         self._urls, self._epochs, self._drop_last = url_or_urls, epochs, drop_last
         self._recipe = Recipe(fields, sparse, dtypes, transform, on_error, allow_unsafe, read or ReadPolicy(),
-                              storage_options, pad=drop_last == "pad")  # fmt: skip
+                              storage_options, pad=drop_last == "pad", as_samples=batch_size is None)  # fmt: skip
         self._asked = {"version": version, "seed": seed, "shuffle": shuffle, "lanes": lanes, "window": window}
         self._place = None if rank is None else (rank, world_size)
         self._source: Source | None = None
@@ -232,13 +232,13 @@ class ShardStream(IterableDataset):
     def _samples(self, plan: BatchPlan, rank: int, portions) -> Iterator[tuple[int, dict]]:
         """Yield (position after it, sample); rows are made many at a time."""
         groups = BatchPlan(plan.end_position, plan.start_position, SAMPLES_AT_ONCE, plan.world_size)
-        num_before = 0
-        for t, (columns, num_rows) in enumerate(self._columns(Task(self._state, groups, rank), portions)):
-            num_after = num_before + len(groups.positions(t, rank))
-            for i, sample in enumerate(split_rows(columns, num_rows)):
-                # Rows that vanished are consumed with the last that did not.
-                yield plan.position_after(num_before + i + 1 if i + 1 < num_rows else num_after), sample
-            num_before = num_after
+        for t, portion in enumerate(portions(Task(self._state, groups, rank))):
+            self.report.add(portion.loss, self._recipe.read.max_skipped)
+            columns, num_rows = portion.columns, portion.num_rows
+            samples = columns[SAMPLES] if SAMPLES in columns else split_rows(columns, num_rows)
+            places = range(num_rows) if portion.kept is None else portion.kept.tolist()
+            for place, sample in zip(places, samples):  # a row that vanished is consumed with the next that did not
+                yield plan.position_after(t * SAMPLES_AT_ONCE + place + 1), sample
 
     def _columns(self, task: Task, portions) -> Iterator[tuple[dict[str, Any], int]]:
         """Yield (columns, number of rows) of each batch of a task, its losses counted, its columns there without rows, too."""

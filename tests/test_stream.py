@@ -217,6 +217,28 @@ def test_transforms(url):
     assert torch.cat([b["z"] for b in ss.ShardStream(url, batch_size=64, transform=double)]).tolist() == [2 * i for i in range(NUM)]
 
 
+@pytest.mark.parametrize("is_batched", [False, True])
+def test_resume_between_samples_of_a_dropping_transform(url, is_batched):
+    """Single samples resume exactly even where a transform drops rows between them."""
+
+    def odd(sample):
+        return sample if sample["y"] % 2 else None
+
+    @ss.batched
+    def odd_columns(columns):
+        left = columns["y"] % 2 == 1
+        return {"y": columns["y"][left]}, left
+
+    options = {"shuffle": True, "fields": ["y"], "transform": odd_columns if is_batched else odd}
+    for cut in (1, 2, 3, 300):
+        stream = ss.ShardStream(url, **options)
+        iterator = iter(stream)
+        seen = [int(next(iterator)["y"]) for _ in range(cut)]
+        resumed = ss.ShardStream(url, **options)
+        resumed.load_state_dict(stream.state_dict())
+        assert sorted(seen + [int(one["y"]) for one in resumed]) == list(range(1, NUM, 2))
+
+
 def test_a_failing_transform_is_located(url):
     """An exception in a transform names shard, block and row, and chains the user's own."""
 

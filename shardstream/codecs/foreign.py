@@ -143,6 +143,8 @@ def is_own(head) -> bool:
 def _open_own(fetcher: Fetches, url: str, nbytes: int, head: np.ndarray) -> OpenShard:
     """Return one of our own shards, by what stands at its two ends."""
     shard = redact(url)
+    if len(head) < tar.BLOCK_NBYTES:
+        raise ShardError("the shard is truncated within its first header.", shard=shard, offset=len(head))
     member = tar.Scanner(0, shard).feed(head[: tar.BLOCK_NBYTES], 0, False).members[0]
     begin, end = int(member["data_begin"]), int(member["data_begin"]) + int(member["data_nbytes"])
     if end > min(nbytes, MAX_SHARD_JSON_NBYTES):
