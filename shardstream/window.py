@@ -225,10 +225,13 @@ class WindowReader:
         begin += -(begin - self._first) % self._step
         shard, row = self._order.locate(self._order.line(begin - pass_begin, end - pass_begin, self._step) if begin < end else [])
         block = np.empty(len(row), np.int64)
-        for ordinal in np.unique(shard).tolist():
-            mine = shard == ordinal
+        by_shard = np.argsort(shard, kind="stable")
+        ordinals, begins = np.unique(shard[by_shard], return_index=True)
+        # All at once: over a network each index is a request, and a window may need a hundred.
+        indexes = [self._pool.submit(self._reader.index, ordinal) for ordinal in ordinals.tolist()]
+        for ordinal, mine, index in zip(ordinals.tolist(), np.split(by_shard, begins[1:]), indexes):
             try:
-                _, starts = self._reader.index(ordinal)
+                _, starts = index.result()
             except ShardstreamError as error:
                 self._fail((ordinal, -1), error)
                 block[mine] = -1
