@@ -103,9 +103,9 @@ def show_savings(urls: list[str], folder: Path) -> None:
     theirs = sum(file.stat().st_size for file in folder.iterdir())
     dense = num_samples * dim * 4
     print(f"{num_samples:,} passages with {num_indices / num_samples:.0f} of {dim:,} features each, and a class")
-    print(f"  dense float32                    {dense / 1e6:12,.1f} MB   samples x {dim:,} x 4 bytes")
-    print(f"  WebDataset, a member a field     {theirs / 1e6:12,.1f} MB   written with webdataset {wds.__version__}: uint32 .npy and .cls")
-    print(f"  shardstream                      {ours / 1e6:12,.1f} MB   all shards, with their keys and indexes;")
+    print(f"  dense float32                    {dense / 1e6:12,.2f} MB   samples x {dim:,} x 4 bytes")
+    print(f"  WebDataset, a member a field     {theirs / 1e6:12,.2f} MB   written with webdataset {wds.__version__}: uint32 .npy and .cls")
+    print(f"  shardstream                      {ours / 1e6:12,.2f} MB   all shards, with their keys and indexes;")
     print(f"  {'':32} {dense / ours:12,.0f} x less than dense, {theirs / ours:.1f} x less than WebDataset")
 
 

@@ -38,12 +38,8 @@ def poems(tmp_path):
 
 def config_of(poems, **more) -> dict:
     """Return a configuration that packs the texts and keys of the poems as they are."""
-    config = {
-        "source": {"kind": "text", "paths": str(poems)},
-        "fields": {"key": None, "text": None},
-        "output": {"url": str(poems.parent / "out")},
-    }
-    return {**config, **more}
+    config = {"source": {"kind": "text", "paths": str(poems)}, "fields": {"key": None, "text": None}}
+    return {**config, **({"output": {"url": str(poems.parent / "out")}} if "output" not in more else {}), **more}
 
 
 def rows_of(url) -> list[dict]:
@@ -127,6 +123,17 @@ def test_paths_may_be_files_globs_and_folders(poems):
     paths = [str(poems / "sun/**/*.txt"), str(poems / "rain/2.txt"), str(poems / "rain")]
     pack(config_of(poems, source={"kind": "text", "paths": paths}))
     assert [row["key"] for row in rows_of(poems.parent / "out")] == ["1.txt", "deep/2.txt", "2.txt", "1.txt"]
+
+
+def test_from_s3_to_s3(poems, s3):
+    """Source and output may both be on S3, by folder or glob, and give what local ones give."""
+    for name, text in POEMS.items():
+        Store(f"{s3.url}/poems").put_bytes(name, text.encode())
+    for source, url in ((poems, f"{s3.url}/here"), (f"{s3.url}/poems", f"{s3.url}/there"), (f"{s3.url}/poems/**/*.txt", str(poems.parent / "out"))):
+        fields = {"key": None, "text": None, "y": {"from": "top", "classes": "auto"}}
+        pack(config_of(source, fields=fields, output={"url": url}))
+        assert [(row["key"], row["text"]) for row in rows_of(url)] == sorted(POEMS.items())
+        assert class_names(url) == {"y": ["rain", "sun", "top"]}
 
 
 def test_include_and_exclude_choose_files(poems):
