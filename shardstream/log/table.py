@@ -132,7 +132,11 @@ class ShardTable:
     @cached_property
     def urls(self) -> list[str]:
         """All URLs, in log order; made when first asked for."""
-        return [self.url(row) for row in range(len(self))]
+        text, base = self.sids.astype(">u8").tobytes().hex(), self.base
+        urls = [f"{base}/{_dashed(text[begin : begin + 32])}.tar" for begin in range(0, len(text), 32)]
+        for row in self.adopted:
+            urls[row] = self.url(row)
+        return urls
 
     def record(self, row: int) -> ShardRecord:
         """Return one shard as an entry states it."""
@@ -145,7 +149,10 @@ def _empty(name: str) -> np.ndarray:
 
 
 def _text(pair: np.ndarray) -> str:
-    text = f"{int(pair[0]):016x}{int(pair[1]):016x}"
+    return _dashed(f"{int(pair[0]):016x}{int(pair[1]):016x}")
+
+
+def _dashed(text: str) -> str:
     return f"{text[:8]}-{text[8:12]}-{text[12:16]}-{text[16:20]}-{text[20:]}"
 
 
