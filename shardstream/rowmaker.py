@@ -172,7 +172,8 @@ class RowMaker:
         kept, loss = None, Loss()
         if self._window.table.num_failed:
             kept = self._readable(slot, loss)
-            slot, row = slot[kept], row[kept]
+            if kept is not None:
+                slot, row = slot[kept], row[kept]
         portion = Portion({}, len(slot), kept, None, loss)
         if self._assembler is not None:
             table = self._window.table

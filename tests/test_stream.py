@@ -270,6 +270,32 @@ def test_plain_dataloader_warns_about_state(url, monkeypatch):
         assert ["StreamLoader" in str(warning.message) for warning in caught] == [True] * (worker == 0)
 
 
+@pytest.mark.parametrize("batch_size", [None, 64])
+def test_skipping_unreadable_blocks(tmp_path, batch_size):
+    """A flipped byte and a missing shard cost their rows only, counted, named and bounded by the budget."""
+    import os
+
+    url = str(tmp_path / "d")
+    with ss.ShardWriter(url, schema=ss.Schema(y=ss.Dense("int64")), shard_nbytes="8kB") as writer:
+        writer.write_batch({"y": np.arange(8000)})
+    shards = ss.Dataset(url).shards
+    os.unlink(shards[2])
+    with open(shards[5], "r+b") as file:
+        file.seek(3000)
+        byte = file.read(1)
+        file.seek(3000)
+        file.write(bytes([byte[0] ^ 1]))
+    with pytest.raises((ss.ChecksumError, ss.ShardNotFoundError)):
+        list(ss.ShardStream(url, batch_size=batch_size, shuffle=True))
+    stream = ss.ShardStream(url, batch_size=batch_size, shuffle=True, on_error="skip", read=ss.ReadPolicy(max_skipped=4000))
+    ys = [y for item in stream for y in item["y"].reshape(-1).tolist()]
+    assert len(ys) == len(set(ys)) == 8000 - stream.report.num_skipped and 0 < stream.report.num_skipped <= 2000
+    assert len(stream.report.errors) == 2 and shards[2] in "".join(stream.report.errors) and shards[5] in "".join(stream.report.errors)
+    assert batch_size is None or len(list(stream)) == len(stream)
+    with pytest.raises(ss.ShardstreamError, match="max_skipped=100"):
+        list(ss.ShardStream(url, batch_size=batch_size, shuffle=True, on_error="skip", read=ss.ReadPolicy(max_skipped=100)))
+
+
 def test_memory_is_counted_and_bounded(url):
     """What the reader holds stays within memory_limit over an epoch; a limit that can't do is an error with numbers."""
     stream = ss.ShardStream(url, batch_size=64, shuffle=True, lanes=8, window=80, read=ss.ReadPolicy(memory_limit="1MB"))
