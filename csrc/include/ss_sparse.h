@@ -117,7 +117,7 @@ size_t ss_sparse_write_header(const struct ss_sparse_header *header, uint8_t *ou
  * is SS_SPARSE_BINARY, values_out[0 .. num_indices) of 4 or 2 bytes each.  Row r is
  * indices[indptr[r] .. indptr[r + 1]): distinct, below dim, and ascending, except
  * that with sort == 0 the rows of a REMAP block without values come in order of
- * falling frequency, which is faster.
+ * falling frequency, which is faster (and leaves the table's row counts unchecked).
  *
  * Returns SS_OK, or, with *error_offset_ret in the index section (in the values
  * section if *error_in_values_ret is 1), and the outputs undefined,

@@ -136,7 +136,7 @@ bits_finish(struct bit_writer *w)
 static inline unsigned
 leb128_nbytes(uint64_t value)
 {
-	return value == 0 ? 1 : (bit_length(value) + 6) / 7;
+	return (bit_length(value | 1) + 6) / 7;
 }
 
 static inline uint8_t *

@@ -122,7 +122,7 @@ struct scratch {
 	uint32_t *lens;		/* of the sets as written */
 	uint32_t *elements;	/* COLUMNS, sorted REMAP: the row of each index, column by column */
 	uint32_t *cursors;	/* where each row's, or each id's, next element goes */
-	uint32_t *starts;	/* sorted REMAP: where the next row of each rank goes */
+	uint32_t *starts;	/* REMAP, by rank: where its next row goes, or its id */
 };
 
 static void
@@ -198,6 +198,26 @@ fill_indptr(const uint32_t *lens, size_t num_rows, int64_t *indptr)
 	indptr[num_rows] = sum;
 }
 
+/* Short columns are collected into runs of so many elements, for one long loop. */
+#define RUN_AVAIL 2048
+#define SHORT_COLUMN 8
+
+/* Appends ids[i] to row[i], for elements of any columns. */
+static void
+append_run(const uint32_t *row, const uint32_t *ids, size_t num, uint32_t *cursors, uint32_t *indices)
+{
+	for (size_t i = 0; i < num; i++)
+		indices[cursors[row[i]]++] = ids[i];
+}
+
+/* Appends one id to each of 'num' rows. */
+static void
+append_column(const uint32_t *row, uint32_t id, size_t num, uint32_t *cursors, uint32_t *indices)
+{
+	for (size_t i = 0; i < num; i++)
+		indices[cursors[row[i]]++] = id;
+}
+
 /*
  * Turns columns into rows: s->elements holds the rows of id 0, of id 1, ...  Since
  * ids ascend, so does what each row gets.
@@ -207,7 +227,8 @@ scatter_columns(const struct ss_sparse_header *h, const struct scratch *s, uint3
 		int64_t *indptr)
 {
 	const uint32_t *row = s->elements;
-	uint32_t *cursors = s->cursors, sum = 0;
+	uint32_t *cursors = s->cursors, sum = 0, run[RUN_AVAIL + SHORT_COLUMN];
+	size_t num = 0;
 
 	memset(cursors, 0, h->num_rows * sizeof(uint32_t));
 	for (uint64_t i = 0; i < h->num_indices; i++)
@@ -219,10 +240,20 @@ scatter_columns(const struct ss_sparse_header *h, const struct scratch *s, uint3
 	}
 	indptr[h->num_rows] = sum;
 	for (size_t c = 0; c < s->table.num_ids; c++) {
-		uint32_t id = s->table.ids[c];
-		for (uint32_t i = 0; i < s->table.num_rows_of[c]; i++)
-			indices[cursors[*row++]++] = id;
+		uint32_t id = s->table.ids[c], len = s->table.num_rows_of[c];
+		if (len <= SHORT_COLUMN && num < RUN_AVAIL) {
+			for (unsigned i = 0; i < SHORT_COLUMN; i++)
+				run[num + i] = id;	/* too many; the next column overwrites them */
+			num += len;
+			continue;
+		}
+		append_run(row, run, num, cursors, indices);
+		row += num;
+		num = 0;
+		append_column(row, id, len, cursors, indices);
+		row += len;
 	}
+	append_run(row, run, num, cursors, indices);
 }
 
 static enum ss_status
@@ -266,27 +297,33 @@ read_rows(const struct ss_sparse_header *h, uint64_t universe, struct input *in,
 
 /*
  * Sorts the rows of ranks in indices[] by two transpositions: into columns in the
- * order of ids, then back.
+ * order of ids, then back.  If the table's row counts are wrong, columns run into
+ * each other, by num_indices at most; so there is room for that, and it is seen
+ * afterwards.
  */
 static enum ss_status
 sort_ranks(const struct ss_sparse_header *h, struct scratch *s, uint32_t *indices, int64_t *indptr)
 {
-	enum ss_status status = allocate(&s->elements, h->num_indices);
-	uint32_t sum = 0;
+	const struct id_table *t = &s->table;
+	enum ss_status status = allocate(&s->elements, 2 * h->num_indices);
+	uint32_t *starts = s->starts, sum = 0;
 
 	if (status == SS_OK)
-		status = allocate(&s->starts, s->table.num_ids);
+		status = allocate(&s->cursors, t->num_ids > h->num_rows ? t->num_ids : h->num_rows);
 	if (status != SS_OK)
 		return status;
-	for (size_t c = 0; c < s->table.num_ids; c++) {
+	for (size_t c = 0; c < t->num_ids; c++) {
 		s->cursors[c] = sum;
-		sum += s->table.num_rows_of[c];
+		sum += t->num_rows_of[c];
 	}
-	for (size_t rank = 0; rank < s->table.num_ids; rank++)
-		s->starts[rank] = s->cursors[s->order[rank]];
+	for (size_t rank = 0; rank < t->num_ids; rank++)
+		starts[rank] = s->cursors[s->order[rank]];
 	for (uint64_t r = 0; r < h->num_rows; r++)
 		for (int64_t i = indptr[r]; i < indptr[r + 1]; i++)
-			s->elements[s->starts[indices[i]]++] = (uint32_t)r;
+			s->elements[starts[indices[i]]++] = (uint32_t)r;
+	for (size_t rank = 0; rank < t->num_ids; rank++)
+		if (starts[rank] != s->cursors[s->order[rank]] + t->num_rows_of[s->order[rank]])
+			return SS_ERR_CORRUPT;
 	scatter_columns(h, s, indices, indptr);
 	return SS_OK;
 }
@@ -296,29 +333,23 @@ decode_remap(const struct ss_sparse_header *h, struct input *in, struct scratch 
 	     uint32_t *indices, int64_t *indptr)
 {
 	struct id_table *t = &s->table;
-	size_t num_cursors = t->num_ids > h->num_rows ? t->num_ids : h->num_rows;
 	enum ss_status status = allocate(&s->order, t->num_ids);
 
+	if (status == SS_OK)
+		status = allocate(&s->starts, t->num_ids);
 	if (status == SS_OK)
 		status = id_table_rank(t, s->order);
 	if (status == SS_OK)
 		status = read_rows(h, t->num_ids, in, s, indices, indptr);
-	if (status == SS_OK)
-		status = allocate(&s->cursors, num_cursors);
 	if (status != SS_OK)
 		return status;
-	memset(s->cursors, 0, t->num_ids * sizeof(uint32_t));
-	for (uint64_t i = 0; i < h->num_indices; i++)
-		s->cursors[indices[i]]++;
-	for (size_t rank = 0; rank < t->num_ids; rank++)
-		if (s->cursors[rank] != t->num_rows_of[s->order[rank]])
-			return SS_ERR_CORRUPT;
 	if (sort || h->dtype != SS_SPARSE_BINARY)
 		return sort_ranks(h, s, indices, indptr);
+	uint32_t *id_of_rank = s->starts;
 	for (size_t rank = 0; rank < t->num_ids; rank++)
-		s->order[rank] = t->ids[s->order[rank]];
+		id_of_rank[rank] = t->ids[s->order[rank]];
 	for (uint64_t i = 0; i < h->num_indices; i++)
-		indices[i] = s->order[indices[i]];
+		indices[i] = id_of_rank[indices[i]];
 	return SS_OK;
 }
 

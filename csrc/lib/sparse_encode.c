@@ -21,6 +21,9 @@ struct ss_sparse_plan {
 	struct id_table table;
 	uint32_t *rows;			/* the row of each index, column by column */
 	uint32_t *ranks;		/* REMAP's rows, made by prepare_ranks() */
+	/* Remembered by lens_nbytes() and table_nbytes(), since most forms share them; 0 is unknown, else nbytes + 1. */
+	uint64_t lens_nbytes[2];	/* [for zstd] */
+	uint64_t table_nbytes[2];
 };
 
 static enum ss_status
@@ -235,31 +238,50 @@ choose_lens(const uint32_t *lens, size_t num, enum ss_sparse_coder coder)
 	return integers_choose(lens, num, coder == SS_SPARSE_BYTES);
 }
 
+/* UINT64_MAX if memory is short. */
+static uint64_t
+lens_nbytes(ss_sparse_plan *plan, enum ss_sparse_coder coder)
+{
+	uint64_t *known = &plan->lens_nbytes[coder == SS_SPARSE_BYTES];
+
+	if (*known == 0)
+		*known = choose_lens(plan->lens, plan->num_rows, coder).nbytes + 1;
+	return *known - 1;
+}
+
+static uint64_t
+table_nbytes(ss_sparse_plan *plan, enum ss_sparse_coder coder)
+{
+	const struct id_table *t = &plan->table;
+	uint64_t *known = &plan->table_nbytes[coder == SS_SPARSE_BYTES];
+
+	if (*known == 0) {
+		uint32_t len = (uint32_t)t->num_ids;
+		uint64_t ids = rice_nbytes(plan->dim, &len, 1, t->ids);
+		uint64_t num_rows_of = choose_lens(t->num_rows_of, t->num_ids, coder).nbytes;
+		*known = ids == UINT64_MAX || num_rows_of == UINT64_MAX
+				 ? 0 : leb128_nbytes(len) + ids + num_rows_of + 1;
+	}
+	return *known - 1;
+}
+
 uint64_t
 ss_sparse_plan_nbytes(ss_sparse_plan *plan, enum ss_sparse_coder coder, enum ss_sparse_view which)
 {
-	const struct id_table *t = &plan->table;
 	struct view v;
-	uint64_t nbytes = 0, part;
+	uint64_t parts[3] = {0};
 
 	if (!view_of(plan, which, &v))
 		return UINT64_MAX;
-	if (which != SS_SPARSE_ROWS) {
-		uint32_t len = (uint32_t)t->num_ids;
-		nbytes = rice_nbytes(plan->dim, &len, 1, t->ids);
-		part = choose_lens(t->num_rows_of, t->num_ids, coder).nbytes;
-		if (nbytes == UINT64_MAX || part == UINT64_MAX)
+	if (which != SS_SPARSE_ROWS)
+		parts[0] = table_nbytes(plan, coder);
+	if (which != SS_SPARSE_COLUMNS && coder != SS_SPARSE_BITMAP)
+		parts[1] = lens_nbytes(plan, coder);
+	parts[2] = sets_nbytes(coder, v.universe, v.lens, v.num_sets, v.elements);
+	for (int i = 0; i < 3; i++)
+		if (parts[i] == UINT64_MAX)
 			return UINT64_MAX;
-		nbytes += leb128_nbytes(len) + part;
-	}
-	if (which != SS_SPARSE_COLUMNS && coder != SS_SPARSE_BITMAP) {
-		part = choose_lens(v.lens, v.num_sets, coder).nbytes;
-		if (part == UINT64_MAX)
-			return UINT64_MAX;
-		nbytes += part;
-	}
-	part = sets_nbytes(coder, v.universe, v.lens, v.num_sets, v.elements);
-	return part == UINT64_MAX ? part : nbytes + part;
+	return parts[0] + parts[1] + parts[2];
 }
 
 static uint8_t *

@@ -70,12 +70,14 @@ choose_parameter(struct integers_plan *best, const struct tally *t, size_t num, 
 }
 
 static uint64_t
-bytes_nbytes(const uint32_t *integers, size_t num)
+bytes_nbytes(const struct tally *t)
 {
 	uint64_t nbytes = 1;
 
-	for (size_t i = 0; i < num; i++)
-		nbytes += leb128_nbytes(integers[i]);
+	for (size_t i = 0; i < t->num; i++) {
+		uint32_t v = t->values ? t->values[i] : t->min + (uint32_t)i;
+		nbytes += (uint64_t)leb128_nbytes(v) * (t->times ? t->times[i] : 1);
+	}
 	return nbytes;
 }
 
@@ -150,7 +152,7 @@ choose_flat(const uint32_t *integers, size_t num)
 		t = (struct tally){NULL, histogram, (size_t)(max - best.min) + 1, best.min};
 	}
 	choose_parameter(&best, &t, num, width);
-	uint64_t bytes = bytes_nbytes(integers, num);
+	uint64_t bytes = bytes_nbytes(&t);
 	if (bytes < best.nbytes) {
 		best.nbytes = bytes;
 		best.mode = INTEGERS_BYTES;
@@ -169,7 +171,7 @@ integers_choose(const uint32_t *integers, size_t num, int for_zstd)
 		choose_sparse(&best, integers, num);
 	} else {
 		best.mode = INTEGERS_BYTES;
-		best.nbytes = bytes_nbytes(integers, num);
+		best.nbytes = bytes_nbytes(&(struct tally){.values = integers, .num = num});
 	}
 	return best;
 }

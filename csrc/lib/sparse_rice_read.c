@@ -97,19 +97,22 @@ refill_body(struct rice_reader *r)
  * Writes 'num' elements of a set from element 'first' on, where 'sum' is that of the
  * low parts before; the ones are there.  Returns the sum afterwards.
  */
-static inline uint32_t
+static inline __attribute__((always_inline)) uint32_t
 read_elements(struct rice_reader *r, unsigned b, uint32_t start, uint32_t first, uint32_t sum,
 	      size_t num, uint32_t *x)
 {
-	const uint32_t *one = r->ones + r->at;
-	struct bit_reader low = {r->low, r->low_pos, (uint64_t)(r->readable_end - r->low) * 8};
+	const uint32_t *one = r->ones + r->at, mask = (1u << b) - 1;
+	uint64_t pos = r->low_pos, end = pos + num * b;
+	int near_end = (size_t)(r->readable_end - r->low) < (end >> 3) + 8;
+	struct bit_reader low = {r->low, pos, (uint64_t)(r->readable_end - r->low) * 8};
 
 	for (size_t i = 0; i < num; i++) {
 		uint32_t element = first + (uint32_t)i;
-		sum += bits_take(&low, b);
+		sum += near_end ? bits_take(&low, b) : (uint32_t)(load64(r->low + (pos >> 3)) >> (pos & 7)) & mask;
 		x[i] = ((one[i] - start - element) << b) + sum + element;
+		pos += b;
 	}
-	r->low_pos = low.pos;
+	r->low_pos = end;
 	return sum;
 }
 
@@ -145,7 +148,7 @@ read_elements_avx2(struct rice_reader *r, unsigned b, uint32_t start, uint32_t f
 	unsigned phase = r->low_pos & 7, half = phase + 4 * b;
 	const uint8_t *p = r->low + (r->low_pos >> 3), *q = p + (half >> 3);
 
-	if (num < MIN_VECTOR_ELEMENTS || b > MAX_VECTOR_B || steps * VECTOR > avail ||
+	if (b > MAX_VECTOR_B || steps * VECTOR > avail ||
 	    (size_t)(r->readable_end - p) < (half >> 3) + steps * b + 16)
 		return read_elements(r, b, start, first, sum, num, x);
 	const __m256i lanes = _mm256_setr_epi32(0, 1, 2, 3, 4, 5, 6, 7);
@@ -208,7 +211,10 @@ read_set(struct rice_reader *r, uint64_t universe, uint64_t m, uint32_t *x, size
 				return 0;
 		}
 		size_t num = r->have - r->at < m - i ? r->have - r->at : (size_t)(m - i);
-		sum = elements(r, b, start, (uint32_t)i, sum, num, x + i, avail - i);
+		if (num < MIN_VECTOR_ELEMENTS)
+			sum = read_elements(r, b, start, (uint32_t)i, sum, num, x + i);
+		else
+			sum = elements(r, b, start, (uint32_t)i, sum, num, x + i, avail - i);
 		r->at += num;
 		i += num;
 		last = r->ones[r->at - 1];
