@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Protocol
@@ -10,12 +11,14 @@ from typing import Protocol
 @contextmanager
 def byte_bar(label: str, total_nbytes: int) -> Iterator[Callable[[int], None]]:
     """Yield a function that adds bytes to a bar on standard error, if that is a terminal. Threads may call it."""
+    if not sys.stderr.isatty():
+        yield lambda nbytes: None
+        return
     from rich.console import Console
     from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TimeRemainingColumn, TransferSpeedColumn
 
-    console = Console(stderr=True)
     columns = (TextColumn(label), BarColumn(), DownloadColumn(), TransferSpeedColumn(), TimeRemainingColumn())
-    with Progress(*columns, console=console, transient=True, disable=not console.is_terminal) as progress:
+    with Progress(*columns, console=Console(stderr=True), transient=True) as progress:
         task = progress.add_task(label, total=total_nbytes)
         yield lambda nbytes: progress.advance(task, nbytes)
 

@@ -25,9 +25,12 @@ from tests.test_native_tar import archive, member, raw
 
 SAFE = sorted(set(decoders) - set(files.UNSAFE_EXTENSIONS) - {"cbor"})  # the cbor package is not a dependency
 VALUES = {
-    "txt": "tëxt", "cls": 7, "id": -3, "json": {"a": [1, None, "ü"]}, "npy": np.arange(6, dtype="i2").reshape(2, 3), "mp": {"k": [1, b"2"]},
-    "npz": {"a": np.eye(2), "b": np.zeros(0)}, "ten": [np.arange(3, dtype="f4"), np.ones((2, 2), "u1")], "jpg": b"\xff\xd8 not decoded",
-    "seg.png": b"\x89PNG", "npy.gz": np.arange(99), "json.gz": [1, 2], "txt.gz": "z", "bin": b"", "html": b"<p>", "a.b.cls": 1,
+    "txt": "tëxt", "cls": 7, "id": -3, "json": {"a": [1, None, "ü"]}, "npy": np.arange(6, dtype="i2").reshape(2, 3),
+    "mp": {"k": [1, b"2"]},
+    "npz": {"a": np.eye(2), "b": np.zeros(0)}, "ten": [np.arange(3, dtype="f4"), np.ones((2, 2), "u1")],
+    "jpg": b"\xff\xd8 not decoded",
+    "seg.png": b"\x89PNG", "npy.gz": np.arange(99), "json.gz": [1, 2], "txt.gz": "z", "bin": b"", "html": b"<p>",
+    "a.b.cls": 1,
 }  # fmt: skip
 
 
@@ -45,14 +48,14 @@ def by_webdataset(path) -> list[dict]:
 def by_us(path) -> list[dict]:
     """Return the decoded samples that the index and the blocks of a file lead to."""
     index, samples = foreign.index_shard(Fetcher(), str(path)), []
-    for (begin, nbytes), num_samples in zip(index.extents[:, 0].tolist(), index.num_samples.tolist()):
+    for (begin, nbytes), num_samples in zip(index.extents[:, 0].tolist(), index.num_samples.tolist(), strict=True):
         block = files.read_block(Fetcher().read(str(path), begin, begin + nbytes), begin, num_samples, str(path))
         samples += [files.decode_sample(key, fields) for key, fields in block]
     return samples
 
 
 def same(a, b) -> bool:
-    """Equality of decoded values: arrays by dtype, shape and bytes, containers by their parts, else by type and value."""
+    """Equality of decoded values: arrays by dtype, shape and bytes, containers by parts, else by type and value."""
     if isinstance(a, np.ndarray):
         return isinstance(b, np.ndarray) and a.dtype == b.dtype and a.shape == b.shape and a.tobytes() == b.tobytes()
     if isinstance(a, dict):
@@ -86,7 +89,9 @@ def test_webdataset_and_tarfile_read_what_we_write(tmp_path):
     for sample, got in zip(samples, theirs, strict=True):
         assert got["__key__"] == sample["__key__"] and set(got) == set(sample)
         assert all(same(got[field], value) for field, value in VALUES.items() if field != "html")
-    listing = subprocess.run([sys.executable, "-m", "tarfile", "-l", path], capture_output=True, text=True, check=True).stdout
+    listing = subprocess.run(
+        [sys.executable, "-m", "tarfile", "-l", path], capture_output=True, text=True, check=True
+    ).stdout
     assert len(listing.splitlines()) == len(samples) * len(VALUES)
 
 
@@ -113,9 +118,18 @@ def test_values_are_those_of_webdatasets_decoder(field):
     assert same(files.decode_field(field, memoryview(data)), default_decoder.decode1(field, data))
 
 
+def test_whole_samples_decode_as_webdataset_decodes_them():
+    """Fields that begin with two underscores become text if they can, as in webdataset; others are decoded."""
+    fields = {"__note.json": b"[1]", "__raw__": b"\xff", "json": b"[1]", "jpg": b"\xff"}
+    assert files.decode_sample("k", fields) == default_decoder.decode({"__key__": "k", **fields})
+    with pytest.raises(ShardError, match="named __key__"):
+        files.read_block(archive("a.__key__"))[0]
+
+
 @settings(max_examples=300, deadline=None)
 @given(st.sampled_from([*SAFE, "jpg", "seg.png", "", "gz", "txt.gz", "x.y"]),
-       st.one_of(st.binary(max_size=60), st.sampled_from([b"null", b"0", b"1_0", b" 7\n", b"NaN", b"[]", b"9" * 5000, b"\xc0"])))  # fmt: skip
+       st.one_of(st.binary(max_size=60),
+                 st.sampled_from([b"null", b"0", b"1_0", b" 7\n", b"NaN", b"[]", b"9" * 5000, b"\xc0"])))  # fmt: skip
 @example("json", b"[" * 100_000)
 @example("ten", b"~TenBin~" + bytes(8))
 def test_any_bytes_decode_as_webdataset_does_or_are_an_error(field, data):
@@ -135,7 +149,9 @@ def test_pickles_run_only_when_asked(field):
     assert (caught.value.key, caught.value.field) == ("k", field)
     data = pickle.dumps({"a": 1})
     assert files.decode_field("pyd", data, allow_unsafe=True) == {"a": 1}
-    assert {e for e, decoder in decoders.items() if "pickle" in str(decoder) or e == "pth"} <= set(files.UNSAFE_EXTENSIONS)
+    assert {e for e, decoder in decoders.items() if "pickle" in str(decoder) or e == "pth"} <= set(
+        files.UNSAFE_EXTENSIONS
+    )
 
 
 def tenbin(*sizes) -> bytes:
@@ -151,12 +167,14 @@ def npz_bomb() -> bytes:
 
 
 @pytest.mark.parametrize(("field", "data"), [
-    ("ten", tenbin(8, -80)), ("ten", tenbin(2**62)), ("ten", b"~TenBin~"), ("npz", npz_bomb()), ("json", b"[" * 10**6), ("cls", b"9" * 10**6),
-    ("npy", b"\x93NUMPY\x01\x00\x46\x00{'descr': '<f8', 'fortran_order': False, 'shape': (9999999999999,)}   \n"), ("mp", b"\xdd\xff\xff\xff\xff"),
+    ("ten", tenbin(8, -80)), ("ten", tenbin(2**62)), ("ten", b"~TenBin~"), ("npz", npz_bomb()),
+    ("json", b"[" * 10**6), ("cls", b"9" * 10**6),
+    ("npy", b"\x93NUMPY\x01\x00\x46\x00{'descr': '<f8', 'fortran_order': False, 'shape': (9999999999999,)}   \n"),
+    ("mp", b"\xdd\xff\xff\xff\xff"),
     ("txt.gz", gzip.compress(bytes(2**21))[:-9]),
 ])  # fmt: skip
 def test_hostile_fields_are_errors(field, data):
-    """Chunks that go backwards for ever, bombs, endless nesting and huge claims are errors, soon and in little memory."""
+    """Chunks that go backwards for ever, bombs, endless nesting and huge claims are errors, soon and cheaply."""
     with pytest.raises(CodecError) as caught:
         files.decode_field(field, data)
     assert caught.value.field == field
@@ -179,13 +197,18 @@ def test_decoding_takes_the_fields_asked_for():
 
 
 @pytest.mark.parametrize(("sample", "field"), [
-    ({"cls": 1}, None), ({"__key__": 5, "cls": 1}, None), ({"__key__": "", "cls": 1}, None), ({"__key__": "a.b", "cls": 1}, None),
+    ({"cls": 1}, None), ({"__key__": 5, "cls": 1}, None), ({"__key__": "", "cls": 1}, None),
+    ({"__key__": "a.b", "cls": 1}, None),
     ({"__key__": "d/", "cls": 1}, None), ({"__key__": "/a", "cls": 1}, None), ({"__key__": "../a", "cls": 1}, None),
-    ({"__key__": "a/../b", "cls": 1}, None), ({"__key__": "a\0", "cls": 1}, None), ({"__key__": "\ud800", "cls": 1}, None),
+    ({"__key__": "a/../b", "cls": 1}, None), ({"__key__": "a\0", "cls": 1}, None),
+    ({"__key__": "\ud800", "cls": 1}, None),
     ({"__key__": "__x__/a", "cls": 1}, "cls"), ({"__key__": "__a", "b__": b""}, "b__"), ({"__key__": "k"}, None),
-    ({"__key__": "k", "__url__": "u"}, None), ({"__key__": "k", "": b""}, None), ({"__key__": "k", "_x": b""}, None), ({"__key__": "k", 3: b""}, None),
-    ({"__key__": "k", "a/b": b""}, None), ({"__key__": "k", "x": 3}, "x"), ({"__key__": "k", "cls": None}, "cls"), ({"__key__": "k", "jpg": 3}, "jpg"),
-    ({"__key__": "k", "a.cls.gz": "x", "a.CLS.GZ": 1}, "a.CLS.GZ"), ({"__key__": "k", "a.cls": [1]}, "a.cls"), ({"__key__": "k", "json": {1, 2}}, "json"),
+    ({"__key__": "k", "__url__": "u"}, None), ({"__key__": "k", "": b""}, None), ({"__key__": "k", "_x": b""}, None),
+    ({"__key__": "k", 3: b""}, None),
+    ({"__key__": "k", "a/b": b""}, None), ({"__key__": "k", "x": 3}, "x"), ({"__key__": "k", "cls": None}, "cls"),
+    ({"__key__": "k", "jpg": 3}, "jpg"),
+    ({"__key__": "k", "a.cls.gz": "x", "a.CLS.GZ": 1}, "a.CLS.GZ"), ({"__key__": "k", "a.cls": [1]}, "a.cls"),
+    ({"__key__": "k", "json": {1, 2}}, "json"),
     ({"__key__": "k" * 4096, "x": b""}, "x"), ([("__key__", "k")], None), (None, None),
 ])  # fmt: skip
 def test_samples_that_could_not_be_read_back_are_refused(sample, field):
@@ -211,7 +234,9 @@ def test_what_is_written_is_read_back(key, field, data):
 
 def test_members_are_sorted_and_metadata_of_webdataset_left_out():
     """Fields are in order, in lower case; __url__ and its like are not stored."""
-    members = files.encode_sample({"__key__": "k", "txt": "t", "JPG": bytearray(b"j"), "__url__": "u", "cls": np.int64(4)})
+    members = files.encode_sample(
+        {"__key__": "k", "txt": "t", "JPG": bytearray(b"j"), "__url__": "u", "cls": np.int64(4)}
+    )
     assert members == [("k.cls", b"4"), ("k.jpg", b"j"), ("k.txt", b"t")]
 
 
@@ -265,8 +290,12 @@ def test_blocks_that_are_not_what_the_index_says_are_errors():
 
 def test_importing_the_codec_loads_no_webdataset():
     """webdataset, which takes seconds to import, is loaded by the first field, not by the module."""
-    code = "import shardstream.codecs.files, shardstream.codecs.foreign, sys; print('webdataset' in sys.modules, 'rich' in sys.modules)"
-    assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout == "False False\n"
+    code = "import shardstream.codecs.files, shardstream.codecs.foreign, sys\n"
+    code += "print('webdataset' in sys.modules, 'rich' in sys.modules)"
+    assert (
+        subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout
+        == "False False\n"
+    )
 
 
 def test_the_tables_are_webdatasets_own():

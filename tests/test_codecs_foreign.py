@@ -16,10 +16,15 @@ from shardstream.codecs import compression, files, foreign
 from shardstream.codecs.shard import MAX_BLOCK_NBYTES, MAX_BLOCK_SAMPLES
 from shardstream.errors import ShardError, ShardNotFoundError
 from shardstream.storage import Fetcher
-from tests.test_native_tar import by_tarfile, member, raw
+from tests.test_native_tar import PIECES, by_tarfile, member, raw
 from tests.twins import tar as twin
 
-COMPRESSORS = {"gz": gzip.compress, "bz2": bz2.compress, "xz": lzma.compress, "zst": zstandard.ZstdCompressor().compress}
+COMPRESSORS = {
+    "gz": gzip.compress,
+    "bz2": bz2.compress,
+    "xz": lzma.compress,
+    "zst": zstandard.ZstdCompressor().compress,
+}
 
 
 class Memory:
@@ -57,10 +62,15 @@ def error_of(data: bytes) -> ShardError:
 def samples_of(data: bytes, index) -> list:
     """Return all samples that the index leads to, after checking each block's CRC."""
     samples = []
-    for (begin, nbytes), num_samples, crc in zip(index.extents[:, 0].tolist(), index.num_samples, index.crc32c[:, 0]):
+    for (begin, nbytes), num_samples, crc in zip(
+        index.extents[:, 0].tolist(), index.num_samples, index.crc32c[:, 0], strict=True
+    ):
         block = data[begin : begin + nbytes]
         assert crc32c(block) == crc
-        samples += [(key, {f: bytes(v) for f, v in fields.items()}) for key, fields in files.read_block(block, begin, int(num_samples))]
+        samples += [
+            (key, {f: bytes(v) for f, v in fields.items()})
+            for key, fields in files.read_block(block, begin, int(num_samples))
+        ]
     return samples
 
 
@@ -85,7 +95,7 @@ def test_blocks_are_cut_as_the_format_says(monkeypatch):
     assert (begins[1:] == begins[:-1] + sizes[:-1]).all() and begins[0] == 0
     assert begins[-1] + sizes[-1] == len(data.rstrip(b"\0")) + -len(data.rstrip(b"\0")) % 512
     at = 0
-    for begin, nbytes, count in zip(begins[:-1], sizes, index.num_samples):
+    for nbytes, count in zip(sizes[:-1], index.num_samples[:-1], strict=True):
         last = 512 + (300_032 if 8500 < at + count - 1 < 8600 else 0)
         assert nbytes >= MAX_BLOCK_NBYTES > nbytes - last
         at += count
@@ -104,12 +114,15 @@ FIELDS = st.lists(st.sampled_from(["jpg", "cls", "seg.png", "txt"]), min_size=1,
 
 @settings(max_examples=80, deadline=None)
 @given(st.lists(st.tuples(FIELDS, st.integers(0, 3000), st.sampled_from(["", "README", "__m__/x.y"])), max_size=20),
-       st.sampled_from([tarfile.USTAR_FORMAT, tarfile.GNU_FORMAT, tarfile.PAX_FORMAT]), st.integers(2, 12), st.booleans())  # fmt: skip
+       st.sampled_from([tarfile.USTAR_FORMAT, tarfile.GNU_FORMAT, tarfile.PAX_FORMAT]), st.integers(2, 12),
+       st.booleans())  # fmt: skip
 def test_index_and_blocks_give_the_samples_of_the_archive(samples, format, piece_kib, with_end):
-    """Whatever the dialect, the pieces and the members in between, the blocks hold each sample once, whole and in order."""
+    """Whatever the dialect, the pieces and the members in between, blocks hold each sample once, whole, in order."""
     contents = {}
     for i, (fields, nbytes, between) in enumerate(samples):
-        contents.update({f"long{'x' * (60 * (i % 3))}/k{i}.{field}": bytes([i]) * (nbytes + j) for j, field in enumerate(fields)})
+        contents.update(
+            {f"long{'x' * (60 * (i % 3))}/k{i}.{field}": bytes([i]) * (nbytes + j) for j, field in enumerate(fields)}
+        )
         contents.update({f"{between}{i}": b"!" * nbytes} if between else {})
     data = by_tarfile(contents, format, mtime=0.5)
     if not with_end and contents:
@@ -124,9 +137,28 @@ def test_index_and_blocks_give_the_samples_of_the_archive(samples, format, piece
             index = index_of(data)
         except ShardError as error:
             last = set(expected[-1][1])
-            assert error.problem == "truncated" and not with_end and all(set(fields) != last for _, fields in expected[:-1])
+            assert (
+                error.problem == "truncated"
+                and not with_end
+                and all(set(fields) != last for _, fields in expected[:-1])
+            )
             return
         assert samples_of(data, index) == expected
+
+
+@settings(max_examples=200, deadline=None)
+@given(st.lists(PIECES, max_size=8), st.integers(0, 600), st.sampled_from(["", "gz"]))
+def test_any_bytes_give_an_error_or_an_index_that_reads(pieces, cut, kind):
+    """Whatever an archive is made of: a ShardError, or blocks from which the twin's samples are read."""
+    data = b"".join(pieces)
+    data = data[: len(data) - min(cut, len(data))]
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("shardstream.codecs.counting.MAX_BLOCK_NBYTES", 1500)
+        stored = gzip.compress(data) if kind else data
+        try:
+            assert samples_of(stored, index_of(stored)) == samples_by_twin(data)
+        except ShardError:
+            pass
 
 
 @pytest.mark.parametrize("kind", COMPRESSORS)
@@ -159,6 +191,11 @@ def test_several_streams_end_to_end_are_one_shard():
     data = shard(["a.x", "b.x"])
     for kind, compress in COMPRESSORS.items():
         assert index_of(compress(data[:700]) + compress(data[700:]) + bytes(512)).num_samples.tolist() == [2], kind
+
+
+def test_our_own_shard_compressed_as_a_whole_is_refused():
+    """Its blocks layout would look like other samples; the message says to decompress it."""
+    assert "decompress it" in str(error_of(gzip.compress(shard(["__shardstream__/shard.json", "000000.y.npy"]))))
 
 
 def test_a_field_that_comes_twice_is_an_error():
@@ -197,7 +234,9 @@ def test_missing_end_blocks_are_said(caplog):
 
 def test_every_cut_of_a_shard_is_an_error_or_whole_samples():
     """Cut at each byte of its first 4 kB, a foreign shard gives an error, or whole samples from its begin."""
-    data = by_tarfile({f"{i}.{field}": bytes([i]) * 40 for i in range(3) for field in ("cls", "jpg")}, tarfile.PAX_FORMAT, mtime=0.5)
+    data = by_tarfile(
+        {f"{i}.{field}": bytes([i]) * 40 for i in range(3) for field in ("cls", "jpg")}, tarfile.PAX_FORMAT, mtime=0.5
+    )
     whole = samples_by_twin(data)
     for cut in range(4096):
         try:
@@ -233,7 +272,8 @@ def test_global_headers_stay_in_their_block():
 
 
 @pytest.mark.parametrize(("data", "word"), [
-    (b"", "empty"), (b"not a tar at all" * 100, "not a tar header"), (b"\xff\xd8\xff\xe0" + bytes(9000), "not a tar header"), (b"x" * 100, "truncated"),
+    (b"", "empty"), (b"not a tar at all" * 100, "not a tar header"),
+    (b"\xff\xd8\xff\xe0" + bytes(9000), "not a tar header"), (b"x" * 100, "truncated"),
 ])  # fmt: skip
 def test_what_is_no_tar_is_said(data, word):
     """Empty, foreign and short objects are errors at offset 0."""

@@ -56,8 +56,8 @@ def as_twin(table: tar.MemberTable) -> list:
     for i, row in enumerate(table.members):
         name, kind = table.name_bytes(i), KINDS[int(row["kind"])]
         key, field = (name[: row["key_nbytes"]], name[row["key_nbytes"] + 1 :]) if kind == "field" else (None, None)
-        rows.append(twin.Member(int(row["begin"]), int(row["data_begin"]), int(row["data_nbytes"]), name, kind, key, field,
-                                bool(row["starts_sample"])))  # fmt: skip
+        numbers = [int(row[column]) for column in ("begin", "data_begin", "data_nbytes")]
+        rows.append(twin.Member(*numbers, name, kind, key, field, bool(row["starts_sample"])))
     return [*rows, table.end]
 
 
@@ -81,14 +81,20 @@ def problem_of(data: bytes) -> tuple[str, int]:
 
 
 PIECES = st.sampled_from([
-    raw(), raw(b"d/", kind=b"5", size=b"%011o\0" % 700), raw(b"v7.txt", magic=b"", kind=b"\0"), raw(b"old/", kind=b"\0", magic=b""),
-    raw(b"x.y", prefix=b"deep/er"), raw(b"x.y", prefix=b"11111111111", magic=b"ustar  \0"), raw(b"__m__/a.b"), raw(b"h\xe9.x", signed=True),
+    raw(), raw(b"d/", kind=b"5", size=b"%011o\0" % 700), raw(b"v7.txt", magic=b"", kind=b"\0"),
+    raw(b"old/", kind=b"\0", magic=b""),
+    raw(b"x.y", prefix=b"deep/er"), raw(b"x.y", prefix=b"11111111111", magic=b"ustar  \0"), raw(b"__m__/a.b"),
+    raw(b"h\xe9.x", signed=True),
     raw(b"big.bin", size=b"\x80" + bytes(9) + b"\x02\x00") + bytes(512), raw(b"huge.bin", size=b"\x80" + b"\xff" * 11),
-    raw(b"negative", size=b"\xff" * 12), raw(b"link", kind=b"2", size=b"%011o\0" % 9), raw(b"odd", kind=b"Z", size=b"%011o\0" % 1) + bytes(512),
-    raw(kind=b"x", size=b"%011o\0" % 14) + b"14 path=a/b.c\n".ljust(512, b"\0"), raw(kind=b"x", size=b"%011o\0" % 9) + b"9 size=3\n".ljust(512, b"\0"),
-    raw(kind=b"g", size=b"%011o\0" % 11) + b"11 path=g.\n".ljust(512, b"\0"), raw(kind=b"g", size=b"%011o\0" % 9) + b"9 size=1\n".ljust(512, b"\0"),
+    raw(b"negative", size=b"\xff" * 12), raw(b"link", kind=b"2", size=b"%011o\0" % 9),
+    raw(b"odd", kind=b"Z", size=b"%011o\0" % 1) + bytes(512),
+    raw(kind=b"x", size=b"%011o\0" % 14) + b"14 path=a/b.c\n".ljust(512, b"\0"),
+    raw(kind=b"x", size=b"%011o\0" % 9) + b"9 size=3\n".ljust(512, b"\0"),
+    raw(kind=b"g", size=b"%011o\0" % 11) + b"11 path=g.\n".ljust(512, b"\0"),
+    raw(kind=b"g", size=b"%011o\0" % 9) + b"9 size=1\n".ljust(512, b"\0"),
     raw(kind=b"L", size=b"%011o\0" % 600) + b"l" * 599 + bytes(425), raw(kind=b"K", size=b"%011o\0" % 3) + bytes(512),
-    raw(kind=b"S"), raw(kind=b"M"), raw(size=b"%012o" % 5) + b"12345".ljust(512, b"\0"), raw(size=b"      7 \0") + bytes(512),
+    raw(kind=b"S"), raw(kind=b"M"), raw(size=b"%012o" % 5) + b"12345".ljust(512, b"\0"),
+    raw(size=b"      7 \0") + bytes(512),
     raw(size=b"9"), bytes(512), bytes(1024), b"garbage" * 80, bytes(100),
 ])  # fmt: skip
 
@@ -110,7 +116,8 @@ NAMES = st.text(st.characters(exclude_categories=["Cs"], exclude_characters="\0"
 
 @settings(max_examples=100)
 @given(st.dictionaries(NAMES.map(lambda name: name.strip("/") or "x"), st.binary(max_size=700), max_size=6),
-       st.sampled_from([tarfile.USTAR_FORMAT, tarfile.GNU_FORMAT, tarfile.PAX_FORMAT]), st.sampled_from([0, 1.5]))  # fmt: skip
+       st.sampled_from([tarfile.USTAR_FORMAT, tarfile.GNU_FORMAT, tarfile.PAX_FORMAT]),
+       st.sampled_from([0, 1.5]))  # fmt: skip
 def test_scan_equals_tarfile(files, format, mtime):
     """Names, offsets and sizes of what tarfile wrote in any of its formats are those tarfile reads."""
     data = by_tarfile(files, format, mtime=mtime)
@@ -138,8 +145,10 @@ def test_scan_in_pieces_equals_scan(names, piece):
 
 
 @pytest.mark.parametrize(("name", "key", "field"), [
-    ("a.jpg", "a", "jpg"), ("a.seg.png", "a", "seg.png"), ("d/a.seg.png", "d/a", "seg.png"), ("d.x/a.jpg", "d.x/a", "jpg"),
-    ("d.1/e.f.g", "d.1/e", "f.g"), ("./d/a.jpg", "./d/a", "jpg"), ("UP.JPG", "UP", "jpg"), ("a b.c", "a b", "c"), ("x/ユ.txt", "x/ユ", "txt"),
+    ("a.jpg", "a", "jpg"), ("a.seg.png", "a", "seg.png"), ("d/a.seg.png", "d/a", "seg.png"),
+    ("d.x/a.jpg", "d.x/a", "jpg"),
+    ("d.1/e.f.g", "d.1/e", "f.g"), ("./d/a.jpg", "./d/a", "jpg"), ("UP.JPG", "UP", "jpg"), ("a b.c", "a b", "c"),
+    ("x/ユ.txt", "x/ユ", "txt"),
     ("a.", "a", ""), ("__meta__.json", "__meta__", "json"), ("d/__x__/a.b", "d/__x__/a", "b"),
 ])  # fmt: skip
 def test_names_split_at_first_dot_of_basename(name, key, field):
@@ -184,7 +193,9 @@ def test_endings_are_told_apart():
 
 def test_every_cut_and_every_flip_is_seen():
     """A cut anywhere but at a member's end is an error; a flip of a header's byte is one too, or changes nothing."""
-    data = by_tarfile({"k/0.txt": b"one", "k/" + "n" * 120 + ".cls": b"2", "é.jpg": b"x" * 600}, tarfile.PAX_FORMAT, mtime=0.5)
+    data = by_tarfile(
+        {"k/0.txt": b"one", "k/" + "n" * 120 + ".cls": b"2", "é.jpg": b"x" * 600}, tarfile.PAX_FORMAT, mtime=0.5
+    )
     table = tar.scan(data)
     members_end = int(table.members["data_begin"][-1]) + 1024
     whole = {*table.members["begin"].tolist(), members_end}
@@ -204,7 +215,8 @@ def test_every_cut_and_every_flip_is_seen():
 
 
 @pytest.mark.parametrize(("data", "problem"), [
-    (raw(size=b"\x80" + b"\x7f" * 11), "size"), (raw(size=b"\xff" * 12), "size"), (raw(size=b"12x"), "size"), (raw(size=b"7" * 12), "truncated"),
+    (raw(size=b"\x80" + b"\x7f" * 11), "size"), (raw(size=b"\xff" * 12), "size"), (raw(size=b"12x"), "size"),
+    (raw(size=b"7" * 12), "truncated"),
     (raw(size=b"\x80\0\0\0" + b"\x40" + bytes(7)), "truncated"),  # 2**62: sums of it stay inside 64 bits
     (raw(kind=b"x", size=b"%011o\0" % 10) + b"11 path=ab\n".ljust(512, b"\0") + raw(), "pax"),
     (raw(kind=b"x", size=b"%011o\0" % 10) + b"99999999999999999999 path=ab\n".ljust(512, b"\0") + raw(), "pax"),
@@ -260,7 +272,9 @@ def test_reads_what_the_tar_command_writes(tmp_path, format):
         (tmp_path / "in" / name).parent.mkdir(parents=True, exist_ok=True)
         (tmp_path / "in" / name).write_bytes(b"z" * nbytes)
     (tmp_path / "in" / "link.txt").symlink_to("k.txt")
-    subprocess.run(["tar", f"--format={format}", "-cf", tmp_path / "t.tar", "-C", tmp_path / "in", "--sort=name", "."], check=True)
+    subprocess.run(
+        ["tar", f"--format={format}", "-cf", tmp_path / "t.tar", "-C", tmp_path / "in", "--sort=name", "."], check=True
+    )
     table = tar.scan((tmp_path / "t.tar").read_bytes())
     fields = {table.name(i): int(row["data_nbytes"]) for i, row in enumerate(table.members) if row["kind"] == tar.FIELD}
     assert fields == {"./k.txt": 5, "./k.cls": 0, "./" + long: 1000}
@@ -280,7 +294,11 @@ def test_header_round_trips_through_tarfile_and_scan(name, nbytes):
     info = tarfile.open(fileobj=io.BytesIO(data + bytes(1024))).next()
     assert (info.name, info.size, info.mtime, info.uid, info.gid, info.mode) == (name, nbytes, 0, 0, 0, 0o444)
     table = tar.Scanner().feed(data, 0, False)
-    assert (table.name(0), int(table.members["data_begin"][0]), int(table.members["data_nbytes"][0])) == (name, len(data), nbytes)
+    assert (table.name(0), int(table.members["data_begin"][0]), int(table.members["data_nbytes"][0])) == (
+        name,
+        len(data),
+        nbytes,
+    )
     assert len(data) == 512 or not name.isascii() or len(name) > 100 or nbytes >= 8**11
 
 

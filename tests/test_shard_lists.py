@@ -8,7 +8,7 @@ import webdataset
 
 import shardstream as ss
 from shardstream.codecs import foreign
-from shardstream.storage import Fetcher
+from shardstream.storage import Fetcher, Store
 from tests.test_codecs_files import by_webdataset
 
 NUM = 230
@@ -19,9 +19,19 @@ def folder(tmp_path_factory):
     """Four tars and one compressed, as webdataset's own writer makes them, of 50 samples each but the last."""
     folder = tmp_path_factory.mktemp("wds")
     for suffix, numbers in ((".tar", range(200)), (".tar.gz", range(200, NUM))):
-        with webdataset.ShardWriter(str(folder / f"p-%03d{suffix}"), maxcount=50, verbose=0, start_shard=numbers[0] // 50) as writer:
+        with webdataset.ShardWriter(
+            str(folder / f"p-%03d{suffix}"), maxcount=50, verbose=0, start_shard=numbers[0] // 50
+        ) as writer:
             for i in numbers:
-                writer.write({"__key__": f"dir.x/{i:05d}", "cls": i, "txt": f"tëxt {i}", "w.npy": np.full(i % 4, i), "jpg": bytes([i]) * 50})
+                writer.write(
+                    {
+                        "__key__": f"dir.x/{i:05d}",
+                        "cls": i,
+                        "txt": f"tëxt {i}",
+                        "w.npy": np.full(i % 4, i),
+                        "jpg": bytes([i]) * 50,
+                    }
+                )
     return folder
 
 
@@ -80,7 +90,9 @@ def test_a_state_of_foreign_shards_resumes(folder):
 def write_own(url, schema) -> None:
     with ss.ShardWriter(url, schema=schema, shard_nbytes="20kB") as writer:
         for i in range(40):
-            writer.write({"__key__": f"{i:05d}", "cls": i, "txt": f"t{i}", "json": [i] * 99} if schema is None else {"y": i})
+            writer.write(
+                {"__key__": f"{i:05d}", "cls": i, "txt": f"t{i}", "json": [i] * 99} if schema is None else {"y": i}
+            )
 
 
 @pytest.mark.parametrize("schema", [None, ss.Schema(y=ss.Dense("int32"))])
@@ -119,3 +131,16 @@ def test_an_own_shard_without_its_end_is_an_error(tmp_path):
         path.write_bytes(data[:cut])
         with pytest.raises(ss.ShardError, match="truncated|ends"):
             foreign.index_shard(Fetcher(), str(path))
+
+
+def test_foreign_shards_stream_from_s3(s3, folder, caplog):
+    """From a bucket: the samples of the files, counted once by etag, and anew after one is overwritten."""
+    store = Store(s3.url)
+    for path in sorted(folder.iterdir()):
+        store.put_bytes(path.name, path.read_bytes())
+    assert seen(ss.ShardStream(f"{s3.url}/*.tar*")) == expected(folder)
+    caplog.clear()
+    assert len(list(ss.ShardStream(f"{s3.url}/p-00{{0..3}}.tar", fields=["cls"]))) == 200 and not caplog.records
+    store.put_bytes("p-000.tar", (folder / "p-001.tar").read_bytes())
+    assert [int(one["cls"]) for one in ss.ShardStream(f"{s3.url}/p-000.tar", fields=["cls"])] == list(range(50, 100))
+    assert "counting the samples of 1 shard reads" in caplog.text

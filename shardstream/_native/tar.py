@@ -39,10 +39,20 @@ MAX_OCTAL_SIZE = 8**11 - 1
 
 FIELD, NO_FIELD, META, OTHER = lib.SS_TAR_FIELD, lib.SS_TAR_NO_FIELD, lib.SS_TAR_META, lib.SS_TAR_OTHER
 
-MEMBER = np.dtype([
-    ("begin", "<u8"), ("data_begin", "<u8"), ("data_nbytes", "<u8"), ("name_begin", "<u8"), ("name_nbytes", "<u8"), ("key_nbytes", "<u8"),
-    ("key_hash", "<u8", (2,)), ("field_hash", "<u8"), ("kind", "<u4"), ("starts_sample", "<u4"),
-])  # fmt: skip
+MEMBER = np.dtype(
+    [
+        ("begin", "<u8"),
+        ("data_begin", "<u8"),
+        ("data_nbytes", "<u8"),
+        ("name_begin", "<u8"),
+        ("name_nbytes", "<u8"),
+        ("key_nbytes", "<u8"),
+        ("key_hash", "<u8", (2,)),
+        ("field_hash", "<u8"),
+        ("kind", "<u4"),
+        ("starts_sample", "<u4"),
+    ]
+)
 
 END_BLOCKS = "end blocks"
 NO_END_BLOCKS = "no end blocks"
@@ -146,13 +156,22 @@ class Scanner:
         state.num_members = state.names_nbytes = 0
         while True:
             status = lib.ss_tar_scan(
-                state, ffi.from_buffer("uint8_t[]", data), len(data), base_offset, is_last,
-                ffi.from_buffer("struct ss_tar_member[]", members), len(members), ffi.from_buffer("uint8_t[]", names), len(names),
-            )  # fmt: skip
+                state,
+                ffi.from_buffer("uint8_t[]", data),
+                len(data),
+                base_offset,
+                is_last,
+                ffi.from_buffer("struct ss_tar_member[]", members),
+                len(members),
+                ffi.from_buffer("uint8_t[]", names),
+                len(names),
+            )
             if status != lib.SS_OK or state.stop != lib.SS_TAR_STOP_SPACE:
                 break
             members, names = _grown(members, state.num_members), _grown(names, state.names_nbytes)
-        table = MemberTable(members[: state.num_members], names[: state.names_nbytes], STOPS.get(state.stop, MORE_INPUT))
+        table = MemberTable(
+            members[: state.num_members], names[: state.names_nbytes], STOPS.get(state.stop, MORE_INPUT)
+        )
         if status != lib.SS_OK:
             raise self._error(status, table)
         return table

@@ -56,7 +56,9 @@ def decompress(data, kind: str, limit: Callable[[int], int] = limit_of, shard: s
     return result
 
 
-def decompressed(pieces: Iterable, kind: str, limit: Callable[[int], int] = limit_of, shard: str | None = None) -> Iterator[bytes]:
+def decompressed(
+    pieces: Iterable, kind: str, limit: Callable[[int], int] = limit_of, shard: str | None = None
+) -> Iterator[bytes]:
     """Yield what compressed pieces hold, in pieces of about 1 MiB.
 
     Memory is a few MiB and the decoder's window (at most 256 MiB), whatever comes in. ``limit`` says how many
@@ -72,8 +74,11 @@ def decompressed(pieces: Iterable, kind: str, limit: Callable[[int], int] = limi
         for taken, piece in _steps(pieces, kind):
             num_in, num_out = num_in + taken, num_out + len(piece)
             if num_out > limit(num_in):
-                raise ShardError(f"{num_in} compressed bytes hold more than the limit of {limit(num_in)} bytes; if that is "
-                                 "sound, store them uncompressed, or in smaller shards.", shard=shard)  # fmt: skip
+                raise ShardError(
+                    f"{num_in} compressed bytes hold more than the limit of {limit(num_in)} bytes; if that is "
+                    "sound, store them uncompressed, or in smaller shards.",
+                    shard=shard,
+                )
             waiting.append(piece)
             waiting_nbytes += len(piece)
             if waiting_nbytes >= PIECE_NBYTES:
@@ -82,7 +87,9 @@ def decompressed(pieces: Iterable, kind: str, limit: Callable[[int], int] = limi
     except (zlib.error, lzma.LZMAError, zstandard.ZstdError, OSError, EOFError, ValueError) as error:
         if isinstance(error, ShardstreamError):  # some are OSErrors, and come from whoever hands in the pieces
             raise
-        raise ShardError(f"the {kind} data are corrupt or truncated after about {num_in} bytes: {error}", shard=shard) from error
+        raise ShardError(
+            f"the {kind} data are corrupt or truncated after about {num_in} bytes: {error}", shard=shard
+        ) from error
     if waiting:
         yield b"".join(waiting)
 

@@ -59,7 +59,9 @@ class BlockCounter:
         starts = fields["begin"][is_start].astype(np.int64)
         if len(table):
             last = table.members[-1]
-            self._members_end = int(last["data_begin"]) + -(-int(last["data_nbytes"]) // tar.BLOCK_NBYTES) * tar.BLOCK_NBYTES
+            self._members_end = (
+                int(last["data_begin"]) + -(-int(last["data_nbytes"]) // tar.BLOCK_NBYTES) * tar.BLOCK_NBYTES
+            )
         end = begin + len(piece)
         if self._with_blocks:
             self._cut(piece, begin, starts)
@@ -81,16 +83,26 @@ class BlockCounter:
         """
         starts = np.concatenate(self._starts) if self._starts else np.empty(0, np.int64)
         self._check_keys(starts, key_at)
-        if self.end == tar.NO_END_BLOCKS and self._field_sets and self._field_set(self._open_fields) not in self._field_sets:
+        if (
+            self.end == tar.NO_END_BLOCKS
+            and self._field_sets
+            and self._field_set(self._open_fields) not in self._field_sets
+        ):
             key, offset = key_at(int(starts[-1])), self._scanner.offset
-            error = ShardError("the archive is truncated: it has no end blocks, and its last sample lacks fields that others "
-                               "have.", shard=self._shard, key=key, offset=offset)  # fmt: skip
+            error = ShardError(
+                "the archive is truncated: it has no end blocks, and its last sample lacks fields that others have.",
+                shard=self._shard,
+                key=key,
+                offset=offset,
+            )
             error.problem = "truncated"
             raise error
         if self._with_blocks and self.num_samples > self._first:
             self._close(self.num_samples, self._members_end)
         table = np.array(self._blocks, np.int64).reshape(-1, 4)
-        return ShardIndex("files", ("",), table[:, 0].copy(), table[:, None, 1:3].copy(), table[:, 3:].astype(np.uint32))
+        return ShardIndex(
+            "files", ("",), table[:, 0].copy(), table[:, None, 1:3].copy(), table[:, 3:].astype(np.uint32)
+        )
 
     def _check_fields(self, table: tar.MemberTable, rows: np.ndarray, is_start: np.ndarray) -> None:
         """Raise if a field comes twice in a sample; note the set of fields of each finished one."""
@@ -102,8 +114,13 @@ class BlockCounter:
         if same.any():
             later = int(max(order[:-1][same][0], order[1:][same][0])) - num_open
             row = rows[later]
-            raise ShardError("a field comes twice in a sample.", shard=self._shard, key=table.key(row), field=table.field(row),
-                             offset=int(table.members["begin"][row]))  # fmt: skip
+            raise ShardError(
+                "a field comes twice in a sample.",
+                shard=self._shard,
+                key=table.key(row),
+                field=table.field(row),
+                offset=int(table.members["begin"][row]),
+            )
         if not len(hashes):
             return
         bounds = np.flatnonzero(np.diff(sample, prepend=-1))
@@ -124,9 +141,13 @@ class BlockCounter:
         pairs = np.sort(np.stack([order[same], order[same + 1]], axis=1), axis=1)
         first, again = pairs[np.argmin(pairs[:, 1])].tolist()
         raise ShardError(
-            f"the members of a sample are not together: its key begins at byte {starts[first]} and comes back, after others, "
-            "at the offset named here. Write the archive anew with all members of a sample side by side (tar --sort=name).",
-            shard=self._shard, key=key_at(int(starts[again])), offset=int(starts[again]))  # fmt: skip
+            f"the members of a sample are not together: its key begins at byte {starts[first]} and comes back, after "
+            "others, at the offset named here. Write the archive anew with the members of a sample side by side "
+            "(tar --sort=name).",
+            shard=self._shard,
+            key=key_at(int(starts[again])),
+            offset=int(starts[again]),
+        )
 
     def _cut(self, piece, begin: int, starts: np.ndarray) -> None:
         """Close each block that the samples beginning in this piece fill."""

@@ -65,8 +65,8 @@ class FileSamples(Sequence):
             begin -= base
             fields[_field_name(names[name + key_nbytes + 1 : name + name_nbytes])] = view[begin : begin + nbytes]
         key = names[name : name + key_nbytes].decode("utf-8", "surrogateescape")
-        if len(fields) != last - first:
-            raise ShardError("a field comes twice in a sample.", shard=self._shard, key=key)
+        if len(fields) != last - first or "__key__" in fields:
+            raise ShardError("a field comes twice in a sample, or is named __key__.", shard=self._shard, key=key)
         return key, fields
 
 
@@ -93,7 +93,9 @@ def read_block(buffer, base_offset: int = 0, num_samples: int | None = None, sha
         buffer = np.frombuffer(compression.decompress(buffer, kind, shard=shard), np.uint8)
     samples = FileSamples(buffer, base_offset, tar.scan(buffer, base_offset, shard), shard)
     if num_samples is not None and len(samples) != num_samples:
-        raise ShardError(f"the block holds {len(samples)} samples, the index counts {num_samples}.", shard=shard, offset=base_offset)
+        raise ShardError(
+            f"the block holds {len(samples)} samples, the index counts {num_samples}.", shard=shard, offset=base_offset
+        )
     return samples
 
 
@@ -108,19 +110,29 @@ def _webdataset():
 def decode_field(field: str, data, allow_unsafe: bool = False) -> Any:
     """Return a field's value exactly as webdataset's ``decode()`` gives it; fields it has no decoder for are bytes.
 
-    A ``.gz`` at the end is gunzipped first. Images stay bytes.
+    A ``.gz`` at the end is gunzipped first. Images stay bytes. A field that begins with two underscores is a
+    text if it is UTF-8.
 
     Raises:
         UnsafeFieldError: The field is a pickle or a torch file, and ``allow_unsafe`` is not set.
         CodecError: The bytes can't be decoded, or hold more than ``MAX_FIELD_NBYTES``.
     """
     is_gzipped = ("." + field).endswith(".gz")
-    extension = field.removesuffix("gz").removesuffix(".").rpartition(".")[2] if is_gzipped else field.rpartition(".")[2]
+    extension = (
+        field.removesuffix("gz").removesuffix(".").rpartition(".")[2] if is_gzipped else field.rpartition(".")[2]
+    )
     if extension in UNSAFE_EXTENSIONS and not allow_unsafe:
         raise UnsafeFieldError(
-            "decoding this field would run code that the shard brings along; pass allow_unsafe=True if you trust its origin.",
-            field=field)  # fmt: skip
+            "decoding this field would run code that the shard brings along; pass allow_unsafe=True if you trust "
+            "its origin.",
+            field=field,
+        )
     data = bytes(data)
+    if field.startswith("__"):
+        try:
+            return data.decode("utf-8")
+        except UnicodeDecodeError:
+            return data
     try:
         if is_gzipped and data:
             data = bytes(compression.decompress(data, "gz", lambda nbytes: MAX_FIELD_NBYTES))
@@ -135,9 +147,11 @@ def decode_field(field: str, data, allow_unsafe: bool = False) -> Any:
     return data if value is None else value  # as webdataset has it: a decoder that gives None has not decoded
 
 
-def decode_sample(key: str, members: Mapping[str, Any], fields: Sequence[str] | None = None,
-                  allow_unsafe: bool = False) -> dict[str, Any]:  # fmt: skip
-    """Return ``{"__key__": key, field: value, ...}`` of the given fields, by default all; errors as ``decode_field``."""
+def decode_sample(
+    key: str, members: Mapping[str, Any], fields: Sequence[str] | None = None, allow_unsafe: bool = False
+) -> dict[str, Any]:
+    """Return ``{"__key__": key, field: value, ...}`` of the given fields, by default all; errors as
+    ``decode_field``."""
     sample = {"__key__": key}
     for field in members if fields is None else fields:
         if field not in members:
@@ -200,11 +214,17 @@ def encode_sample(sample: Mapping[str, Any]) -> list[tuple[str, bytes]]:
         _check_field(key, field)
         name = f"{key}.{field.lower()}"
         if name in members:
-            raise SampleError("two fields differ in their case only; readers see fields in lower case.", key=key, field=field)
+            raise SampleError(
+                "two fields differ in their case only; readers see fields in lower case.", key=key, field=field
+            )
         if META_NAME.match(name):
-            raise SampleError(f"member name {name!r} begins like __x__/, which readers take for metadata.", key=key, field=field)
+            raise SampleError(
+                f"member name {name!r} begins like __x__/, which readers take for metadata.", key=key, field=field
+            )
         if len(name.encode("utf-8", "surrogateescape")) > tar.MAX_NAME_NBYTES:
-            raise SampleError(f"key and field are longer than {tar.MAX_NAME_NBYTES} bytes together.", key=key[:100], field=field[:100])
+            raise SampleError(
+                f"key and field are longer than {tar.MAX_NAME_NBYTES} bytes together.", key=key[:100], field=field[:100]
+            )
         members[name] = _encode_value(key, field.lower(), value)
     if not members:
         raise SampleError("a sample needs a field beside __key__.", key=key)
@@ -230,7 +250,9 @@ def _check_field(key: str, field: Any) -> None:
     if not isinstance(field, str) or not field or field.startswith("_"):
         raise SampleError(f"a field's name is a non-empty text that begins with no underscore, not {field!r}.", key=key)
     if "/" in field or "\0" in field or not _is_encodable(field):
-        raise SampleError(f"a field's name has no slash, no NUL and no lone surrogates; this one is {field!r:.200}.", key=key)
+        raise SampleError(
+            f"a field's name has no slash, no NUL and no lone surrogates; this one is {field!r:.200}.", key=key
+        )
 
 
 def _is_encodable(text: str) -> bool:
@@ -249,9 +271,15 @@ def _encode_value(key: str, field: str, value: Any) -> bytes:
         data = bytes(_webdataset()[1](value, field))
         # A label of None would be written as "None" and fail at each reading. Only short values can be
         # of that kind (numbers), and only they are worth decoding once to see.
-        if not isinstance(value, (bytes, str)) and len(data) <= CHECKED_VALUE_NBYTES and extension not in UNSAFE_EXTENSIONS:
+        if (
+            not isinstance(value, (bytes, str))
+            and len(data) <= CHECKED_VALUE_NBYTES
+            and extension not in UNSAFE_EXTENSIONS
+        ):
             decode_field(field, data)
     except Exception as error:  # the encoders are other packages' and raise what they like, on any value
         reason = getattr(error, "message", error)
-        raise SampleError(f"{type(value).__name__} cannot be encoded as .{field}: {reason}", key=key, field=field) from error
+        raise SampleError(
+            f"{type(value).__name__} cannot be encoded as .{field}: {reason}", key=key, field=field
+        ) from error
     return data

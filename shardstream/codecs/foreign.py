@@ -36,7 +36,8 @@ logger = logging.getLogger("shardstream")
 PIECE_NBYTES = 4 * 2**20
 HEAD_NBYTES = 2**16  # holds shard.json of a schema with hundreds of fields
 MAX_SHARD_JSON_NBYTES = 2**26
-NUM_THREADS = 8
+NUM_COUNTING = 8  # threads that read shards through; each holds a few pieces
+NUM_LOOKING = 32  # threads that wait for small answers
 RULES = 1  # which rules an index was made by; another number forgets what is remembered
 
 Progress = Callable[[int], None]  # takes how many bytes were read since the last call; threads call it
@@ -60,8 +61,9 @@ class OpenShard:
     index: ShardIndex
 
 
-def open_shards(urls: Sequence[str], fetcher: Fetches, progress: Progress | None = None,
-                cache: IndexCache | None = None) -> list[OpenShard]:  # fmt: skip
+def open_shards(
+    urls: Sequence[str], fetcher: Fetches, progress: Progress | None = None, cache: IndexCache | None = None
+) -> list[OpenShard]:
     """Return each shard with its index.
 
     Costs one request a shard to look at it, one for a foreign one not seen before (and then all its bytes), two
@@ -73,40 +75,49 @@ def open_shards(urls: Sequence[str], fetcher: Fetches, progress: Progress | None
         ShardError: A shard is damaged, no tar archive, or not as WebDataset wants it.
     """
     cache = IndexCache() if cache is None else cache
-    stop = threading.Event()
-    with ThreadPoolExecutor(NUM_THREADS, thread_name_prefix="shardstream-index") as pool:
-        try:
-            identities = list(pool.map(fetcher.identify, urls))
-            known = list(pool.map(lambda url, identity: _look(fetcher, url, *identity, cache), urls, identities))
-            unknown = [i for i, shard in enumerate(known) if shard is None]
-            if unknown:
-                total = sum(identities[i][0] for i in unknown)
-                logger.warning(
-                    "counting the samples of %d shard%s reads %s once%s; `shardstream index %s` does it ahead of time", len(unknown),
-                    "s" * (len(unknown) > 1), _size_text(total), f" (remembered in {cache.folder})", redact(urls[unknown[0]]))  # fmt: skip
-            bar = byte_bar("counting", sum(identities[i][0] for i in unknown)) if progress is None and unknown else None
-            with bar or contextlib.nullcontext(progress or (lambda nbytes: None)) as show:
-                for i, shard in zip(unknown, pool.map(
-                    lambda i: _count(fetcher, urls[i], *identities[i], cache, _stoppable(show, stop)), unknown), strict=True):  # fmt: skip
-                    known[i] = shard
-        except BaseException:  # an interrupt too: the threads end at their next piece, not at their shard's end
-            stop.set()
-            pool.shutdown(wait=True, cancel_futures=True)
-            raise
-    return known
+    with ThreadPoolExecutor(NUM_LOOKING, thread_name_prefix="shardstream-look") as pool:
+        found = list(pool.map(fetcher.identify, urls))
+        shards = list(pool.map(lambda url, identity: _look(fetcher, url, *identity, cache), urls, found))
+    unknown = [i for i, shard in enumerate(shards) if shard is None]
+    if unknown:
+        todo = [(urls[i], *found[i]) for i in unknown]
+        for i, shard in zip(unknown, _count_all(todo, fetcher, progress, cache), strict=True):
+            shards[i] = shard
+    return shards
 
 
 class _Stopped(Exception):
     """Ends a counting thread after another has failed; nobody sees it."""
 
 
-def _stoppable(show: Progress, stop: threading.Event) -> Progress:
-    def step(nbytes: int) -> None:
+def _count_all(
+    todo: list[tuple[str, int, str | None]], fetcher: Fetches, progress: Progress | None, cache: IndexCache
+) -> list[OpenShard]:
+    """Return the counted shards of ``(url, nbytes, tag)`` each, and tell the user what that takes."""
+    nbytes, stop = sum(size for _, size, _ in todo), threading.Event()
+    what = f"{len(todo)} shards" if len(todo) > 1 else "1 shard"
+    logger.warning(
+        f"counting the samples of {what} reads {_size_text(nbytes)} once (remembered in {cache.folder}); "
+        f"`shardstream index {redact(todo[0][0])}` does it ahead of time"
+    )
+
+    def count(url: str, size: int, tag: str | None) -> OpenShard:
+        index = _index_foreign(fetcher, url, size, step)
+        cache.put(url, size, tag, index)
+        return OpenShard(url, size, None, index)
+
+    def step(num_read: int) -> None:
         if stop.is_set():
             raise _Stopped
-        show(nbytes)
+        show(num_read)
 
-    return step
+    with byte_bar("counting", nbytes) if progress is None else contextlib.nullcontext(progress) as show:
+        with ThreadPoolExecutor(NUM_COUNTING, thread_name_prefix="shardstream-count") as pool:
+            try:
+                return list(pool.map(lambda one: count(*one), todo))
+            except BaseException:  # an interrupt too: the threads end at their next piece, not at their shard's end
+                stop.set()
+                raise
 
 
 def _look(fetcher: Fetches, url: str, nbytes: int, tag: str | None, cache: IndexCache) -> OpenShard | None:
@@ -116,12 +127,6 @@ def _look(fetcher: Fetches, url: str, nbytes: int, tag: str | None, cache: Index
         return OpenShard(url, nbytes, None, index)
     head = fetcher.read(url, 0, min(nbytes, HEAD_NBYTES))
     return _open_own(fetcher, url, nbytes, head) if is_own(head) else None
-
-
-def _count(fetcher: Fetches, url: str, nbytes: int, tag: str | None, cache: IndexCache, progress: Progress) -> OpenShard:
-    index = _index_foreign(fetcher, url, nbytes, progress)
-    cache.put(url, nbytes, tag, index)
-    return OpenShard(url, nbytes, None, index)
 
 
 def _size_text(nbytes: int) -> str:
@@ -148,12 +153,18 @@ def _open_own(fetcher: Fetches, url: str, nbytes: int, head: np.ndarray) -> Open
     member = tar.Scanner(0, shard).feed(head[: tar.BLOCK_NBYTES], 0, False).members[0]
     begin, end = int(member["data_begin"]), int(member["data_begin"]) + int(member["data_nbytes"])
     if end > min(nbytes, MAX_SHARD_JSON_NBYTES):
-        raise ShardError(f"the shard is truncated: it has {nbytes} bytes, and {SHARD_MEMBER} alone ends at {end}.", shard=shard, offset=begin)
+        raise ShardError(
+            f"the shard is truncated: it has {nbytes} bytes, and {SHARD_MEMBER} alone ends at {end}.",
+            shard=shard,
+            offset=begin,
+        )
     text = (head[begin:end] if end <= len(head) else fetcher.read(url, begin, end)).tobytes()
     info = ShardInfo.decode(text, shard)
     index = _own_index(fetcher, url, nbytes)
     if index.sid != info.sid or index.shard_crc32c != crc32c(text) or index.layout != info.layout:
-        raise ChecksumError(f"{SHARD_MEMBER} is not the one that the shard's index was written with.", shard=shard, offset=begin)
+        raise ChecksumError(
+            f"{SHARD_MEMBER} is not the one that the shard's index was written with.", shard=shard, offset=begin
+        )
     return OpenShard(url, nbytes, None if info.schema is None else Schema.from_json(info.schema), index)
 
 
@@ -205,12 +216,16 @@ def _index_foreign(fetcher: Fetches, url: str, nbytes: int, progress: Progress) 
         begin, end = counter.position, min(nbytes, counter.position + PIECE_NBYTES)
         counter.feed(fetcher.read(url, begin, end), begin, end == nbytes)
         progress(end - begin)
-    index = counter.finish(lambda offset: _key_in(fetcher.read(url, offset, min(nbytes, offset + 2 * tar.MAX_PREFIX_NBYTES)), offset))
+    index = counter.finish(
+        lambda offset: _key_in(fetcher.read(url, offset, min(nbytes, offset + 2 * tar.MAX_PREFIX_NBYTES)), offset)
+    )
     _warn_of_missing_end(counter, shard, nbytes)
     return index
 
 
-def _index_compressed(fetcher: Fetches, url: str, nbytes: int, kind: str, first: np.ndarray, progress: Progress) -> ShardIndex:
+def _index_compressed(
+    fetcher: Fetches, url: str, nbytes: int, kind: str, first: np.ndarray, progress: Progress
+) -> ShardIndex:
     """Return the index of a compressed tar, one block over the whole object, whose first piece was read."""
     shard, crc = redact(url), 0
 
@@ -226,6 +241,11 @@ def _index_compressed(fetcher: Fetches, url: str, nbytes: int, kind: str, first:
 
     counter, rest, end = BlockCounter(shard, with_blocks=False), b"", 0
     for piece in compression.decompressed(compressed(), kind, shard=shard):
+        if end == 0 and is_own(piece):
+            raise ShardError(
+                "this is a shard of our own, compressed as a whole; decompress it, its index is of the plain file.",
+                shard=shard,
+            )
         begin, end = end - len(rest), end + len(piece)
         piece = rest + piece
         counter.feed(piece, begin, False)
@@ -245,7 +265,13 @@ def _index_compressed(fetcher: Fetches, url: str, nbytes: int, kind: str, first:
     _warn_of_missing_end(counter, shard, end)
     blocks = min(counter.num_samples, 1)
     extents = np.array([[[0, nbytes]]], np.int64)[:blocks]
-    return ShardIndex("files", ("",), np.array([counter.num_samples], np.int64)[:blocks], extents, np.array([[crc]], np.uint32)[:blocks])
+    return ShardIndex(
+        "files",
+        ("",),
+        np.array([counter.num_samples], np.int64)[:blocks],
+        extents,
+        np.array([[crc]], np.uint32)[:blocks],
+    )
 
 
 def _key_in(data, offset: int) -> str | None:
@@ -256,8 +282,12 @@ def _key_in(data, offset: int) -> str | None:
 
 def _warn_of_missing_end(counter: BlockCounter, shard: str, nbytes: int) -> None:
     if counter.end == tar.NO_END_BLOCKS:
-        logger.warning("%s has no end blocks at byte %d: its %d samples are whole, but more may have been cut off behind them.",
-                       shard, nbytes, counter.num_samples)  # fmt: skip
+        logger.warning(
+            "%s has no end blocks at byte %d: its %d samples are whole, but more may have been cut off behind them.",
+            shard,
+            nbytes,
+            counter.num_samples,
+        )
 
 
 # -- what was counted before ----------------------------------------------------------------------
@@ -278,7 +308,9 @@ class IndexCache:
         self.folder = Path(folder)
 
     def _path(self, url: str, nbytes: int, tag: str) -> Path:
-        name = hashlib.sha256("\0".join((url, str(nbytes), tag, str(RULES))).encode("utf-8", "surrogateescape")).hexdigest()
+        name = hashlib.sha256(
+            "\0".join((url, str(nbytes), tag, str(RULES))).encode("utf-8", "surrogateescape")
+        ).hexdigest()
         return self.folder / name[:2] / f"{name}.json"
 
     def get(self, url: str, nbytes: int, tag: str | None) -> ShardIndex | None:
