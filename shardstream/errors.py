@@ -116,7 +116,11 @@ class TransformError(ShardstreamError, RuntimeError):
 
 
 class TokenizerError(ShardstreamError, ValueError):
-    """A vocabulary or a text cannot be used for tokenization."""
+    """A vocabulary or a text cannot be used for tokenization; ``index`` is the text's number in the batch."""
+
+    def __init__(self, message: str, *, index: int | None = None, **places):
+        super().__init__(message, **places)
+        self.index = index
 
 
 class TextError(ShardstreamError, ValueError):

@@ -11,10 +11,12 @@
 #define SHARDSTREAM_H
 
 #include "ss_status.h"
+#include "ss_bpe.h"
 #include "ss_crc32c.h"
 #include "ss_gather.h"
 #include "ss_hash.h"
 #include "ss_order.h"
+#include "ss_pretok.h"
 #include "ss_sparse.h"
 #include "ss_tar.h"
 

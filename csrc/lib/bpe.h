@@ -1,0 +1,176 @@
+/*
+ * bpe.h - the tables of a vocabulary and what reads them.  Private.
+ *
+ * SPDX-License-Identifier: Apache-2.0
+ *
+ * What makes tokens.  A stretch of a text whose borders no merge has crossed evolves
+ * as it would alone, so a token is only ever made of the two halves that are left
+ * when its own bytes are merged: other cuts of it never come to lie side by side.
+ * Mostly the merges that lead there have lower ranks than the token.  Then it is
+ * 'made'; tokens are numbered by the order of their making, single bytes first, and
+ * a number is a rank.  Tokens that no text can have ('unmade') get the last numbers,
+ * and so do those that only come after a merge of higher rank ('late': 90 of Llama
+ * 3's 128,000).  In a piece that has the bytes of no late token merging makes made
+ * ones only, and backtracking finds them; other pieces are merged pair by pair.
+ */
+#ifndef BPE_H
+#define BPE_H
+
+#include <stdbool.h>
+
+#include "pretok.h"
+#include "ss_bpe.h"
+
+#define NO_TOKEN UINT32_MAX
+
+/*
+ * A node of the tree of token bytes, a double array: the child of node n by byte c
+ * is node base(n) ^ c, provided that its label says that c led to it.  Bases are
+ * different for different nodes, so one label has one parent.
+ */
+struct trie_node {
+	uint32_t token;		/* the token that ends here, or NO_TOKEN; flags below */
+	uint32_t link;		/* base << 9 | label, label = byte + 1, or 0: node not used */
+};
+
+#define TRIE_UNMADE 0x80000000u		/* unmade or late */
+#define TRIE_LATE 0x40000000u
+#define TRIE_FLAGS (TRIE_UNMADE | TRIE_LATE)
+#define TRIE_MAX_NODES (1u << 23)
+
+/* What merging made a token of, and its longest beginning that is made, too (NO_TOKEN for single bytes). */
+struct bpe_token {
+	uint32_t left, right;	/* itself, for a single byte and what is not made */
+	uint32_t prefix;
+	uint32_t nbytes;
+};
+
+/* Pairs to merges, by open addressing. */
+struct pair_table {
+	uint64_t *entries;	/* left << 42 | right << 21 | merge, or NO_PAIR */
+	uint64_t mask;
+	unsigned shift;		/* 64 - log2 of their number */
+	uint32_t *merge_token;	/* the token that each merge makes; NULL: its number is the merge's */
+};
+
+struct ss_bpe {
+	enum ss_pretok_pattern pattern;
+	bool whole_piece;
+	struct trie_node *trie;
+	uint32_t num_nodes;
+	struct pair_table made;		/* the halves of made tokens */
+	struct pair_table all;		/* every pair that merges, if there are late tokens */
+	uint64_t *late_starts;		/* a bit for each late_hash() of a late token's first 3 bytes; NULL: no late tokens */
+	struct bpe_token *tokens;
+	uint32_t num_tokens;
+	uint32_t byte_token[256];
+	uint32_t *external;		/* id of each token */
+	uint8_t *kinds;			/* of each id */
+	uint8_t *bytes;			/* of each id: bytes[offsets[id] .. offsets[id + 1]) */
+	uint32_t *offsets;
+	size_t num_ids;
+};
+
+#define PAIR_BITS 21
+#define NO_PAIR UINT64_MAX
+#define NO_MERGE UINT32_MAX
+#define LATE_BITS 13
+
+static inline uint64_t
+pair_slot(const struct pair_table *pairs, uint64_t key)
+{
+	return (key * 0x9E3779B97F4A7C15u) >> pairs->shift;
+}
+
+/* pair_find() returns the number of the merge of (left, right), or NO_MERGE. */
+static inline uint32_t
+pair_find(const struct pair_table *pairs, uint32_t left, uint32_t right)
+{
+	uint64_t key = (uint64_t)left << PAIR_BITS | right, entry;
+
+	for (uint64_t slot = pair_slot(pairs, key);; slot = (slot + 1) & pairs->mask) {
+		entry = pairs->entries[slot];
+		if (entry >> PAIR_BITS == key)
+			return (uint32_t)entry & ((1u << PAIR_BITS) - 1);
+		if (entry == NO_PAIR)
+			return NO_MERGE;
+	}
+}
+
+/* pairs_init() makes an empty table for 'num' pairs in place of pairs->entries. */
+enum ss_status pairs_init(struct pair_table *pairs, size_t num);
+void pairs_insert(struct pair_table *pairs, uint32_t left, uint32_t right, uint32_t merge);
+
+static inline uint32_t
+merged_token(const struct pair_table *pairs, uint32_t merge)
+{
+	return pairs->merge_token == NULL ? merge : pairs->merge_token[merge];
+}
+
+/* late_hash() is of the 3 bytes at p. */
+static inline unsigned
+late_hash(const uint8_t *p)
+{
+	return ((uint32_t)p[0] << 16 | (uint32_t)p[1] << 8 | p[2]) * 0x9E3779B1u >> (32 - LATE_BITS);
+}
+
+/* trie_step() returns the child of 'node' by the byte c, or NULL. */
+static inline const struct trie_node *
+trie_step(const ss_bpe *bpe, const struct trie_node *node, uint8_t c)
+{
+	const struct trie_node *child = &bpe->trie[(node->link >> 9) ^ c];
+
+	return (child->link & 511) == c + 1u ? child : NULL;
+}
+
+/* Memory that an encoding thread keeps from one piece to the next. */
+struct merge_memory {
+	void *data;
+	size_t nbytes;
+	uint64_t num_steps;
+};
+
+/* merge_reserve() returns memory->data with room for nbytes, or NULL. */
+void *merge_reserve(struct merge_memory *memory, size_t nbytes);
+
+/*
+ * trie_build() makes bpe->trie of 'num' strings in ascending order without
+ * repetition, each with the token that it stands for.
+ */
+struct trie_string {
+	const uint8_t *bytes;
+	uint32_t nbytes;
+	uint32_t token;
+};
+enum ss_status trie_build(ss_bpe *bpe, const struct trie_string *strings, size_t num);
+
+/* trie_find() returns the node of a string, or NULL. */
+const struct trie_node *trie_find(const ss_bpe *bpe, const uint8_t *bytes, size_t nbytes);
+
+/*
+ * make_tokens() numbers the tokens of bpe->trie, whose nodes hold ids until then,
+ * and makes what in struct ss_bpe comes of ranks or merges; results[i] is the id that
+ * merge i makes.  The vocabulary has been checked.
+ */
+enum ss_status make_tokens(ss_bpe *bpe, const struct ss_bpe_vocab *vocab, const uint32_t *results);
+
+static inline uint32_t
+id_nbytes(const ss_bpe *bpe, uint32_t id)
+{
+	return bpe->offsets[id + 1] - bpe->offsets[id];
+}
+
+/*
+ * merge_piece() and backtrack_piece() write the tokens (not yet ids) of a piece,
+ * which is not empty, to tokens[0 .. result); 0 stands for SS_ERR_NOMEM.  The
+ * second needs a piece without late tokens.  'tokens' has room for a token a byte.
+ */
+size_t merge_piece(const ss_bpe *bpe, const struct pair_table *pairs, struct merge_memory *memory,
+		   const uint8_t *piece, size_t nbytes, uint32_t *tokens);
+size_t backtrack_piece(const ss_bpe *bpe, struct merge_memory *memory, const uint8_t *piece, size_t nbytes,
+		       uint32_t *tokens);
+
+/* has_late_token() tells whether a piece has the bytes of a late token. */
+bool has_late_token(const ss_bpe *bpe, const uint8_t *piece, size_t nbytes);
+
+#endif

@@ -1,0 +1,114 @@
+/*
+ * The same tokens as merging gives, found from left to right.
+ *
+ * Where merging makes made tokens only (bpe.h), a sequence of them is what merging
+ * makes of its bytes if and only if that holds for every two neighbours, and a text
+ * has just one such sequence (van Antwerpen and Neubeck, "So many tokens, so little time", GitHub blog,
+ * 2024; the rust-gems crate 'bpe').  So: take the longest token, then the longest
+ * after it that may follow it, shorter ones if it may not, and step back when none
+ * may.  A place stepped back from is marked dead and never entered again, which
+ * makes the time linear.
+ *
+ * Merging's order of pairs is undone to see whether b may follow a: of the two the
+ * one that was merged last comes apart first, and at each step the pair across the
+ * cut must not be one that merging would have preferred.
+ *
+ * SPDX-License-Identifier: Apache-2.0
+ */
+#include <string.h>
+
+#include "bpe.h"
+
+static bool
+may_follow(const ss_bpe *bpe, uint32_t a, uint32_t b, uint64_t *num_steps)
+{
+	const struct bpe_token *tokens = bpe->tokens;
+	uint32_t limit = UINT32_MAX;	/* a pair across the cut goes first if its rank is less */
+
+	for (;;) {
+		++*num_steps;
+		if (pair_find(&bpe->made, a, b) < limit)
+			return false;
+		bool first = a > b && tokens[a].left != a;
+		if (!first && tokens[b].left == b) {
+			if (tokens[a].left == a)
+				return true;
+			first = true;
+		}
+		if (first) {
+			limit = a;
+			a = tokens[a].right;
+		} else {
+			limit = b + 1;	/* equal ranks: the pair across the cut is further left */
+			b = tokens[b].left;
+		}
+	}
+}
+
+/* The longest made token at the beginning of p .. end; a single byte is one. */
+static uint32_t
+longest_token(const ss_bpe *bpe, const uint8_t *p, const uint8_t *end, uint64_t *num_steps)
+{
+	const struct trie_node *node = bpe->trie;
+	uint32_t token = NO_TOKEN;
+
+	while (p < end && (node = trie_step(bpe, node, *p)) != NULL) {
+		if ((int32_t)node->token >= 0)	/* neither NO_TOKEN nor TRIE_UNMADE */
+			token = node->token;
+		p++;
+		++*num_steps;
+	}
+	return token;
+}
+
+#define MAX_STACK_NBYTES 512
+
+size_t
+backtrack_piece(const ss_bpe *bpe, struct merge_memory *memory, const uint8_t *piece, size_t nbytes, uint32_t *tokens)
+{
+	const uint8_t *end = piece + nbytes;
+	uint64_t stack[MAX_STACK_NBYTES / 64 + 1], *dead = stack;	/* a bit a place */
+	size_t num = 0, place = 0, dead_nbytes = (nbytes / 64 + 1) * sizeof(*dead);
+
+	if (nbytes > MAX_STACK_NBYTES && (dead = merge_reserve(memory, dead_nbytes)) == NULL)
+		return 0;
+	memset(dead, 0, dead_nbytes);
+	uint32_t token = longest_token(bpe, piece, end, &memory->num_steps);
+	for (;;) {
+		size_t after = place + bpe->tokens[token].nbytes;
+		if (!(dead[after / 64] >> (after % 64) & 1) &&
+		    (num == 0 || may_follow(bpe, tokens[num - 1], token, &memory->num_steps))) {
+			tokens[num++] = token;
+			place = after;
+			if (place == nbytes)
+				return num;
+			token = longest_token(bpe, piece + place, end, &memory->num_steps);
+			continue;
+		}
+		while ((token = bpe->tokens[token].prefix) == NO_TOKEN) {
+			if (num == 0)	/* never seen, and the paper's theorem forbids it; but files are not to be trusted */
+				return merge_piece(bpe, &bpe->made, memory, piece, nbytes, tokens);
+			dead[place / 64] |= (uint64_t)1 << (place % 64);
+			token = tokens[--num];
+			place -= bpe->tokens[token].nbytes;
+		}
+	}
+}
+
+bool
+has_late_token(const ss_bpe *bpe, const uint8_t *piece, size_t nbytes)
+{
+	if (bpe->late_starts == NULL)
+		return false;
+	for (size_t i = 0; i + 3 <= nbytes; i++) {
+		unsigned hash = late_hash(piece + i);
+		const struct trie_node *node = bpe->trie;
+
+		if (!(bpe->late_starts[hash / 64] >> (hash % 64) & 1))
+			continue;
+		for (size_t k = i; k < nbytes && (node = trie_step(bpe, node, piece[k])) != NULL; k++)
+			if (node->token != NO_TOKEN && (node->token & TRIE_LATE))
+				return true;
+	}
+	return false;
+}

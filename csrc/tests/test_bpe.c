@@ -1,0 +1,200 @@
+/*
+ * SPDX-License-Identifier: Apache-2.0
+ */
+#include "ss_bpe.h"
+#include "ss_pretok.h"
+#include "test.h"
+
+#define NUM_EXTRA 6
+#define NUM_IDS (256 + NUM_EXTRA + 2)
+#define END_ID (NUM_IDS - 1)
+
+/* Bytes, then tokens by rank, an unused id, and a special token. */
+static const char *const extra[NUM_EXTRA] = { "ab", "abc", "he", "ll", "hell", "hello" };
+
+struct tokens {
+	uint8_t kinds[NUM_IDS], bytes[512];
+	int64_t offsets[NUM_IDS + 1];
+	struct ss_bpe_vocab vocab;
+};
+
+static void
+add_token(struct tokens *t, size_t id, uint8_t kind, const void *bytes, size_t nbytes)
+{
+	t->kinds[id] = kind;
+	memcpy(t->bytes + t->offsets[id], bytes, nbytes);
+	t->offsets[id + 1] = t->offsets[id] + (int64_t)nbytes;
+}
+
+static void
+make_tokens(struct tokens *t)
+{
+	memset(t, 0, sizeof(*t));
+	for (size_t id = 0; id < 256; id++)
+		add_token(t, id, SS_BPE_TOKEN, &(uint8_t){ (uint8_t)id }, 1);
+	for (size_t i = 0; i < NUM_EXTRA; i++)
+		add_token(t, 256 + i, SS_BPE_TOKEN, extra[i], strlen(extra[i]));
+	add_token(t, END_ID - 1, SS_BPE_UNUSED, "", 0);
+	add_token(t, END_ID, SS_BPE_SPECIAL, "<end>", 5);
+	t->vocab = (struct ss_bpe_vocab){ t->kinds, t->bytes, t->offsets, NUM_IDS, NULL, 0, SS_PRETOK_O200K, 0 };
+}
+
+static ss_bpe *
+new_bpe(void)
+{
+	struct tokens t;
+	uint64_t place;
+	ss_bpe *bpe;
+
+	make_tokens(&t);
+	CHECK_EQ(ss_bpe_new(&t.vocab, &bpe, &place), SS_OK);
+	return bpe;
+}
+
+static void
+encodes_and_decodes_a_batch(void)
+{
+	static const uint32_t expected[] = { 261, 32, 257, 256, 259, 33 };	/* hello| |abc | ab|ll|! */
+	const int64_t offsets[] = { 0, 9, 9, 14 };
+	int64_t id_offsets[4];
+	ss_bpe *bpe = new_bpe();
+	ss_bpe_scratch *scratch = ss_bpe_scratch_new(bpe);
+	uint32_t ids[14 + SS_BPE_IDS_SLACK];
+	uint8_t bytes[20];
+	uint64_t place;
+	size_t nbytes;
+
+	CHECK_EQ(ss_bpe_encode(scratch, (const uint8_t *)"hello abcabll!", 14, offsets, 3, ids, sizeof(ids) / 4, id_offsets,
+			       &place), SS_OK);
+	CHECK_EQ(id_offsets[0], 0);
+	CHECK_EQ(id_offsets[1], 3);
+	CHECK_EQ(id_offsets[2], 3);
+	CHECK_EQ(id_offsets[3], 6);
+	for (size_t i = 0; i < 6; i++)
+		CHECK_EQ(ids[i], expected[i]);
+	ids[6] = END_ID;
+	CHECK_EQ(ss_bpe_decoded_nbytes(bpe, ids, 7, &nbytes), SS_OK);
+	CHECK_EQ(nbytes, 19);
+	ss_bpe_decode(bpe, ids, 7, bytes);
+	CHECK(memcmp(bytes, "hello abcabll!<end>", 19) == 0);
+	ids[3] = END_ID - 1;
+	CHECK_EQ(ss_bpe_decoded_nbytes(bpe, ids, 7, &nbytes), SS_ERR_RANGE);
+	CHECK_EQ(nbytes, 3);
+	CHECK(ss_bpe_scratch_steps(scratch) > 0);
+	ss_bpe_scratch_free(scratch);
+	ss_bpe_free(bpe);
+}
+
+/* Random bytes of every length that end where the page does, with ids that do, too. */
+static void
+any_bytes_come_back_and_nothing_else_is_touched(void)
+{
+	ss_bpe *bpe = new_bpe();
+	ss_bpe_scratch *scratch = ss_bpe_scratch_new(bpe);
+	uint64_t seed = 7, place;
+
+	for (size_t nbytes = 0; nbytes < 600; nbytes++) {
+		size_t ids_nbytes = (nbytes + SS_BPE_IDS_SLACK) * sizeof(uint32_t), decoded_nbytes;
+		uint8_t *text = guarded_alloc(nbytes), *decoded = guarded_alloc(nbytes);
+		uint32_t *ids = (uint32_t *)(void *)guarded_alloc(ids_nbytes);
+		int64_t id_offsets[2], offsets[2] = { 0, (int64_t)nbytes };
+		for (size_t i = 0; i < nbytes; i++) {
+			uint64_t r = test_random(&seed);
+			text[i] = r % 8 ? (uint8_t)"abchelo "[(r >> 8) % 8] : (uint8_t)(r >> 16);
+		}
+		CHECK_EQ(ss_bpe_encode(scratch, text, nbytes, offsets, 1, ids, nbytes + SS_BPE_IDS_SLACK, id_offsets,
+				       &place), SS_OK);
+		CHECK_EQ(ss_bpe_decoded_nbytes(bpe, ids, (size_t)id_offsets[1], &decoded_nbytes), SS_OK);
+		CHECK_EQ(decoded_nbytes, nbytes);
+		ss_bpe_decode(bpe, ids, (size_t)id_offsets[1], decoded);
+		CHECK(nbytes == 0 || memcmp(text, decoded, nbytes) == 0);
+		guarded_free(text, nbytes);
+		guarded_free(decoded, nbytes);
+		guarded_free((uint8_t *)ids, ids_nbytes);
+	}
+	ss_bpe_scratch_free(scratch);
+	ss_bpe_free(bpe);
+}
+
+static void
+knows_tokens_and_their_halves(void)
+{
+	ss_bpe *bpe = new_bpe();
+	uint32_t halves[2 * NUM_IDS];
+
+	CHECK_EQ(ss_bpe_token_id(bpe, (const uint8_t *)"hell", 4), 260);
+	CHECK_EQ(ss_bpe_token_id(bpe, (const uint8_t *)"hel", 3), UINT32_MAX);
+	CHECK_EQ(ss_bpe_token_id(bpe, (const uint8_t *)"<end>", 5), UINT32_MAX);
+	CHECK_EQ(ss_bpe_token_id(bpe, NULL, 0), UINT32_MAX);
+	ss_bpe_halves(bpe, halves);
+	CHECK_EQ(halves[2 * 260], 258);
+	CHECK_EQ(halves[2 * 260 + 1], 259);
+	CHECK_EQ(halves[2 * 'a'], UINT32_MAX);
+	CHECK_EQ(halves[2 * END_ID], UINT32_MAX);
+	ss_bpe_free(bpe);
+}
+
+static void
+refuses_broken_vocabularies(void)
+{
+	static const uint32_t no_result[] = { 'a', 'b', 'b', 'a' }, no_token[] = { 'a', END_ID }, twice[] = { 'a', 'b', 'a', 'b' };
+	const struct { const uint32_t *merges; size_t num; enum ss_status status; uint64_t place; } lists[] = {
+		{ no_result, 2, SS_ERR_CORRUPT, NUM_IDS + 1 },
+		{ no_token, 1, SS_ERR_CORRUPT, NUM_IDS },
+		{ twice, 2, SS_ERR_DUPLICATE, NUM_IDS + 1 },
+	};
+	struct tokens t;
+	uint64_t place;
+	ss_bpe *bpe;
+
+	for (size_t i = 0; i < 3; i++) {
+		make_tokens(&t);
+		t.vocab.merges = lists[i].merges;
+		t.vocab.num_merges = lists[i].num;
+		CHECK_EQ(ss_bpe_new(&t.vocab, &bpe, &place), lists[i].status);
+		CHECK_EQ(place, lists[i].place);
+		CHECK(bpe == NULL);
+	}
+	make_tokens(&t);
+	t.kinds['x'] = SS_BPE_SPECIAL;
+	CHECK_EQ(ss_bpe_new(&t.vocab, &bpe, &place), SS_ERR_TRUNCATED);
+	CHECK_EQ(place, 'x');
+	make_tokens(&t);
+	t.vocab.pattern = SS_PRETOK_NUM_PATTERNS;
+	CHECK_EQ(ss_bpe_new(&t.vocab, &bpe, &place), SS_ERR_ARGUMENT);
+	make_tokens(&t);
+	t.kinds[END_ID - 1] = SS_BPE_TOKEN;
+	CHECK_EQ(ss_bpe_new(&t.vocab, &bpe, &place), SS_ERR_CORRUPT);
+	CHECK_EQ(place, END_ID - 1);
+	ss_bpe_free(NULL);
+}
+
+static void
+refuses_wrong_batches(void)
+{
+	ss_bpe *bpe = new_bpe();
+	ss_bpe_scratch *scratch = ss_bpe_scratch_new(bpe);
+	const int64_t descend[] = { 2, 1 }, leave[] = { 0, 1, 4 }, fit[] = { 0, 3 };
+	int64_t id_offsets[3];
+	uint32_t ids[16];
+	uint64_t place;
+
+	CHECK_EQ(ss_bpe_encode(scratch, (const uint8_t *)"abc", 3, descend, 1, ids, 16, id_offsets, &place), SS_ERR_RANGE);
+	CHECK_EQ(ss_bpe_encode(scratch, (const uint8_t *)"abc", 3, leave, 2, ids, 16, id_offsets, &place), SS_ERR_RANGE);
+	CHECK_EQ(place, 1);
+	CHECK_EQ(ss_bpe_encode(scratch, (const uint8_t *)"abc", 3, fit, 1, ids, 6, id_offsets, &place), SS_ERR_SPACE);
+	CHECK_EQ(ss_bpe_encode(scratch, NULL, 0, fit, 0, ids, 0, id_offsets, &place), SS_OK);
+	ss_bpe_scratch_free(scratch);
+	ss_bpe_free(bpe);
+}
+
+int
+main(void)
+{
+	encodes_and_decodes_a_batch();
+	any_bytes_come_back_and_nothing_else_is_touched();
+	knows_tokens_and_their_halves();
+	refuses_broken_vocabularies();
+	refuses_wrong_batches();
+	return 0;
+}

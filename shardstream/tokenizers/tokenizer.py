@@ -1,0 +1,198 @@
+"""Text to token ids and back, on top of the C byte-pair encoder.
+
+A batch of ragged sequences is two arrays, laid out like Arrow's LargeList:
+
+=======  ======  =================  =====================================================
+name     dtype   shape              meaning
+=======  ======  =================  =====================================================
+ids      uint32  ``(num_tokens,)``  every sequence, end to end
+offsets  int64   ``(batch + 1,)``   sequence ``i`` is ``ids[offsets[i]:offsets[i + 1]]``
+=======  ======  =================  =====================================================
+
+State: a tokenizer is immutable and shared by threads. What encoding writes to (a cache of
+pieces met before, working memory) belongs to a ``Scratch``, which a thread takes from the
+tokenizer's pool for the length of one call. ``tests/twins/bpe.py`` is the readable twin.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Collection
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from types import MappingProxyType
+
+import numpy as np
+
+from shardstream._native import bpe as native
+from shardstream.errors import TokenizerError
+from shardstream.tokenizers.batch import Segments, Specials, Text, Texts, as_batch, chunks_of, plain, segmented, to_bytes, with_specials
+from shardstream.tokenizers.files import write_ranks
+from shardstream.tokenizers.hf import write_tokenizer_json
+from shardstream.tokenizers.normalize import nfc
+from shardstream.tokenizers.patterns import splitter
+from shardstream.tokenizers.vocab import Vocabulary, tables
+
+MAX_THREADS = 256
+CHUNK_NBYTES = 1 << 18  # of text a call into C: long against a call's cost, short against the cache of a core
+
+
+class Tokenizer:
+    """Encodes with one :class:`Vocabulary`; built by :func:`shardstream.tokenizers.load` or ``train``."""
+
+    def __init__(self, vocabulary: Vocabulary):
+        self.vocabulary = vocabulary
+        self._bpe = tables(vocabulary)
+        self._pieces = splitter(vocabulary.pattern)
+        self._pool: deque[native.Scratch] = deque()  # append and pop are atomic
+
+    def __reduce__(self):
+        return Tokenizer, (self.vocabulary,)
+
+    def __repr__(self) -> str:
+        return f"<Tokenizer of {self.vocab_size} ids>"
+
+    @property
+    def vocab_size(self) -> int:
+        """One more than the highest id, special tokens counted: the height of an embedding table."""
+        return self.vocabulary.num_ids
+
+    @property
+    def special_tokens(self) -> MappingProxyType[str, int]:
+        """Text and id of each special token."""
+        return MappingProxyType(self.vocabulary.special_tokens)
+
+    def token_to_id(self, token: Text) -> int | None:
+        """Return the id of the token with exactly this text, special tokens too, or ``None``."""
+        if isinstance(token, str):
+            if (number := self.vocabulary.special_tokens.get(token)) is not None:
+                return number
+            token = to_bytes(token)
+        number = self._bpe.token_id(token)
+        return None if number == native.NO_ID else number
+
+    def id_to_token(self, number: int) -> bytes | None:
+        """Return the bytes that an id stands for, or ``None`` if no token has it."""
+        return self.vocabulary.token(number)
+
+    def encode(self, text: Text, *, allowed_special: Collection[str] | str = (),
+               disallowed_special: Collection[str] | str = "all") -> np.ndarray:  # fmt: skip
+        """Encode one text into uint32 ids, shape ``(num_tokens,)``.
+
+        Args:
+            text: A string, where a lone surrogate becomes U+FFFD as in tiktoken, or bytes, where invalid UTF-8
+                is kept: :meth:`decode_bytes` gives them back.
+            allowed_special: Special tokens that become their own ids: their texts, or ``"all"``.
+            disallowed_special: Special tokens that are an error in the text, but for the allowed ones. With ``()``,
+                what is neither is encoded like any other text.
+
+        Raises:
+            TokenizerError: The text has a disallowed special token, or more than 1 GiB.
+        """
+        ids, _ = self.encode_batch([text], allowed_special=allowed_special, disallowed_special=disallowed_special)
+        return ids
+
+    def encode_batch(self, texts: Texts, *, num_threads: int = 1,
+                     allowed_special: Collection[str] | str = (),
+                     disallowed_special: Collection[str] | str = ()) -> tuple[np.ndarray, np.ndarray]:  # fmt: skip
+        """Encode texts into one ragged batch ``(ids, offsets)``, as in the module's docstring.
+
+        Unlike :meth:`encode`, special tokens in the texts are ordinary text unless asked otherwise: a corpus
+        holds whatever it holds. The GIL is released while C runs.
+
+        Args:
+            texts: Strings or bytes, as in :meth:`encode`; or ``(values, offsets)``, uint8 and int64
+                ``(batch + 1,)``, where text ``i`` is ``values[offsets[i]:offsets[i + 1]]``.
+            num_threads: Threads that share the batch, from 1 to 256.
+
+        Returns:
+            New C-contiguous arrays owned by the caller. An empty text is an empty sequence.
+
+        Raises:
+            TokenizerError: A text has a disallowed special token or more than 1 GiB; ``e.index`` says which. Or an
+                argument is out of its range.
+        """
+        if not 1 <= num_threads <= MAX_THREADS:
+            raise TokenizerError(f"num_threads is from 1 to {MAX_THREADS}, not {num_threads}.")
+        specials = Specials.choose(self.vocabulary.special_tokens, allowed_special, disallowed_special)
+        batch = as_batch(texts)
+        chunks = chunks_of(batch, CHUNK_NBYTES)
+        if num_threads == 1 or len(chunks) < 2:
+            return self._encode_chunks(batch, chunks, specials)
+        with ThreadPoolExecutor(min(num_threads, len(chunks))) as threads:
+            parts = list(threads.map(lambda chunk: self._encode_chunks(batch, [chunk], specials), chunks))
+        return _concatenated(parts)
+
+    def _encode_chunks(self, batch: Texts, chunks: list[range], specials: Specials | None):
+        """Encode consecutive chunks of a batch into one ``(ids, offsets)``, with one scratch."""
+        first = chunks[0].start if chunks else 0
+        ids, used = np.empty(0, np.uint32), 0
+        offsets = np.zeros(chunks[-1].stop - first + 1 if chunks else 1, np.int64)
+        scratch = self._take_scratch()
+        for chunk in chunks:
+            segments = self._segments(batch, chunk, specials)
+            num_segments = len(segments.offsets) - 1
+            num_bytes = int(segments.offsets[-1] - segments.offsets[0])
+            needed = used + num_bytes + num_segments + native.IDS_SLACK  # a special token is an empty segment
+            if len(ids) < needed:
+                ids.resize(max(needed, len(ids) * 3 // 2), refcheck=False)
+            bounds = np.empty(num_segments + 1, np.int64)
+            num_ids = scratch.encode(segments.values, segments.offsets, ids[used:], bounds, chunk.start)
+            new, bounds = with_specials(segments, ids[used : used + num_ids], bounds)
+            ids[used : used + len(new)] = new
+            offsets[chunk.start - first : chunk.stop - first + 1] = bounds + used
+            used += len(new)
+        self._pool.append(scratch)
+        ids.resize(used, refcheck=False)
+        return ids, offsets
+
+    def _take_scratch(self) -> native.Scratch:
+        try:
+            return self._pool.pop()
+        except IndexError:
+            return native.Scratch(self._bpe)
+
+    def _segments(self, batch: Texts, chunk: range, specials: Specials | None) -> Segments:
+        if specials is None and self._pieces is None and not self.vocabulary.nfc:
+            return plain(batch, chunk)
+        return segmented(batch, chunk, specials, nfc if self.vocabulary.nfc else str, self._pieces or _one_piece)
+
+    def decode_bytes(self, ids) -> bytes:
+        """Return the bytes that ids stand for, special tokens included.
+
+        Raises:
+            TokenizerError: An id is no token's.
+        """
+        try:
+            ids = np.ascontiguousarray(ids, np.uint32) if len(ids) else np.empty(0, np.uint32)
+        except (OverflowError, TypeError, ValueError):
+            raise TokenizerError("ids are whole numbers from 0 to 2**32 - 1.") from None
+        return self._bpe.decode(ids)
+
+    def decode(self, ids, errors: str = "replace") -> str:
+        """Return the text that ids stand for; ``errors`` is for ids that end inside a character, as in ``bytes.decode``."""
+        return self.decode_bytes(ids).decode("utf-8", errors)
+
+    def save(self, path: str | Path) -> None:
+        """Write the vocabulary: ``*.tiktoken`` for tiktoken, ``*.json`` for Hugging Face's tokenizers.
+
+        A ``.tiktoken`` file holds neither pattern nor special tokens; pass them to ``load()`` again.
+
+        Raises:
+            TokenizerError: The name ends in neither, or that format cannot say what this vocabulary does.
+        """
+        path = Path(path)
+        writer = {".tiktoken": write_ranks, ".json": write_tokenizer_json}.get(path.suffix)
+        if writer is None:
+            raise TokenizerError(f"{path}: a vocabulary is saved as *.tiktoken or *.json.")
+        writer(self.vocabulary, path)
+
+
+def _one_piece(text: str) -> list[str]:
+    return [text]
+
+
+def _concatenated(parts: list[tuple[np.ndarray, np.ndarray]]) -> tuple[np.ndarray, np.ndarray]:
+    starts = np.cumsum([0, *(len(ids) for ids, _ in parts)])
+    offsets = [bounds[:-1] + start for (_, bounds), start in zip(parts, starts)]
+    return np.concatenate([ids for ids, _ in parts]), np.concatenate([*offsets, starts[-1:]])

@@ -1,0 +1,158 @@
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from tokenizers import Tokenizer, models
+
+from shardstream._native import bpe as native
+from shardstream.errors import TokenizerError
+from shardstream.tokenizers.files import byte_chars
+from tests import texts
+from tests import vocabularies as v
+from tests.twins import bpe as twin
+
+SEEDS = st.integers(0, 2**32)
+WORDS = st.lists(st.binary(max_size=40).map(lambda b: bytes(97 + x % 2 for x in b)), min_size=1, max_size=8)
+LONG_WORDS = st.lists(st.sampled_from([b"ab", b"ba", b"aab", b"abb", b"a" * 9, b"b" * 7]), max_size=60).map(b"".join)
+
+
+@settings(max_examples=300)
+@given(SEEDS, st.integers(0, 40), WORDS, LONG_WORDS)
+def test_backtracking_equals_merging_by_list(seed, num_merges, words, long_word):
+    """A vocabulary whose merges come after their halves gives what merging pair by pair gives, at any length."""
+    merges = v.random_merges(seed, num_merges)
+    ranks = v.ids_of(merges)
+    bpe = v.build(ranks, merges)
+    got = v.encode(native.Scratch(bpe), [*words, long_word])
+    assert got == [twin.encode_piece(word, ranks, merges, False) for word in [*words, long_word]]
+
+
+@settings(max_examples=300)
+@given(SEEDS, st.integers(0, 40), st.booleans(), st.booleans(), WORDS, LONG_WORDS)
+def test_ranks_equal_merging_by_rank(seed, num_merges, shuffle, whole_piece, words, long_word):
+    """Ids as ranks, in any order, with tokens that merging never makes, give what the twin's pair by pair gives."""
+    merges = v.random_merges(seed, num_merges, shuffle=shuffle)
+    ranks = v.ids_of(merges)
+    got = v.encode(native.Scratch(v.build(ranks, whole_piece=whole_piece)), [*words, long_word])
+    assert got == [twin.encode_piece(word, ranks, None, whole_piece) for word in [*words, long_word]]
+
+
+@settings(max_examples=200)
+@given(SEEDS, st.integers(1, 40), WORDS, LONG_WORDS)
+def test_repeated_and_shuffled_merges_equal_tokenizers(seed, num_merges, words, long_word):
+    """Several merges for one token, and merges before those of their halves, decide as in tokenizers."""
+    merges = v.random_merges(seed, num_merges, repeat=True, shuffle=True)
+    ranks = v.ids_of(merges)
+    model = models.BPE({byte_chars(token): i for token, i in ranks.items()}, [(byte_chars(a), byte_chars(b)) for a, b in merges])
+    reference = Tokenizer(model)
+    got = v.encode(native.Scratch(v.build(ranks, merges)), [*words, long_word])
+    assert got == [reference.encode(word.decode()).ids for word in [*words, long_word]]
+
+
+@settings(max_examples=50)
+@given(SEEDS, st.binary(max_size=60))
+def test_all_256_bytes_are_encoded_and_decoded(seed, data):
+    """Any bytes come back from their ids, also where merges are of bytes outside ASCII."""
+    merges = v.random_merges(seed, 60, alphabet=bytes(set(data)) or b"a")
+    bpe = v.build(v.ids_of(merges), merges)
+    assert bpe.decode(np.array(v.encode(native.Scratch(bpe), [data])[0], np.uint32)) == data
+
+
+@pytest.mark.parametrize("pattern", ["gpt2", "cl100k", "llama3", "qwen2", "o200k"])
+def test_texts_are_split_then_merged(pattern):
+    """With a trained vocabulary, adversarial texts have the twin's ids under every pattern, warm cache or cold."""
+    ranks, merges = v.parts_of(v.trained(twin.patterns.PATTERNS["o200k"]))
+    scratch = native.Scratch(v.build(ranks, merges, pattern=pattern))
+    batch = texts.adversarial(seed=2, num=120)
+    expected = [twin.encode(text, ranks, pattern=pattern, merges=merges, whole_piece=False) for text in batch]
+    for _ in range(2):
+        assert v.encode(scratch, [text.encode() for text in batch]) == expected
+
+
+def test_halves_are_the_last_merge():
+    """The halves of a trained vocabulary's tokens are its merges; bytes have none."""
+    ranks, merges = v.parts_of(v.trained(twin.patterns.PATTERNS["o200k"]))
+    halves = v.build(ranks).halves()
+    assert [tuple(pair) for pair in halves[256:].tolist()] == [(ranks[a], ranks[b]) for a, b in merges]
+    assert (halves[:256] == native.NO_ID).all()
+
+
+def test_late_tokens_have_no_halves():
+    """A token that only a merge of higher rank leads to is found, and merged, but has no halves."""
+    late = v.ids_of([]) | {b"abc": 256, b"ab": 257}
+    bpe = v.build(late)
+    assert bpe.halves()[256].tolist() == [native.NO_ID] * 2
+    assert bpe.halves()[257].tolist() == [97, 98]
+    assert v.encode(native.Scratch(bpe), [b"abc", b"abd", b"ab" * 40 + b"c"]) == [[256], [257, 100], [257] * 39 + [256]]
+
+
+HARD = {
+    "one letter": b"a" * 2**20, "blanks": b" " * 2**20, "newlines": b"\n" * 2**20, "dashes": b"-" * 2**20,
+    "bytes ff": b"\xff" * 2**20, "two letters": b"ab" * 2**19, "chinese": "\u4e2d\u6587\u5b57".encode() * 116508,
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", HARD)
+def test_steps_grow_in_proportion_to_the_text(name):
+    """Twice the text, without any place to split, takes at most 2.1 times the steps."""
+    ranks, merges = v.parts_of(v.trained(twin.patterns.PATTERNS["o200k"]))
+    bpe = v.build(ranks, merges, pattern="o200k")
+    steps = []
+    for text in (HARD[name], HARD[name] * 2):
+        scratch = native.Scratch(bpe)
+        v.encode(scratch, [text])
+        steps.append(scratch.num_steps)
+    assert steps[1] <= 2.1 * steps[0]
+
+
+def test_steps_of_the_heap_grow_in_proportion_to_the_text():
+    """So they do where late tokens call for the heap, but for its logarithm."""
+    bpe = v.build(v.ids_of([]) | {b"aba": 256, b"ab": 257, b"ba": 258, b"bab": 259})
+    steps = []
+    for text in (b"ab" * 2**16, b"ab" * 2**17):
+        scratch = native.Scratch(bpe)
+        v.encode(scratch, [text])
+        steps.append(scratch.num_steps)
+    assert steps[1] <= 2.3 * steps[0]
+
+
+def spoiled(**changes):
+    """Return the arguments of a vocabulary of the 256 bytes and "ab", changed."""
+    tokens = [bytes([b]) for b in range(256)] + [b"ab"]
+    arguments = {
+        "kinds": np.ones(257, np.uint8), "values": np.frombuffer(b"".join(tokens), np.uint8),
+        "offsets": np.arange(258) + (np.arange(258) == 257), "merges": np.array([[97, 98]], np.uint32),
+        "pattern": "whole", "whole_piece": False,
+    }  # fmt: skip
+    return arguments | changes
+
+
+@pytest.mark.parametrize(("changes", "message"), [
+    ({"merges": np.array([[97, 300]], np.uint32)}, "Merge 0 has an id without a token"),
+    ({"merges": np.array([[97, 98], [98, 97]], np.uint32)}, "Merge 1 .* makes none"),
+    ({"merges": np.array([[97, 98], [97, 98]], np.uint32)}, "Merge 1 came before"),
+    ({"offsets": np.arange(258)[::-1].copy()}, "at most 2097151 ids"),
+    ({"offsets": np.array([*range(256), 256, 256])}, "Token 256 is empty"),
+    ({"offsets": np.arange(258)}, "Token 256 has the bytes of another token"),
+    ({"kinds": np.array([1] * 65 + [0] + [1] * 191, np.uint8)}, "single byte 65 is not a token"),
+])  # fmt: skip
+def test_vocabularies_that_break_a_rule_are_named(changes, message):
+    """The error says which rule, and at which token or merge."""
+    with pytest.raises(TokenizerError, match=message):
+        native.Bpe(**spoiled(**changes))
+
+
+def test_batches_with_wrong_offsets_are_named():
+    """Offsets that descend or leave the buffer are errors that say which text."""
+    bpe = native.Bpe(**spoiled())
+    ids, bounds = np.empty(9, np.uint32), np.empty(4, np.int64)
+    for offsets in ([0, 1, 5, 6], [0, 2, 1, 3], [-1, 0, 0, 1]):
+        with pytest.raises(TokenizerError, match=r"texts\[\d\]") as caught:
+            native.Scratch(bpe).encode(b"aba", np.array(offsets), ids, bounds)
+        assert caught.value.index == next(i for i, o in enumerate(offsets[1:]) if o > 3 or o < offsets[i] or offsets[i] < 0)
+
+
+def test_ids_without_a_token_are_not_decoded():
+    """The first wrong id is named."""
+    with pytest.raises(TokenizerError, match=r"ids\[1\] is 257"):
+        native.Bpe(**spoiled()).decode(np.array([97, 257], np.uint32))

@@ -1,0 +1,191 @@
+"""Vocabularies on disk: what is written is read again, by us and by others; what is malformed is named."""
+
+import base64
+import json
+
+import pytest
+import tiktoken
+from hypothesis import given
+from hypothesis import strategies as st
+
+import shardstream.tokenizers as sst
+from shardstream.errors import TokenizerError
+from shardstream.tokenizers import patterns
+from shardstream.tokenizers.files import read_ranks
+from shardstream.tokenizers.hf import read_tokenizer_json
+from tests import texts
+from tests import vocabularies as v
+
+BYTE_RANKS = {bytes([b]): b for b in range(256)}
+
+
+def rank_lines(ranks: dict[bytes, int]) -> bytes:
+    return b"".join(base64.b64encode(token) + b" %d\n" % rank for token, rank in ranks.items())
+
+
+@pytest.fixture
+def content() -> dict:
+    """A small tokenizer.json, as tokenizers writes it."""
+    return json.loads(v.trained(patterns.O200K).to_str())
+
+
+def test_a_rank_file_comes_back_byte_by_byte(tmp_path):
+    """Loading and saving a .tiktoken file changes nothing, through a tokenizer.json, too."""
+    ranks, _ = v.parts_of(v.trained(patterns.O200K))
+    first = tmp_path / "a.tiktoken"
+    first.write_bytes(rank_lines(ranks))
+    sst.load(first, pattern="o200k").save(tmp_path / "b.json")
+    sst.load(tmp_path / "b.json").save(tmp_path / "c.tiktoken")
+    assert (tmp_path / "c.tiktoken").read_bytes() == first.read_bytes()
+
+
+def test_late_tokens_survive_a_tokenizer_json(tmp_path):
+    """Ranks that no single merge a token can express are written as every cut, and give the same ids."""
+    ranks = BYTE_RANKS | {b"abc": 256, b"ab": 257, b"bcab": 258, b"ca": 259}
+    (tmp_path / "a.tiktoken").write_bytes(rank_lines(ranks))
+    ours = sst.load(tmp_path / "a.tiktoken", pattern="gpt2")
+    ours.save(tmp_path / "a.json")
+    again = sst.load(tmp_path / "a.json")
+    for text in ("abc", "abcab", "cabcabca", "abcabcab" * 9):
+        assert again.encode(text).tolist() == ours.encode(text).tolist()
+
+
+def test_merges_in_another_order_do_not_fit_a_rank_file(tmp_path):
+    """A list of merges that is not in the order of ids is refused, not written wrongly."""
+    content = json.loads(v.trained(patterns.O200K).to_str())
+    content["model"]["merges"][:2] = content["model"]["merges"][1::-1]
+    (tmp_path / "a.json").write_text(json.dumps(content))
+    with pytest.raises(TokenizerError, match="Write a tokenizer.json"):
+        sst.load(tmp_path / "a.json").save(tmp_path / "a.tiktoken")
+
+
+def test_a_folder_is_looked_through(tmp_path, content):
+    """A folder gives its tokenizer.json, its pair of files or its only rank file."""
+    model = content["model"]
+    for names in (("vocab.json", "merges.txt"), ("encoder.json", "vocab.bpe")):
+        folder = tmp_path / names[0]
+        folder.mkdir()
+        (folder / names[0]).write_text(json.dumps(model["vocab"] | {"<|endoftext|>": 5000}))
+        lines = [" ".join(pair) if isinstance(pair, list) else pair for pair in model["merges"]]
+        (folder / names[1]).write_text("#version: 0.2\n" + "\n".join(lines) + "\n", encoding="utf-8")
+        tok = sst.load(folder)
+        assert tok.vocabulary.pattern == patterns.GPT2 and tok.special_tokens == {"<|endoftext|>": 5000}
+        assert tok.encode_batch(texts.library_text(1000))[0].tolist() == sst.load(folder / names[1]).encode_batch(texts.library_text(1000))[0].tolist()
+        (folder / names[1]).unlink()
+        with pytest.raises(TokenizerError, match="beside it"):
+            sst.load(folder)
+    (tmp_path / "json").mkdir()
+    (tmp_path / "json/tokenizer.json").write_text(json.dumps(content))
+    assert sst.load(tmp_path / "json").vocabulary.pattern == patterns.O200K
+    (tmp_path / "ranks").mkdir()
+    with pytest.raises(TokenizerError, match="no vocabulary"):
+        sst.load(tmp_path / "ranks")
+    (tmp_path / "ranks/own.tiktoken").write_bytes(rank_lines(BYTE_RANKS))
+    assert sst.load(tmp_path / "ranks", pattern="gpt2").vocab_size == 256
+
+
+def test_the_tokenizer_class_gives_the_pattern(tmp_path, content):
+    """tokenizer_config.json beside a pair of files names the class, and with it pattern and normal form."""
+    (tmp_path / "vocab.json").write_text(json.dumps(content["model"]["vocab"]))
+    (tmp_path / "merges.txt").write_text("")
+    config = {"tokenizer_class": "Qwen2Tokenizer", "added_tokens_decoder": {"4000": {"content": "<|im_end|>"}}}
+    (tmp_path / "tokenizer_config.json").write_text(json.dumps(config))
+    vocab = sst.load(tmp_path).vocabulary
+    assert (vocab.pattern, vocab.nfc, vocab.special_tokens) == (patterns.QWEN2, True, {"<|im_end|>": 4000})
+    (tmp_path / "tokenizer_config.json").write_text(json.dumps({"tokenizer_class": "OtherTokenizer"}))
+    with pytest.raises(TokenizerError, match="OtherTokenizer"):
+        sst.load(tmp_path)
+
+
+def test_names_come_from_tiktoken(tmp_path, monkeypatch):
+    """A name that tiktoken knows is loaded through it, without network if its cache has the file."""
+    constructor = {"name": "own", "pat_str": patterns.CL100K, "mergeable_ranks": BYTE_RANKS, "special_tokens": {"<|x|>": 256}}
+    monkeypatch.setattr(tiktoken, "list_encoding_names", lambda: ["own"])
+    monkeypatch.setattr(tiktoken, "get_encoding", lambda name: tiktoken.Encoding(**constructor))
+    tok = sst.load("own")
+    assert tok.vocab_size == 257 and tok.encode("a<|x|>", allowed_special="all").tolist() == [97, 256]
+    with pytest.raises(TokenizerError, match="neither a file or folder nor an encoding"):
+        sst.load("another")
+
+
+@pytest.mark.parametrize(("data", "message"), [
+    (b"YQ== 0\nYg==\n", "line 2: expected a token in base64"),
+    (b"YQ== 0\n!!! 1\n", "line 2"), (b"YQ= 0\n", "line 1"), (b"YQ== -1\n", "line 1"), (b" 1\n", "line 1"),
+    (b"YQ== 0\nYQ== 1\n", "line 2: token b'a' came before"),
+])  # fmt: skip
+def test_malformed_rank_files_are_named_by_line(data, message):
+    """A line that is not base64 and a number, or repeats a token, is named."""
+    with pytest.raises(TokenizerError, match=message):
+        read_ranks(data, "own.tiktoken")
+
+
+@given(st.binary(max_size=60))
+def test_rank_files_of_any_bytes_give_ranks_or_an_error(data):
+    """The reader is total."""
+    try:
+        assert all(type(rank) is int for rank in read_ranks(data, "any").values())
+    except TokenizerError:
+        pass
+
+
+def test_two_tokens_of_one_rank_are_refused(tmp_path):
+    """Ranks are ids, so they differ."""
+    (tmp_path / "a.tiktoken").write_bytes(rank_lines(BYTE_RANKS | {b"ab": 97}))
+    with pytest.raises(TokenizerError, match="same id 97"):
+        sst.load(tmp_path / "a.tiktoken", pattern="gpt2")
+
+
+def spoil(content: dict, path: str, value) -> bytes:
+    *parents, last = path.split(".")
+    place = content
+    for name in parents:
+        place = place[name]
+    place[last] = value
+    return json.dumps(content).encode()
+
+
+@pytest.mark.parametrize(("path", "value", "message"), [
+    ("model", None, "not of type BPE"), ("model.type", "Unigram", "not of type BPE"),
+    ("model.dropout", 0.1, "dropout"), ("model.byte_fallback", True, "byte_fallback"),
+    ("model.vocab", [], "object of token: id"), ("model.vocab", {"a": "b"}, "the id of 'a' is 'b'"),
+    ("model.vocab", {"a b": 1}, "stands for no byte"), ("model.vocab", {"a": -1}, "the id of 'a'"),
+    ("model.merges", {}, "the merges are a list"), ("model.merges", ["a"], "merge 0 is 'a'"),
+    ("model.merges", [["a", "b", "c"]], "merge 0"), ("model.merges", [["a", "\u4e2d"]], "merge 0"), ("model.merges", [7], "merge 0"),
+    ("normalizer", {"type": "NFKC"}, "the normalizer is not NFC"),
+    ("pre_tokenizer", None, "no pre-tokenizer"), ("pre_tokenizer", {"type": "Whitespace"}, "ByteLevel"),
+    ("pre_tokenizer", {"type": "ByteLevel", "add_prefix_space": True}, "blank in front"),
+    ("added_tokens", 5, "added_tokens is a list"), ("added_tokens", [{"id": "x"}], "an added token has an id"),
+    ("added_tokens", [{"id": 4000, "content": "<x>", "lstrip": True}], "lstrip"),
+])  # fmt: skip
+def test_what_a_tokenizer_json_may_not_say_is_named(content, path, value, message):
+    """Malformed or unsupported parts are typed errors, never ids that differ."""
+    with pytest.raises(TokenizerError, match=message):
+        read_tokenizer_json(spoil(content, path, value), "tokenizer.json")
+
+
+@given(st.recursive(st.none() | st.integers(-5, 5) | st.sampled_from(["BPE", "ByteLevel", "a", "a a"]),
+       lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.sampled_from(
+           ["model", "vocab", "merges", "type", "pre_tokenizer", "pretokenizers", "normalizer", "added_tokens", "id", "content"]), inner, max_size=4),
+       max_leaves=12))  # fmt: skip
+def test_any_json_gives_a_vocabulary_or_an_error(content):
+    """The reader of tokenizer.json is total."""
+    try:
+        read_tokenizer_json(json.dumps(content).encode(), "any")
+    except TokenizerError:
+        pass
+
+
+def test_a_rank_file_needs_a_pattern(tmp_path):
+    """Without pattern= and without a known name, there is none to guess."""
+    (tmp_path / "own.tiktoken").write_bytes(rank_lines(BYTE_RANKS))
+    with pytest.raises(TokenizerError, match="give pattern="):
+        sst.load(tmp_path / "own.tiktoken")
+    with pytest.raises(TokenizerError, match="not a regular expression"):
+        sst.load(tmp_path / "own.tiktoken", pattern="(")
+
+
+@pytest.mark.parametrize("name", ["a.txt", "a"])
+def test_other_suffixes_are_not_saved(tmp_path, name):
+    """save() knows two formats, by the file's name."""
+    with pytest.raises(TokenizerError, match="tiktoken or"):
+        sst.Tokenizer(sst.Vocabulary.from_tokens(BYTE_RANKS, {}, merges=None, pattern=patterns.GPT2, whole_piece=True)).save(tmp_path / name)
