@@ -8,10 +8,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+import webdataset as wds
 
 import shardstream as ss
-
-wds = pytest.importorskip("webdataset")
 
 EXAMPLE = Path(__file__).parents[1] / "examples" / "webdataset_unbatch.py"
 SCHEMA = ss.Schema(x=ss.Sparse(100), w=ss.Sparse(100, "float32"), t=ss.Ragged("uint16"), s=ss.Text(), b=ss.Bytes(), y=ss.Dense("int64"))
