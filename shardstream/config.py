@@ -44,17 +44,26 @@ class RetryPolicy:
         max_attempts: Tries of one request in all, the first included.
         first_delay_s: Mean wait before the second try; it doubles each time, with full jitter.
         max_delay_s: Longest wait between two tries.
-        deadline_s: Seconds after which a request is given up, tries and waits together.
+        deadline_s: Seconds after which a request is given up, tries and waits together; writing a file has
+            besides the time that it takes at 1 MB/s.
+        request_s: Longest that one try of reading a range may take.
+        hedge_factor: A range that takes this many times the median of recent ones is asked for a second
+            time, and the first answer is taken; 0 never does.
     """
 
     max_attempts: int = 6
     first_delay_s: float = 0.1
     max_delay_s: float = 10.0
     deadline_s: float = 120.0
+    request_s: float = 30.0
+    hedge_factor: float = 5.0
 
     def __post_init__(self):
         if self.max_attempts < 1:
             raise ConfigError(f"max_attempts={self.max_attempts} must be at least 1.")
+        for name in ("first_delay_s", "max_delay_s", "deadline_s", "request_s", "hedge_factor"):
+            if not getattr(self, name) >= 0:
+                raise ConfigError(f"{name}={getattr(self, name)!r} must be a number from 0 on.")
 
 
 @dataclass(frozen=True)

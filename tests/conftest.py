@@ -48,6 +48,11 @@ class S3:
         return "moto" not in self.server
 
 
+@dataclass
+class Proxied(S3):
+    proxy: object
+
+
 @pytest.fixture(scope="session")
 def _s3_environment(pytestconfig):
     """Yield the environment of an S3 server: the one that the environment names, if it is on loopback; the one that
@@ -92,10 +97,26 @@ def s3(_s3_environment, monkeypatch) -> S3:
     return S3(f"s3://{BUCKET}/{uuid.uuid4().hex[:12]}", options, _s3_environment["SHARDSTREAM_S3_SERVER"])
 
 
+@pytest.fixture(scope="session")
+def _proxy(_s3_environment):
+    from tests.fault_proxy import RunningProxy
+
+    proxy = RunningProxy(_s3_environment["AWS_ENDPOINT_URL"])
+    yield proxy
+    proxy.close()
+
+
+@pytest.fixture
+def proxied(s3, _proxy):
+    """The same S3 prefix through a proxy that delays and spoils requests as ``proxied.proxy.plan()`` says."""
+    _proxy.plan()
+    return Proxied(s3.url, {**s3.storage_options, "endpoint_url": _proxy.url}, s3.server, _proxy)
+
+
 def pytest_collection_modifyitems(items):
     """Mark every test that uses the server, so that ``-m 'not s3'`` leaves them out."""
     for item in items:
-        if "s3" in getattr(item, "fixturenames", ()):
+        if {"s3", "proxied"} & set(getattr(item, "fixturenames", ())):
             item.add_marker(pytest.mark.s3)
 
 

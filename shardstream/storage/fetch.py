@@ -1,7 +1,8 @@
 """Exact byte ranges of shards, for many threads at once.
 
 Local files are read by ``pread`` in steps of 1 MiB through a small cache of descriptors: no
-mmap, since a mapped file that shrinks is a SIGBUS. Remote ranges cost one GET each.
+mmap, since a mapped file that shrinks is a SIGBUS. Remote ranges cost one GET each, repeated
+while that can help; what a caller's ``verify`` refuses counts as a reply gone wrong.
 """
 
 from __future__ import annotations
@@ -10,18 +11,22 @@ import os
 import threading
 from collections import OrderedDict
 from collections.abc import Callable
+from time import monotonic
 
 import numpy as np
 
 from shardstream.config import RetryPolicy
-from shardstream.errors import ShardError, ShardNotFoundError, StorageError
+from shardstream.errors import ChecksumError, ShardError, ShardNotFoundError
 from shardstream.storage.clients import filesystem, run
-from shardstream.storage.retry import attempt, status_of
+from shardstream.storage.pace import SLOW_DOWN, Pace, first_of
+from shardstream.storage.ranges import start_get
+from shardstream.storage.retry import attempt, explained, status_of
 from shardstream.storage.secrets import pickled_options
 from shardstream.storage.urls import is_local, normalise, protocol, redact
 
 STEP_NBYTES = 1 << 20
 MAX_DESCRIPTORS = 128
+MAX_SHORT = 2  # replies shorter than asked for before the object itself is taken to be short
 
 
 class _Descriptors:
@@ -57,13 +62,26 @@ def _new(nbytes: int) -> np.ndarray:
     return np.empty(nbytes, np.uint8)
 
 
+def _trusted(data: np.ndarray) -> None:
+    """Accept any bytes."""
+
+
+class _Process:
+    """What a Fetcher has in one process: forked children make their own, since a lock may have been held at the fork."""
+
+    def __init__(self):
+        self.pid = os.getpid()
+        self.descriptors = _Descriptors()
+        self.pace = Pace()
+
+
 class Fetcher:
     """Reads of absolute URLs; picklable, shared by threads, its clients made when first used."""
 
     def __init__(self, storage_options: dict | None = None, retry: RetryPolicy = RetryPolicy()):
         self.storage_options = storage_options
         self.retry = retry
-        self._files = (os.getpid(), _Descriptors())
+        self._process = _Process()
 
     def __getstate__(self) -> dict:
         return {"storage_options": pickled_options(self.storage_options), "retry": self.retry}
@@ -71,14 +89,18 @@ class Fetcher:
     def __setstate__(self, state: dict) -> None:
         self.__init__(**state)
 
-    def read(self, url: str, begin: int, end: int, allocate: Callable[[int], np.ndarray] = _new) -> np.ndarray:
+    def read(self, url: str, begin: int, end: int, allocate: Callable[[int], np.ndarray] = _new,
+             verify: Callable[[np.ndarray], None] = _trusted) -> np.ndarray:  # fmt: skip
         """Return bytes ``[begin, end)`` of an object as a uint8 array of exactly that length.
 
-        ``allocate`` makes the array for local files; a remote client brings its own memory.
+        ``allocate`` makes the array for local files; a remote client brings its own memory. ``verify`` raises
+        :class:`ChecksumError` on bytes that are not what they should be; remote ones are then asked for again.
 
         Raises:
             ShardNotFoundError: there is no such object.
             ShardError: it ends before ``end``.
+            ChecksumError: ``verify`` refused every reply.
+            StorageRefused: the store will not give it: credentials, permission.
             StorageError: it could not be read.
         """
         if not 0 <= begin <= end:
@@ -86,12 +108,12 @@ class Fetcher:
         if begin == end:
             return np.empty(0, np.uint8)
         try:
-            data = self._read_local(url, begin, end, allocate) if is_local(url) else self._read_remote(url, begin, end)
+            if not is_local(url):
+                return self._read_remote(url, begin, end, verify)
+            data = _complete(self._read_local(url, begin, end, allocate), url, begin, end)
         except FileNotFoundError as error:
             raise ShardNotFoundError("the shard is missing.", shard=redact(url)) from error
-        if len(data) != end - begin:
-            raise ShardError(f"the shard is truncated: it ends before byte {end}.", shard=redact(url),
-                             offset=begin + len(data))  # fmt: skip
+        verify(data)
         return data
 
     def size(self, url: str) -> int:
@@ -115,16 +137,15 @@ class Fetcher:
         tags = (info.get(name) for name in ("ETag", "etag", "LastModified", "last_modified", "mtime", "updated"))
         return int(info["size"]), next((str(tag) for tag in tags if tag), None)
 
-    def _descriptors(self) -> _Descriptors:
-        if self._files[0] != os.getpid():  # forked: another thread may have held the lock
-            self._files = (os.getpid(), _Descriptors())
-        return self._files[1]
+    def _here(self) -> _Process:
+        if self._process.pid != os.getpid():
+            self._process = _Process()
+        return self._process
 
     def _read_local(self, url: str, begin: int, end: int, allocate: Callable[[int], np.ndarray]) -> np.ndarray:
         data = allocate(end - begin)
-        view, done = memoryview(data), 0
+        view, done, descriptors = memoryview(data), 0, self._here().descriptors
         try:
-            descriptors = self._descriptors()
             entry = descriptors.borrow(normalise(url))
             try:
                 while done < len(data):
@@ -137,19 +158,39 @@ class Fetcher:
         except FileNotFoundError:
             raise
         except OSError as error:
-            raise StorageError(f"reading {url} failed: {error}", shard=url, offset=begin + done) from error
+            raise explained(error, f"reading {url} at byte {begin + done}") from error
         return data[:done]
 
-    def _read_remote(self, url: str, begin: int, end: int) -> np.ndarray:
-        client = filesystem(protocol(url), self.storage_options)
+    def _read_remote(self, url: str, begin: int, end: int, verify: Callable[[np.ndarray], None]) -> np.ndarray:
+        pace, num_short = self._here().pace, 0
 
         def request(timeout_s: float) -> np.ndarray:
-            try:
-                data = run(client, "cat_file", url, start=begin, end=end, timeout_s=timeout_s)
-            except OSError as error:
-                if status_of(error) == 416:  # the range begins at or after the object's end
-                    return np.empty(0, np.uint8)
-                raise
-            return np.frombuffer(data, np.uint8)
+            nonlocal num_short
+            timeout_s = min(timeout_s, self.retry.request_s)
+            with pace.slot():
+                started = monotonic()
+                try:
+                    data = first_of(lambda: start_get(url, begin, end, self.storage_options, timeout_s), pace,
+                                    self.retry.hedge_factor, timeout_s)  # fmt: skip
+                except Exception as error:
+                    if status_of(error) == 416:  # the range begins at or after the object's end
+                        return _complete(np.empty(0, np.uint8), url, begin, end)
+                    if status_of(error) in SLOW_DOWN:
+                        pace.slow_down()
+                    raise
+                pace.succeeded(monotonic() - started)
+            num_short += len(data) != end - begin
+            if len(data) != end - begin and num_short < MAX_SHORT:
+                raise ConnectionError(f"{len(data)} bytes came instead of {end - begin}.")
+            _complete(data, url, begin, end)
+            verify(data)
+            return data
 
-        return attempt(self.retry, f"reading {redact(url)} at byte {begin}", request)
+        return attempt(self.retry, f"reading {redact(url)} at byte {begin}", request, passing=ChecksumError)
+
+
+def _complete(data: np.ndarray, url: str, begin: int, end: int) -> np.ndarray:
+    """Return ``data`` if it has all bytes asked for; raise :class:`ShardError` if the object ends before."""
+    if len(data) != end - begin:
+        raise ShardError(f"the shard is truncated: it ends before byte {end}.", shard=redact(url), offset=begin + len(data))
+    return data

@@ -16,8 +16,10 @@ from typing import TypeVar
 
 from shardstream.config import RetryPolicy
 from shardstream.errors import ShardstreamError, StorageError, StorageRefused
+from shardstream.storage.secrets import scrubbed
 
 T = TypeVar("T")
+SLOWEST_NBYTES_PER_S = 10**6  # an upload slower than this is taken to hang
 DEFAULT_RETRY = RetryPolicy()
 PASSING_STATUS = {408, 409, 425, 429}  # the 4xx that may pass: request timeout, conflict, too early, too many
 LASTING_ERRNO = {errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EISDIR, errno.ENAMETOOLONG, errno.ELOOP}
@@ -42,6 +44,8 @@ def chain(error: BaseException) -> Iterator[BaseException]:
 def status_of(error: BaseException) -> int | None:
     """Return the HTTP status behind a client library's error, ``None`` when there was no reply."""
     for link in chain(error):
+        if type(link).__module__ == "aiohttp.http_exceptions":
+            continue  # a body cut off bears "code = 400" there, which no server said
         response = getattr(link, "response", None)
         if isinstance(response, dict):
             status = response.get("ResponseMetadata", {}).get("HTTPStatusCode")
@@ -82,7 +86,7 @@ def explained(error: BaseException, what: str) -> StorageError:
         advice = "the credentials have expired: renew them and start again."
     elif code in REFUSED:
         advice = "the server refused the credentials: check AWS_ACCESS_KEY_ID, AWS_SECRET_ACCESS_KEY and the clock."
-    elif names & {"NoCredentialsError", "PartialCredentialsError"}:
+    elif names & {"NoCredentialsError", "PartialCredentialsError"} or "NoCredentialsError" in str(error):
         advice = "no credentials: set AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, a profile, or storage_options."
     elif status == 403 or isinstance(error, PermissionError):
         advice = "permission denied; S3 also says so for a missing object when s3:ListBucket is not granted."
@@ -91,36 +95,52 @@ def explained(error: BaseException, what: str) -> StorageError:
     elif isinstance(error, ImportError):
         advice = str(error)
     else:
-        advice = f"{code or type(error).__name__}: {error}"
+        advice = f"{code or type(error).__name__}: {scrubbed(str(error))}"
     kind = StorageError if may_pass(error) else StorageRefused
     return kind(f"{what} failed: {advice}")
 
 
-def attempt(policy: RetryPolicy, what: str, operation: Callable[[float], T]) -> T:
+def attempt(policy: RetryPolicy, what: str, operation: Callable[[float], T], *, nbytes: int = 0,
+            passing: tuple | type[ShardstreamError] = ()) -> T:  # fmt: skip
     """Return ``operation(timeout_s)``, tried by ``policy``; ``what`` names it in errors.
+
+    ``nbytes`` to send lengthen the deadline. Errors of ours that the operation raises are passed on at
+    once, but those of class ``passing`` only by the last try.
 
     Raises:
         FileNotFoundError: the object is absent (never retried).
-        ShardstreamError: raised by the operation itself; passed on.
+        ShardstreamError: raised by the operation itself.
         StorageError: everything else, from the last try's error.
     """
-    end = time.monotonic() + policy.deadline_s
-    for tried in range(1, policy.max_attempts + 1):
+    end = time.monotonic() + policy.deadline_s + nbytes / SLOWEST_NBYTES_PER_S
+    tried = 0
+    while True:
+        tried += 1
+        wait_s = backoff_s(policy, tried)
         try:
             return operation(max(end - time.monotonic(), 0.001))
-        except ShardstreamError:
-            raise
         except FileNotFoundError as error:
-            raise FileNotFoundError(f"{what} failed: it is absent.") from error
+            if isinstance(error, ShardstreamError):
+                raise
+            raise FileNotFoundError(f"{what} failed: it is absent.") from shown(error)
         except Exception as error:
-            wait_s = backoff_s(policy, tried)
-            if tried == policy.max_attempts or not may_pass(error) or time.monotonic() + wait_s >= end:
-                raise explained(error, what) from error
+            ours = isinstance(error, ShardstreamError)
+            lasts = not isinstance(error, passing) if ours else not may_pass(error)
+            if lasts or tried >= policy.max_attempts or time.monotonic() + wait_s >= end:
+                if ours:
+                    raise
+                raise explained(error, what) from shown(error)
         time.sleep(wait_s)
-    raise AssertionError("unreachable: the last try returns or raises")
 
 
 def backoff_s(policy: RetryPolicy, tried: int) -> float:
     """Return how long to wait after ``tried`` failures, in seconds, with full jitter."""
     mean = policy.first_delay_s * 2.0 ** min(tried - 1, 60)
     return min(random.uniform(0.0, 2.0 * mean), policy.max_delay_s)
+
+
+def shown(error: BaseException) -> BaseException:
+    """Return the cause to show for an error: itself, or its scrubbed text if a traceback would show more."""
+    if all(scrubbed(text) == text for link in chain(error) for text in (str(link), repr(link))):
+        return error
+    return OSError(f"{type(error).__name__}: {scrubbed(str(error))}")

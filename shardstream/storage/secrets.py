@@ -1,4 +1,4 @@
-"""Credentials in storage options: handed to child processes, left out of every other pickle.
+"""Credentials: handed to child processes, left out of every other pickle and of every message.
 
 The rule of multiprocessing's own ``AuthenticationString``: a secret may be pickled only while a
 child process is being started, when the bytes go down a pipe to it and nowhere else. A Store
@@ -25,3 +25,13 @@ def without_secrets(options: Any) -> Any:
 def pickled_options(options: dict | None) -> dict | None:
     """Return what a pickle may hold of storage options."""
     return options if get_spawning_popen() is not None else without_secrets(options)
+
+
+QUERY = re.compile(r"(\w+://[^\s?'\"<>]*)\?[^\s'\"<>]*")
+USER = re.compile(r"(\w+://)[^\s/'\"<>@]+@")
+HEADER = re.compile(r"(authorization|x-amz-security-token|x-amz-[a-z-]*key[a-z-]*)(['\"]?\s*[:=]\s*)[^\n]*", re.I)
+
+
+def scrubbed(text: str) -> str:
+    """Return a message without what may be secret: queries and users of URLs, signed headers."""
+    return HEADER.sub(r"\1\2...", USER.sub(r"\1", QUERY.sub(r"\1", text)))

@@ -143,7 +143,7 @@ class Store:
         options = {}
         if protocol(self.url) in ("s3", "s3a"):  # s3fs sends one PUT below twice the part size
             options["chunksize"] = PART_NBYTES if nbytes > MULTIPART_NBYTES else nbytes // 2 + 1
-        self._put(url, lambda timeout_s: run(client, "put_file", source, url, timeout_s=timeout_s, **options))
+        self._put(url, lambda timeout_s: run(client, "put_file", source, url, timeout_s=timeout_s, **options), nbytes)
 
     def put_if_absent(self, name: str, data: bytes) -> bool:
         """Create an object in one try, never replacing one.
@@ -195,10 +195,10 @@ class Store:
     def _client(self):
         return filesystem(protocol(self.url), self.storage_options)
 
-    def _put(self, url: str, request) -> None:
+    def _put(self, url: str, request, nbytes: int = 0) -> None:
         what = f"writing {redact(url)}"
         try:
-            attempt(self.retry, what, request)
+            attempt(self.retry, what, request, nbytes=nbytes)
         except FileNotFoundError as error:  # of a PUT, 404 speaks of the bucket
             raise explained(error, what) from error
 

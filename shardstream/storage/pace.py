@@ -1,0 +1,106 @@
+"""How many requests are in flight, and when a slow one gets a second chance.
+
+Two controls that a process has over a store that is busy. Asked to slow down (503, 429), it halves the
+number of requests in flight, and with each that succeeds allows a fraction of one more: additive
+increase, multiplicative decrease (D. Chiu and R. Jain, 1989). A request that takes several times the median
+is probably stuck on one connection or one disk of the store: a second one is sent, and the first to answer
+wins (J. Dean and L. Barroso, "The Tail at Scale", CACM 2013); few are, so that a store that is slow
+as a whole is not loaded twice.
+"""
+
+from __future__ import annotations
+
+import statistics
+import threading
+from collections import deque
+from collections.abc import Callable
+from concurrent.futures import FIRST_COMPLETED, Future, wait
+from contextlib import contextmanager
+from time import monotonic
+from typing import Any
+
+MAX_IN_FLIGHT = 32
+SLOW_DOWN = {429, 503}
+NUM_RECENT, MIN_RECENT = 64, 8  # requests that the median is taken of, and how many it needs
+HEDGE_FLOOR_S = 0.25
+HEDGED_SHARE, HEDGED_FREE = 0.05, 4  # second requests, of all: at most this share, besides the first few
+
+
+class Pace:
+    """The requests of one process to one store; threads share it."""
+
+    def __init__(self):
+        self.limit = float(MAX_IN_FLIGHT)
+        self.num_in_flight = 0
+        self.num_requests = self.num_hedged = 0
+        self._recent: deque[float] = deque(maxlen=NUM_RECENT)
+        self._changed = threading.Condition()
+
+    @contextmanager
+    def slot(self):
+        """Wait until one more request may be in flight; hold its place."""
+        with self._changed:
+            self._changed.wait_for(lambda: self.num_in_flight < max(1, int(self.limit)))
+            self.num_in_flight += 1
+            self.num_requests += 1
+        try:
+            yield
+        finally:
+            with self._changed:
+                self.num_in_flight -= 1
+                self._changed.notify()
+
+    def succeeded(self, seconds: float) -> None:
+        """Note a request that was answered: one more may be in flight after ``limit`` of them."""
+        with self._changed:
+            self._recent.append(seconds)
+            self.limit = min(float(MAX_IN_FLIGHT), self.limit + 1.0 / self.limit)
+            self._changed.notify()
+
+    def slow_down(self) -> None:
+        """Note that the store asked for fewer requests."""
+        with self._changed:
+            self.limit = max(1.0, self.limit / 2)
+
+    def hedge_after_s(self, factor: float) -> float | None:
+        """Return how long to wait before a second request, None when there must not be one."""
+        with self._changed:
+            if not factor or len(self._recent) < MIN_RECENT:
+                return None
+            if self.num_hedged >= HEDGED_FREE + HEDGED_SHARE * self.num_requests:
+                return None
+            return max(HEDGE_FLOOR_S, factor * statistics.median(self._recent))
+
+    def count_hedged(self) -> None:
+        with self._changed:
+            self.num_hedged += 1
+
+
+def first_of(start: Callable[[], Future], pace: Pace, factor: float, timeout_s: float) -> Any:
+    """Return the result of ``start()``, or of a second one begun when the first is late; the other is given up.
+
+    Raises:
+        TimeoutError: neither was done after ``timeout_s``.
+        Exception: what the last one to fail raised.
+    """
+    end = monotonic() + timeout_s
+    pending, after_s = {start()}, pace.hedge_after_s(factor)
+    try:
+        while True:
+            left_s = end - monotonic()
+            done, pending = wait(pending, left_s if after_s is None else min(after_s, left_s), FIRST_COMPLETED)
+            failed = [future for future in done if future.exception() is not None]
+            for future in done:
+                if future not in failed:
+                    return future.result()
+            if not pending and failed:
+                return failed[-1].result()
+            if monotonic() >= end:
+                raise TimeoutError(f"no answer in {timeout_s:.0f} s")
+            if after_s is not None:
+                after_s = None
+                pace.count_hedged()
+                pending.add(start())
+    finally:
+        for future in pending:
+            future.cancel()
