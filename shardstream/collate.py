@@ -15,8 +15,7 @@ from typing import Any, NamedTuple
 import numpy as np
 import torch
 
-# What the rows of a collated column were before: tensors, arrays, Python's or numpy's numbers, or a list's items.
-ORIGINS = ("tensors", "arrays", "numbers", "numpy numbers", "items")
+UNLIKE = "unlike"
 
 
 class Jagged(NamedTuple):
@@ -61,24 +60,27 @@ def column_length(column: Any) -> int | None:
     return len(column) if isinstance(column, list) else None
 
 
-def collate_rows(samples: list[dict[str, Any]]) -> tuple[dict[str, Any], dict[str, str]]:
+def collate_rows(samples: list[dict[str, Any]], is_part: bool = False) -> tuple[dict[str, Any], dict[str, str]]:
     """Return a batch of samples, and the origin of each column.
 
     Numbers and equal shapes are stacked to tensors, 1-D tensors of different lengths become a :class:`Jagged`,
-    everything else is a list. A field that some of the samples lack is None there.
+    everything else is a list. A field that some of the samples lack is None there. If ``is_part``, numbers and
+    tensors of several types stay lists, for the type that they would get depends on the rest of the batch.
     """
     names = dict.fromkeys(name for sample in samples for name in sample)
-    stacked = {name: stack([sample.get(name) for sample in samples]) for name in names}
+    stacked = {name: stack([sample.get(name) for sample in samples], is_part) for name in names}
     return {name: column for name, (column, _) in stacked.items()}, {name: origin for name, (_, origin) in stacked.items()}
 
 
-def stack(values: list) -> tuple[Any, str]:
+def stack(values: list, is_part: bool = False) -> tuple[Any, str]:
     """Return the column of these rows, of which there is at least one, and their origin."""
     first = values[0]
     if isinstance(first, torch.Tensor):
-        if all(isinstance(v, torch.Tensor) and v.shape == first.shape and v.layout == torch.strided for v in values):
-            return torch.stack(values), "tensors"
-        if all(isinstance(v, torch.Tensor) and v.ndim == 1 and v.layout == torch.strided for v in values):
+        if all(isinstance(v, torch.Tensor) and v.layout == torch.strided and (v.shape == first.shape or v.ndim == first.ndim == 1) for v in values):
+            if is_part and any(v.dtype != first.dtype for v in values):
+                return values, UNLIKE
+            if all(v.shape == first.shape for v in values):
+                return torch.stack(values), "tensors"
             lengths = torch.tensor([0, *(len(v) for v in values)])
             return Jagged(torch.cat(values), lengths.cumsum(0)), "tensors"
     elif isinstance(first, np.ndarray):
@@ -87,8 +89,10 @@ def stack(values: list) -> tuple[Any, str]:
             return torch.from_numpy(np.stack(values)), "arrays"
     elif isinstance(first, (bool, int, float, np.number)) and all(isinstance(v, (bool, int, float, np.number)) for v in values):
         column = np.array(values)
+        if is_part and (any(type(v) is not type(first) for v in values) or (type(first) is int and column.dtype.kind == "f")):
+            return values, UNLIKE
         if column.dtype.kind in "biuf":
-            return torch.from_numpy(column), "numpy numbers" if any(isinstance(v, np.number) for v in values) else "numbers"
+            return torch.from_numpy(column), "numpy numbers" if isinstance(first, np.number) else "numbers"
     return values, "items"
 
 

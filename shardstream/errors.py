@@ -129,3 +129,7 @@ class TextError(ShardstreamError, ValueError):
     def __init__(self, message: str, *, index: int | None = None, **places):
         super().__init__(message, **places)
         self.index = index
+
+
+class WorkerError(ShardstreamError, RuntimeError):
+    """A worker process ended before its rows were made, or failed in a way that has no error of its own."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import weakref
 from collections.abc import Callable, Iterator
 from typing import Any
 
@@ -10,32 +11,49 @@ import torch
 from shardstream.collate import Jagged
 from shardstream.errors import ConfigError
 from shardstream.stream import ShardStream
+from shardstream.workers import Workers
 
 
 class StreamLoader:
-    """Iterates a :class:`ShardStream`; reading and decoding run ahead in threads of this process.
+    """Iterates a :class:`ShardStream`; reading, decoding and, in worker processes, transforming run ahead.
+
+    Batches do not depend on ``num_workers``. Workers start with the first iteration and stay until the loader
+    goes, or until an iteration ends early; they never outlive this process.
 
     Args:
         stream: What to load; its batches become the loader's.
+        num_workers: Processes that make rows; 0 reads in threads of this process, which is enough unless
+            decoding or ``transform`` takes more than one core.
         pin_memory: Copy tensors into page-locked memory; ignored where there is no CUDA.
         collate: Function of a whole batch (or sample), called in this process on each.
+        multiprocessing_context: How workers start: "forkserver", "spawn" or "fork", or a context of
+            multiprocessing. With the first two, ``transform`` must pickle.
 
     ``state_dict`` and ``load_state_dict`` are what Lightning and torch.distributed.checkpoint look for; a state
-    counts exactly the batches that the loop has received.
+    counts exactly the batches that the loop has received, however far workers are ahead.
     """
 
-    def __init__(self, stream: ShardStream, pin_memory: bool = False, collate: Callable | None = None):
+    def __init__(self, stream: ShardStream, num_workers: int = 0, pin_memory: bool = False, collate: Callable | None = None,
+                 multiprocessing_context: Any = "forkserver"):  # fmt: skip
         if not isinstance(stream, ShardStream):
             raise ConfigError(f"StreamLoader takes an ss.ShardStream, not {type(stream).__name__}.")
+        if isinstance(num_workers, bool) or not isinstance(num_workers, int) or num_workers < 0:
+            raise ConfigError(f"num_workers={num_workers!r} must be an integer of at least 0.")
         self.dataset = stream
+        self.num_workers = num_workers
         self._pin = pin_memory and torch.cuda.is_available()
         self._collate = collate
+        self._portions = stream.portions
+        if num_workers:
+            workers = Workers(num_workers, multiprocessing_context)
+            self._portions = lambda task: workers.portions(task, stream.source, stream.recipe)
+            weakref.finalize(self, workers.stop)
 
     def __len__(self) -> int:
         return len(self.dataset)
 
     def __iter__(self) -> Iterator[Any]:
-        return self.dataset.iterate(self.dataset.portions, self._finish)
+        return self.dataset.iterate(self._portions, self._finish)
 
     def _finish(self, batch: Any) -> Any:
         if self._collate is not None:

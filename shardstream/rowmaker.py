@@ -147,9 +147,11 @@ class RowMaker:
         positions: Those to make, in order; from ``order.num_samples`` on they are padding from the epoch's start.
         recipe: What to deliver.
         pool: Where the columns' memory comes from; the reader's by default.
+        is_part: Other makers' rows will be joined to these (``merge.py``).
     """
 
-    def __init__(self, reader: BlockReader, order: EpochOrder, positions: range, recipe: Recipe, pool: BufferPool | None = None):
+    def __init__(self, reader: BlockReader, order: EpochOrder, positions: range, recipe: Recipe, pool: BufferPool | None = None,
+                 is_part: bool = False):  # fmt: skip
         self._source, self._order, self._recipe = reader.source, order, recipe
         self._assembler = None
         if reader.source.schema is not None:
@@ -159,7 +161,7 @@ class RowMaker:
             parse_nbytes(recipe.read.memory_limit, "memory_limit"),
             recipe.read.threads or (REMOTE_THREADS if "://" in reader.source.url(0) else LOCAL_THREADS))  # fmt: skip
         self._transform_is_batched = getattr(recipe.transform, "shardstream_batched", False)
-        self._positions, self._num_made = positions, 0
+        self._positions, self._num_made, self._is_part = positions, 0, is_part
 
     def make(self, num_rows: int) -> Portion:
         """Return what becomes of the next ``num_rows`` positions."""
@@ -194,7 +196,7 @@ class RowMaker:
     def _set_columns(self, portion: Portion, samples: list[dict[str, Any]], is_pad: np.ndarray | None) -> None:
         """Make the samples that are left the portion's columns: collated, or as they are."""
         if not self._recipe.as_samples or self._transform_is_batched:
-            portion.columns, portion.origins = collate_rows(samples)
+            portion.columns, portion.origins = collate_rows(samples, self._is_part and not self._transform_is_batched)
             return
         if is_pad is not None:
             flags = is_pad if portion.kept is None else is_pad[portion.kept]

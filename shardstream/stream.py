@@ -85,7 +85,7 @@ class ShardStream(IterableDataset):
         self.batch_size = batch_size
         self.report = Report()
         self._urls, self._epochs, self._drop_last = url_or_urls, epochs, drop_last
-        self._recipe = Recipe(fields, sparse, dtypes, transform, on_error, allow_unsafe, read or ReadPolicy(),
+        self.recipe = Recipe(fields, sparse, dtypes, transform, on_error, allow_unsafe, read or ReadPolicy(),
                               storage_options, pad=drop_last == "pad", as_samples=batch_size is None)  # fmt: skip
         self._asked = {"version": version, "seed": seed, "shuffle": shuffle, "lanes": lanes, "window": window}
         self._place = None if rank is None else (rank, world_size)
@@ -160,10 +160,10 @@ class ShardStream(IterableDataset):
             return
         self._place = self._place or current_place()
         version = self._asked["version"] if self._loaded is None else self._loaded.version
-        source = open_source(self._urls, version, self._recipe.storage_options)
+        source = open_source(self._urls, version, self.recipe.storage_options)
         if source.total_samples == 0:
             raise EmptyDatasetError(f"there are no samples at {self._urls!r} (version {source.version}).")
-        if source.schema is None and (self._recipe.dtypes or self._recipe.sparse != "dense"):
+        if source.schema is None and (self.recipe.dtypes or self.recipe.sparse != "dense"):
             raise ConfigError("dtypes= and sparse= need a schema, which shards of the files layout do not have.")
         self._state = self._start(source) if self._loaded is None else self._checked(self._loaded, source)
         self._position = self._state.position  # apart from the rest, since it changes with every batch
@@ -208,21 +208,23 @@ class ShardStream(IterableDataset):
 
     def _epochs_of(self, iterator: int, portions, finish, rank: int, world_size: int) -> Iterator[Any]:
         while True:
+            self._check_iterator(iterator)
             plan = self.plan(self._position, world_size)
             if plan.num_batches:
                 items = self._batches if self.batch_size is not None else self._samples
                 for position, item in items(plan, rank, portions):
-                    if iterator != self._iterator:
-                        raise ConfigError("this iterator is no longer valid: a stream has one position, and another iterator was "
-                                          "started or a state or an epoch set since.")  # fmt: skip
                     item = item if finish is None else finish(item)
                     self._position = position
                     yield item
-            if iterator != self._iterator:  # the loop's last step was to set a state or an epoch
-                return
+                    self._check_iterator(iterator)
             self._state, self._position = replace(self._state, epoch=self._state.epoch + 1), 0
             if self._epochs is not None and self._state.epoch % self._epochs == 0:
                 return
+
+    def _check_iterator(self, iterator: int) -> None:
+        if iterator != self._iterator:
+            raise ConfigError("this iterator is no longer valid: a stream has one position, and another iterator was started or a "
+                              "state or an epoch set since.")  # fmt: skip
 
     def _batches(self, plan: BatchPlan, rank: int, portions) -> Iterator[tuple[int, dict]]:
         """Yield (position after it, batch)."""
@@ -233,7 +235,7 @@ class ShardStream(IterableDataset):
         """Yield (position after it, sample); rows are made many at a time."""
         groups = BatchPlan(plan.end_position, plan.start_position, SAMPLES_AT_ONCE, plan.world_size)
         for t, portion in enumerate(portions(Task(self._state, groups, rank))):
-            self.report.add(portion.loss, self._recipe.read.max_skipped)
+            self.report.add(portion.loss, self.recipe.read.max_skipped)
             columns, num_rows = portion.columns, portion.num_rows
             samples = columns[SAMPLES] if SAMPLES in columns else split_rows(columns, num_rows)
             places = range(num_rows) if portion.kept is None else portion.kept.tolist()
@@ -243,10 +245,10 @@ class ShardStream(IterableDataset):
     def _columns(self, task: Task, portions) -> Iterator[tuple[dict[str, Any], int]]:
         """Yield (columns, number of rows) of each batch of a task, its losses counted, its columns there without rows, too."""
         for portion in portions(task):
-            self.report.add(portion.loss, self._recipe.read.max_skipped)
+            self.report.add(portion.loss, self.recipe.read.max_skipped)
             if self._no_rows is None and portion.num_rows:
                 self._no_rows = empty_like(portion.columns)
-            if not portion.num_rows and not (portion.columns and self._recipe.transform is None):
+            if not portion.num_rows and not (portion.columns and self.recipe.transform is None):
                 portion.columns = self._no_rows or self._example(task)
             yield portion.columns, portion.num_rows
 
@@ -262,8 +264,8 @@ class ShardStream(IterableDataset):
     def portions(self, task: Task) -> Iterator[Portion]:
         """Yield the portion of each batch of a task, made by threads of this process."""
         if self._reader is None:  # made in the process that reads, kept over its epochs
-            self._reader = self._recipe.reader(self._source)
-        with RowMaker(self._reader, task.order(self._source), task.positions(), self._recipe) as maker:
+            self._reader = self.recipe.reader(self._source)
+        with RowMaker(self._reader, task.order(self._source), task.positions(), self.recipe) as maker:
             for num_rows in task.num_rows():
                 yield maker.make(num_rows)
 
