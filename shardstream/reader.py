@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import threading
 from collections import OrderedDict
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
@@ -112,8 +113,7 @@ class BlockReader:
         from shardstream.codecs import files
 
         offset, nbytes = index.extents[block, 0].tolist()
-        data = self._fetch(url, offset, offset + nbytes)
-        _verify(data, int(index.crc32c[block, 0]), offset)
+        data = self._fetch(url, offset, offset + nbytes, lambda data: _verify(data, int(index.crc32c[block, 0]), offset))
         num_samples = int(index.num_samples[block])
         samples = files.read_block(data, offset, num_samples, url)
         return Block({"__samples__": samples}, num_samples, len(data))
@@ -123,7 +123,14 @@ class BlockReader:
         wanted = [c for numbers in members.values() for c in numbers]
         extents = index.extents[block]
         begin = int(extents[wanted, 0].min())
-        data = self._fetch(self.source.url(shard), begin, int(extents[wanted].sum(axis=1).max()))
+
+        def verify(data: np.ndarray) -> None:
+            for name, numbers in members.items():
+                for c in numbers:
+                    offset, size = extents[c].tolist()
+                    _verify(data[offset - begin : offset - begin + size], int(index.crc32c[block, c]), offset, name)
+
+        data = self._fetch(self.source.url(shard), begin, int(extents[wanted].sum(axis=1).max()), verify)
         num_samples = int(index.num_samples[block])
         decoded, nbytes = {}, 0
         for name, numbers in members.items():
@@ -131,7 +138,6 @@ class BlockReader:
             for c in numbers:
                 offset, size = extents[c].tolist()
                 views.append(data[offset - begin : offset - begin + size])
-                _verify(views[-1], int(index.crc32c[block, c]), offset, name)
             compressed = "zstd" if index.columns[numbers[0]].endswith(".zst") else None
             try:
                 decoded[name] = columns.decode_column(self.source.schema[name], views, num_samples, compressed)
@@ -151,8 +157,8 @@ class BlockReader:
                 return [index.columns.index(suffix) for suffix in suffixes]
         raise ShardError(f"the shard has no column {name!r}.", shard=self.source.url(shard), field=name)
 
-    def _fetch(self, url: str, begin: int, end: int) -> np.ndarray:
-        data = self.fetcher.read(url, begin, end, self.pool.take)
+    def _fetch(self, url: str, begin: int, end: int, verify: Callable[[np.ndarray], None]) -> np.ndarray:
+        data = self.fetcher.read(url, begin, end, self.pool.take, verify)
         with self._lock:
             self.num_bytes_read += end - begin
         return data

@@ -76,8 +76,12 @@ def open_source(url_or_urls, version: int | None = None, storage_options: dict |
     if isinstance(url_or_urls, (str,)) or hasattr(url_or_urls, "__fspath__"):
         url = str(url_or_urls)
         log = Log(Store(url, storage_options)) if not _is_pattern(url) else None
-        if log is not None and log.exists():
-            return source_of_snapshot(log.snapshot(version))
+        if log is not None:
+            try:
+                return source_of_snapshot(log.snapshot(version))
+            except DatasetNotFoundError:  # perhaps a folder of shards, which has no versions
+                if version is not None:
+                    raise
     if version is not None:
         raise ConfigError(f"version={version!r} needs the URL of a dataset; {url_or_urls!r} is not one.")
     urls = expand_urls(url_or_urls, storage_options)
@@ -103,9 +107,12 @@ class _LoggedIndexes:
 
     def __call__(self, shard: int, fetcher: Fetcher) -> ShardIndex:
         url, begin = self.table.index_url(shard), int(self.table.index_offset[shard])
-        data = fetcher.read(url, begin, begin + int(self.table.index_nbytes[shard])).tobytes()
-        if crc32c(data) != int(self.table.index_crc32c[shard]):
-            raise ChecksumError("the shard's index is not the one that the log names.", shard=url, offset=begin)
+
+        def verify(data: np.ndarray) -> None:
+            if crc32c(data) != int(self.table.index_crc32c[shard]):
+                raise ChecksumError("the shard's index is not the one that the log names.", shard=url, offset=begin)
+
+        data = fetcher.read(url, begin, begin + int(self.table.index_nbytes[shard]), verify=verify).tobytes()
         return ShardIndex.decode(data, url, int(self.table.nbytes[shard]))
 
 
