@@ -80,14 +80,22 @@ class MemoryBudget:
         self.held_nbytes = 0
         self.peak_nbytes = 0
         self._changed = threading.Condition()
+        self._is_awaited = False
         self._closed = False
 
     def reserve(self, nbytes: int) -> bool:
-        """Wait until ``nbytes`` more fit, or nothing else is held; False if the reader was closed meanwhile."""
+        """Wait until ``nbytes`` more fit, or waiting can't make room; False if the reader was closed meanwhile."""
         with self._changed:
-            self._changed.wait_for(lambda: self._closed or not self.held_nbytes or self.held_nbytes + nbytes <= self.limit_nbytes)
+            self._changed.wait_for(lambda: self._closed or self._is_awaited or not self.held_nbytes
+                                   or self.held_nbytes + nbytes <= self.limit_nbytes)  # fmt: skip
             self._add(nbytes)
             return not self._closed
+
+    def set_awaited(self, is_awaited: bool) -> None:
+        """Say whether the consumer is waiting for what is being reserved: then it lets go of nothing before that is there."""
+        with self._changed:
+            self._is_awaited = is_awaited
+            self._changed.notify_all()
 
     def adjust(self, nbytes: int) -> None:
         """Count ``nbytes`` more (or, negative, less) as held."""
@@ -168,7 +176,12 @@ class WindowReader:
     # -- the consumer's side ----------------------------------------------------------------------
 
     def _next_chunk(self) -> _OpenChunk:
-        plan = self._plans.get()
+        try:
+            plan = self._plans.get_nowait()
+        except queue.Empty:  # rows of the chunks before may still be in the batch being taken, so those stay held
+            self.budget.set_awaited(True)
+            plan = self._plans.get()
+            self.budget.set_awaited(False)
         if isinstance(plan, BaseException):
             raise plan
         slots = np.array([self.table.acquire(key, self._result(key)) for key in plan.keys], np.uint32)

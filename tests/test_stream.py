@@ -1,5 +1,7 @@
 """Streams: every sample once, in an order that is a function of the seed, in the forms that were asked for."""
 
+import threading
+import time
 import types
 import warnings
 
@@ -9,6 +11,7 @@ import torch
 
 import shardstream as ss
 from shardstream.order.epoch import EpochOrder
+from shardstream.window import MemoryBudget
 
 NUM = 5000
 DIM = 64
@@ -317,6 +320,24 @@ def test_memory_is_counted_and_bounded(url):
     assert 0 < budget.peak_nbytes <= 1_000_000
     with pytest.raises(ss.ConfigError, match="memory_limit"):
         list(ss.ShardStream(url, batch_size=64, shuffle=True, read=ss.ReadPolicy(memory_limit="10kB")))
+
+
+@pytest.mark.parametrize("compression, memory_limit", [(None, "1300kB"), ("zstd", "300kB")])
+def test_a_tight_memory_limit_is_no_deadlock(tmp_path, monkeypatch, compression, memory_limit):
+    """A batch that ends one chunk and begins the next, or blocks larger than was guessed, never wait for memory for ever."""
+    with ss.ShardWriter(str(tmp_path / "d"), schema=ss.Schema(a=ss.Dense("uint8", (4096,))), compression=compression) as writer:
+        for i in range(320):
+            writer.write({"a": np.full(4096, i % 251)})
+            if i % 16 == 15:
+                writer._close_block()
+    reserve = MemoryBudget.reserve
+    monkeypatch.setattr(MemoryBudget, "reserve", lambda self, nbytes: time.sleep(0.005) or reserve(self, nbytes))  # blocks come in between
+    stream = ss.ShardStream(str(tmp_path / "d"), batch_size=24, shuffle=True, lanes=8, window=128, read=ss.ReadPolicy(memory_limit=memory_limit))
+    got: list[int] = []
+    reading = threading.Thread(target=lambda: got.extend(len(batch["a"]) for batch in stream), daemon=True)
+    reading.start()
+    reading.join(30)
+    assert sum(got) == 320
 
 
 def test_one_iterator_at_a_time(url):
