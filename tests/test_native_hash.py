@@ -8,10 +8,16 @@ from shardstream.errors import ConfigError, TextError
 from tests.twins import hashing as twin
 
 
-def hash_bytes(texts: list[bytes], **options):
-    offsets = np.cumsum([0, *map(len, texts)])
+def hash_codes(values: np.ndarray, offsets, first_row=0, **options):
     options = {"dim": 2**20, "ngrams": (1, 1), "unit": "word", "lowercase": True, "weights": "counts"} | options
-    return native.hash_texts(np.frombuffer(b"".join(texts), np.uint8), offsets, **options)
+    hasher = native.TextHasher(**options)
+    rows = hasher.rows(offsets, values.dtype, first_row)
+    hasher.append(rows, values, offsets)
+    return rows.finish()
+
+
+def hash_bytes(texts: list[bytes], **options):
+    return hash_codes(np.frombuffer(b"".join(texts), np.uint8), np.cumsum([0, *map(len, texts)]), **options)
 
 
 # Appleby's reference implementation; the same values stand in many ports' test suites.
@@ -60,12 +66,25 @@ def test_rows_fit_the_bound_and_equal_the_twin(unit, texts, low, more):
         np.testing.assert_array_equal(one, other)
 
 
+@given(st.lists(st.lists(st.integers(0, 0xFFFF) | st.sampled_from([0x41, 0x3A3, 0xD83D, 0xDE00]), max_size=12), max_size=4))
+def test_utf16_is_accepted_and_hashed_as_python_decodes_it(texts):
+    """UTF-16 with a lone surrogate is refused at it, and else gives the rows of the same text in UTF-8."""
+    codes, offsets = np.array([code for text in texts for code in text], "<u2"), np.cumsum([0, *map(len, texts)])
+    try:
+        decoded = [np.array(text, "<u2").tobytes().decode("utf-16-le") for text in texts]
+    except UnicodeDecodeError:
+        with pytest.raises(TextError):
+            hash_codes(codes, offsets)
+        return
+    for got, want in zip(hash_codes(codes, offsets), hash_bytes([text.encode() for text in decoded]), strict=True):
+        np.testing.assert_array_equal(got, want)
+
+
 @pytest.mark.parametrize("offsets", [[0, 3, 2], [-1, 2], [0, 6], [0, 2**62], [4, 2]], ids=str)
 def test_offsets_that_leave_the_buffer_are_located(offsets):
     """Offsets that descend or point outside are an error, not a read."""
     with pytest.raises(TextError) as caught:
-        native.hash_texts(np.zeros(5, np.uint8), np.array(offsets), dim=8, ngrams=(1, 1), unit="word", lowercase=True,
-                          weights=None, first_row=10)  # fmt: skip
+        hash_codes(np.zeros(5, np.uint8), np.array(offsets), first_row=10)
     assert caught.value.index == 10 + len(offsets) - 2
 
 

@@ -127,10 +127,11 @@ def test_every_form_of_input_gives_the_same_rows(texts, as_bytes):
 @pytest.mark.parametrize("num_threads", [1, 2, 5])
 def test_chunks_and_threads_do_not_change_rows(num_threads, monkeypatch):
     """A batch that is cut into many chunks, on any number of threads, gives the rows of one call."""
-    texts = [f"Row {i} has word{i % 7} and word{i % 11}. " * (i % 5) for i in range(400)]
+    texts = [f"Row {i} has word{i % 7} and \u00e9t\u00e9 {i % 11} \U0001f600. " * (i % 5) for i in range(400)]
     expected = FeatureHasher(2**20, signed=True).transform(texts)
-    monkeypatch.setattr(module, "MIN_CHUNK_NBYTES", 100)
-    monkeypatch.setattr(module, "MAX_CHUNK_NBYTES", 1000)
+    monkeypatch.setattr(module, "MIN_PART", 100)
+    monkeypatch.setattr(module, "MAX_PART", 1000)
+    monkeypatch.setattr(module, "CHUNK", 300)
     got = FeatureHasher(2**20, signed=True).transform(texts, num_threads=num_threads)
     assert_rows_equal(got, expected)
     assert [array.dtype for array in got] == [np.uint32, np.int64, np.float32]
@@ -138,7 +139,8 @@ def test_chunks_and_threads_do_not_change_rows(num_threads, monkeypatch):
 
 def test_errors_in_a_later_chunk_name_the_text_of_the_batch(monkeypatch):
     """The index in a TextError counts from the batch's start, not the chunk's."""
-    monkeypatch.setattr(module, "MAX_CHUNK_NBYTES", 50)
+    monkeypatch.setattr(module, "MAX_PART", 200)
+    monkeypatch.setattr(module, "CHUNK", 50)
     texts = [b"twenty bytes of text"] * 30 + [b"bad \xff"] + [b"more"] * 3
     with pytest.raises(TextError, match=r"texts\[30\] is not UTF-8 at byte 4\.") as caught:
         FeatureHasher(64).transform(texts)

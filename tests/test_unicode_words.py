@@ -78,12 +78,17 @@ CONTEXTS = {
 def test_every_character_is_hashed_as_python_and_murmur_say(comparable, context):
     """Each code point, in contexts that show its word property, lower case and effect on a final sigma."""
     texts = ["".join(context.format(c) for c in comparable[i : i + 512]) for i in range(0, len(comparable), 512)]
-    pieces = [text.encode() for text in texts]
-    offsets = np.cumsum([0, *map(len, pieces)])
-    indices, indptr, _ = native.hash_texts(
-        np.frombuffer(b"".join(pieces), np.uint8), offsets, dim=native.MAX_DIM, ngrams=(1, 1), unit="word",
-        lowercase=True, weights=None,
-    )  # fmt: skip
+    hasher = native.TextHasher(native.MAX_DIM, (1, 1), "word", True, None)
+    by_encoding = []
+    for encoding, dtype in (("utf-8", np.uint8), ("utf-16-le", np.dtype("<u2"))):
+        pieces = [text.encode(encoding) for text in texts]
+        offsets = np.cumsum([0, *map(len, pieces)]) // np.dtype(dtype).itemsize
+        rows = hasher.rows(offsets, dtype)
+        hasher.append(rows, np.frombuffer(b"".join(pieces), dtype), offsets)
+        by_encoding.append(rows.finish())
+    (indices, indptr, _), from_utf16 = by_encoding
+    np.testing.assert_array_equal(indices, from_utf16[0])
+    np.testing.assert_array_equal(indptr, from_utf16[1])
     for row, text in enumerate(texts):
         words = set(twin.WORD.findall(text.lower()))
         expected = sorted({twin.signed_index(word, native.MAX_DIM)[0] for word in words})

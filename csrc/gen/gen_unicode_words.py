@@ -20,7 +20,7 @@ import unicodedata
 from pathlib import Path
 
 TARGET = Path(__file__).resolve().parents[1] / "lib" / "unicode_words.c"
-WORD, SPACE, CASED, IGNORABLE, SPECIAL = 1, 2, 4, 8, 16
+WORD, SPACE, CASED, IGNORABLE, SPECIAL, TWO = 1, 2, 4, 8, 16, 32
 BLOCK = 128
 NUM_CODE_POINTS = 0x110000
 CAPITAL_SIGMA, CAPITAL_I_WITH_DOT = 0x3A3, 0x130
@@ -57,25 +57,39 @@ def two_stages(records: list[int]) -> tuple[list[int], list[int]]:
     return first, second
 
 
-def two_byte_entries(table: list[tuple[int, int]]) -> list[int]:
-    """Return for each code point of two UTF-8 bytes its flags << 16 and its lower case's two bytes, as stored.
+def short_entries(table: list[tuple[int, int]]) -> list[int]:
+    """Return for each code point of one or two UTF-8 bytes its flags << 16 and its lower case's bytes, the first lowest.
 
-    Those that lower to another number of bytes, or by context, are marked SPECIAL.
+    Those that lower to another number of bytes, or by context, are marked SPECIAL, those of two bytes TWO.
     """
     entries = []
     for code_point in range(0x800):
         flags, delta = table[code_point]
         lower = chr(code_point + delta).encode()
-        if len(lower) != 2:
-            flags, lower = flags | SPECIAL, chr(code_point).encode().ljust(2, b"\0")
+        if len(lower) != len(chr(code_point).encode()):
+            flags, lower = flags | SPECIAL, chr(code_point).encode()
+        flags |= TWO * (len(lower) - 1)
         entries.append(flags << 16 | int.from_bytes(lower, "little"))
     return entries
 
 
-def rows(numbers: list[int], per_line: int = 24) -> str:
+def plain_kinds(table: list[tuple[int, int]]) -> list[int]:
+    """Return the basic plane's code points as 2 bits each, 16 to a number, the first lowest.
+
+    0, WORD or SPACE for a code point of three UTF-8 bytes that is its own lower case; 3 for all others.
+    """
+    kinds = []
+    for code_point in range(0x10000):
+        flags, delta = table[code_point]
+        plain = code_point >= 0x800 and not 0xD800 <= code_point < 0xE000 and delta == 0
+        kinds.append(flags & (WORD | SPACE) if plain else 3)
+    return [sum(kind << 2 * i for i, kind in enumerate(kinds[begin : begin + 16])) for begin in range(0, 0x10000, 16)]
+
+
+def rows(numbers: list[int], per_line: int = 24, form: str = "{}") -> str:
     """Return the numbers as lines of a C initialiser."""
     lines = (numbers[i : i + per_line] for i in range(0, len(numbers), per_line))
-    return "\n".join("\t" + ", ".join(map(str, line)) + "," for line in lines)
+    return "\n".join("\t" + ", ".join(map(form.format, line)) + "," for line in lines)
 
 
 def generate() -> str:
@@ -117,8 +131,12 @@ const uint8_t unicode_second[{len(second)}] = {{
 {rows(second)}
 }};
 
-const uint32_t unicode_two_bytes[2048] = {{
-{rows(two_byte_entries(table), 14)}
+const uint32_t unicode_short[2048] = {{
+{rows(short_entries(table), 14)}
+}};
+
+const uint32_t unicode_plain[4096] = {{
+{rows(plain_kinds(table), 10, "{:#x}")}
 }};
 """
 

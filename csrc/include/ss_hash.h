@@ -30,15 +30,22 @@ enum ss_hash_unit {
 #define SS_HASH_MAX_N 65535
 #define SS_HASH_MAX_TEXT_NBYTES 1073741824	/* 1 GiB, so that positions fit 32 bits after lower-casing */
 
+/* What a text's codes are. */
+enum ss_hash_encoding {
+	SS_HASH_UTF8 = 0,	/* bytes */
+	SS_HASH_UTF16		/* two bytes each, little-endian, at any alignment */
+};
+
 struct ss_hash_options {
 	uint32_t dim;		/* 1 .. SS_HASH_MAX_DIM */
 	uint32_t min_n;		/* shortest and longest n-gram, */
 	uint32_t max_n;		/* 1 <= min_n <= max_n <= SS_HASH_MAX_N */
 	uint32_t unit;		/* enum ss_hash_unit */
 	uint32_t lowercase;	/* not 0: str.lower() first */
+	uint32_t encoding;	/* enum ss_hash_encoding */
 };
 
-/* Where a batch is wrong: a row, and a byte of it if the row is not UTF-8. */
+/* Where a batch is wrong: a row, and a code of it if the row is not well-formed. */
 struct ss_hash_place {
 	uint64_t row;
 	uint64_t offset;
@@ -58,8 +65,8 @@ uint32_t ss_hash_murmur3(const uint8_t *data, size_t data_nbytes, uint32_t seed)
  * ss_hash_texts() wants for these texts, whatever their bytes are (UINT64_MAX if that does
  * not fit), and checks all that ss_hash_texts() asks of options and offsets.
  *
- * Reads offsets[0 .. num_texts]: text i is the bytes [offsets[i], offsets[i + 1])
- * of a buffer of values_nbytes.
+ * Reads offsets[0 .. num_texts]: text i is the codes [offsets[i], offsets[i + 1]) of a
+ * buffer of num_codes.
  *
  * Returns SS_OK, or
  *   SS_ERR_ARGUMENT  an option is out of its range
@@ -67,8 +74,8 @@ uint32_t ss_hash_murmur3(const uint8_t *data, size_t data_nbytes, uint32_t seed)
  *                    or more than SS_HASH_MAX_TEXT_NBYTES
  */
 enum ss_status
-ss_hash_texts_bound(const struct ss_hash_options *options, size_t values_nbytes, const int64_t *offsets,
-		    size_t num_texts, uint64_t *bound_ret, struct ss_hash_place *place_ret);
+ss_hash_texts_bound(const struct ss_hash_options *options, size_t num_codes, const int64_t *offsets, size_t num_texts,
+		    uint64_t *bound_ret, struct ss_hash_place *place_ret);
 
 /*
  * ss_hash_texts() hashes the n-grams of num_texts texts, laid out as above, into rows of
@@ -81,8 +88,8 @@ ss_hash_texts_bound(const struct ss_hash_options *options, size_t values_nbytes,
  * the last index is undefined.
  *
  * Returns SS_OK, or what ss_hash_texts_bound() returns, or
- *   SS_ERR_CORRUPT   text place->row is not UTF-8 from byte place->offset of it on
- *                    (overlong forms, surrogates and more than U+10FFFF are not)
+ *   SS_ERR_CORRUPT   text place->row is not well-formed from code place->offset of it
+ *                    on (no overlong form, lone surrogate or more than U+10FFFF is)
  *   SS_ERR_RANGE     also if text place->row has more than 2^31 - 1 n-grams
  *   SS_ERR_SPACE     indices_avail is too small; never if it is the bound or more
  *   SS_ERR_NOMEM     no scratch memory: about 4 bytes per byte of the longest text
@@ -93,9 +100,9 @@ ss_hash_texts_bound(const struct ss_hash_options *options, size_t values_nbytes,
  * in the bytes of all n-grams of length max_n, for any text.
  */
 enum ss_status
-ss_hash_texts(const struct ss_hash_options *options, const uint8_t *values, size_t values_nbytes,
-	      const int64_t *offsets, size_t num_texts, uint32_t *indices, int32_t *counts, float *sums,
-	      size_t indices_avail, int64_t *indptr, struct ss_hash_place *place_ret);
+ss_hash_texts(const struct ss_hash_options *options, const uint8_t *values, size_t num_codes, const int64_t *offsets,
+	      size_t num_texts, uint32_t *indices, int32_t *counts, float *sums, size_t indices_avail, int64_t *indptr,
+	      struct ss_hash_place *place_ret);
 /* cffi:end */
 
 #endif

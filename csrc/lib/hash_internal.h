@@ -29,7 +29,10 @@ extern uint8_t hash_packed_lanes[256][8];
 /* Bytes after the last one that steps may read or overwrite: one vector and one 64-byte block. */
 #define HASH_PAD 96
 
-/* Lower-casing makes 2 bytes 3 at most (U+0130, U+023A, U+023E); the generator of the tables checks it. */
+/*
+ * Room for text in lower case as UTF-8.  From UTF-8, 2 bytes become 3 at most (U+0130, U+023A, U+023E); from
+ * UTF-16, 2 bytes become 3 too.  A test holds it true for every code point.
+ */
 #define HASH_LOWER_NBYTES(nbytes) ((nbytes) + (nbytes) / 2 + HASH_PAD)
 
 /* Rows of more n-grams are sorted by radix: their table would not stay in the second-level cache. */
@@ -50,7 +53,7 @@ struct hash_table {
 #define HASH_STEPS_PER_KEY 4
 
 struct hash_scratch {
-	uint8_t *lower;			/* HASH_LOWER_NBYTES(nbytes) */
+	uint8_t *lower;			/* HASH_LOWER_NBYTES(nbytes) of the longest text */
 	uint64_t *marks;		/* a bit for each of those */
 	uint8_t *packed;		/* words end to end, or characters */
 	uint32_t *begins, *ends;	/* unit (word or character) i is packed[begins[i] .. ends[i]) */
@@ -66,12 +69,17 @@ struct hash_row {
 	float *sums;
 };
 
+/* What hash_mark() does. */
+struct hash_mode {
+	bool is_utf16, lowercase, marks_blanks;
+};
+
 /*
- * hash_mark() lower-cases text[0 .. nbytes) (if asked) into s->lower and sets bit i of
- * s->marks if byte i there is part of a character with a property of 'flags' (UNICODE_WORD or
- * UNICODE_SPACE).  Returns false with the place in *error_ret if the text is not UTF-8.
+ * hash_mark() lower-cases text[0 .. nbytes) (if asked) into UTF-8 at s->lower and sets bit i of s->marks if
+ * byte i there is part of a word character, or of a blank if asked.  Returns false with the byte's place in
+ * *error_ret if the text is not well-formed.
  */
-bool hash_mark(const uint8_t *text, size_t nbytes, bool lowercase, uint32_t flags, struct hash_scratch *s,
+bool hash_mark(const uint8_t *text, size_t nbytes, const struct hash_mode *mode, struct hash_scratch *s,
 	       size_t *lower_nbytes_ret, size_t *error_ret);
 
 /* hash_words() packs the words of 2 characters or more and returns their number. */

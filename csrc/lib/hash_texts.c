@@ -6,32 +6,41 @@
 #include <stdlib.h>
 
 #include "hash_internal.h"
-#include "unicode_words.h"
 
 static bool
 options_are_legal(const struct ss_hash_options *o)
 {
 	return o->dim >= 1 && o->dim <= SS_HASH_MAX_DIM && o->min_n >= 1 && o->min_n <= o->max_n &&
-	       o->max_n <= SS_HASH_MAX_N && o->unit <= SS_HASH_CHAR_WB;
+	       o->max_n <= SS_HASH_MAX_N && o->unit <= SS_HASH_CHAR_WB && o->encoding <= SS_HASH_UTF16;
 }
 
-/* units_bound() returns how many words or characters nbytes of text can have at most. */
-static uint64_t
-units_bound(uint32_t unit, uint64_t nbytes)
+static size_t
+code_nbytes(const struct ss_hash_options *o)
 {
-	if (unit == SS_HASH_WORD)	/* two characters and what parts them */
-		return (nbytes + 1) / 3;
-	if (unit == SS_HASH_CHAR)	/* U+0130, of 2 bytes, lowers to 2 characters */
-		return nbytes;
-	return nbytes + (nbytes + 1) / 2 + 1;	/* a space before each word, one at the end */
+	return o->encoding == SS_HASH_UTF16 ? 2 : 1;
+}
+
+/* units_bound() returns how many words or characters a text of so many code units can have at most. */
+static uint64_t
+units_bound(const struct ss_hash_options *o, uint64_t num_codes)
+{
+	/* U+0130 becomes two characters, of which the second parts words; it is 2 bytes in UTF-8, but 1 code of UTF-16. */
+	bool is_utf16 = o->encoding == SS_HASH_UTF16;
+	uint64_t num_chars = is_utf16 ? 2 * num_codes : num_codes;
+
+	if (o->unit == SS_HASH_WORD)	/* two characters and what parts them */
+		return is_utf16 ? num_codes / 2 : (num_codes + 1) / 3;
+	if (o->unit == SS_HASH_CHAR)
+		return num_chars;
+	return num_chars + (num_codes + 1) / 2 + 1;	/* a space before each word, one at the end */
 }
 
 static uint64_t
-row_bound(const struct ss_hash_options *o, uint64_t nbytes)
+row_bound(const struct ss_hash_options *o, uint64_t num_codes)
 {
-	uint64_t units = units_bound(o->unit, nbytes), bound;
+	uint64_t units = units_bound(o, num_codes), bound;
 
-	if (nbytes == 0)
+	if (num_codes == 0)
 		return 0;
 	/* A word shorter than min_n gives one n-gram, itself, so no length drops out. */
 	bound = o->unit == SS_HASH_CHAR_WB ? units * (o->max_n - o->min_n + 1) :
@@ -40,18 +49,20 @@ row_bound(const struct ss_hash_options *o, uint64_t nbytes)
 }
 
 enum ss_status
-ss_hash_texts_bound(const struct ss_hash_options *options, size_t values_nbytes, const int64_t *offsets,
-		    size_t num_texts, uint64_t *bound_ret, struct ss_hash_place *place_ret)
+ss_hash_texts_bound(const struct ss_hash_options *options, size_t num_codes, const int64_t *offsets, size_t num_texts,
+		    uint64_t *bound_ret, struct ss_hash_place *place_ret)
 {
 	uint64_t bound = HASH_ROW_SLACK;
+	int64_t max_codes;
 
 	*bound_ret = 0;
 	*place_ret = (struct ss_hash_place){ 0, 0 };
 	if (!options_are_legal(options))
 		return SS_ERR_ARGUMENT;
+	max_codes = SS_HASH_MAX_TEXT_NBYTES / (int64_t)code_nbytes(options);
 	for (size_t i = 0; i < num_texts; i++) {
 		int64_t begin = offsets[i], end = offsets[i + 1];
-		if (begin < 0 || end < begin || (uint64_t)end > values_nbytes || end - begin > SS_HASH_MAX_TEXT_NBYTES) {
+		if (begin < 0 || end < begin || (uint64_t)end > num_codes || end - begin > max_codes) {
 			place_ret->row = i;
 			return SS_ERR_RANGE;
 		}
@@ -75,12 +86,12 @@ scratch_free(struct hash_scratch *s)
 	free(s->table.weights);
 }
 
-/* scratch_new() makes room for texts of up to nbytes; on failure nothing is left to free. */
+/* scratch_new() makes room for texts of up to num_codes; on failure nothing is left to free. */
 static bool
-scratch_new(struct hash_scratch *s, uint32_t unit, size_t nbytes)
+scratch_new(struct hash_scratch *s, const struct ss_hash_options *o, size_t num_codes)
 {
-	size_t lower_nbytes = HASH_LOWER_NBYTES(nbytes), table_slots = 2 * HASH_TABLE_MAX_KEYS + HASH_TABLE_SLACK;
-	size_t units_avail = (size_t)units_bound(unit, nbytes) + 2;
+	size_t lower_nbytes = HASH_LOWER_NBYTES(num_codes * code_nbytes(o)), table_slots = 2 * HASH_TABLE_MAX_KEYS + HASH_TABLE_SLACK;
+	size_t units_avail = (size_t)units_bound(o, num_codes) + 2;
 
 	*s = (struct hash_scratch){
 		.lower = malloc(lower_nbytes),
@@ -168,41 +179,50 @@ static enum ss_status
 hash_text(const struct ss_hash_options *o, const uint8_t *text, size_t nbytes, struct hash_scratch *s,
 	  size_t *num_hashes_ret, struct ss_hash_place *place_ret)
 {
-	size_t lower_nbytes, num_units, error;
 	bool by_char = o->unit != SS_HASH_WORD;
+	struct hash_mode mode = { o->encoding == SS_HASH_UTF16, o->lowercase, by_char };
+	size_t lower_nbytes, num_units, error;
 
-	if (!hash_mark(text, nbytes, o->lowercase, by_char ? UNICODE_SPACE : UNICODE_WORD, s, &lower_nbytes, &error)) {
-		place_ret->offset = error;
+	if (!hash_mark(text, nbytes, &mode, s, &lower_nbytes, &error)) {
+		place_ret->offset = error / code_nbytes(o);
 		return SS_ERR_CORRUPT;
 	}
 	num_units = by_char ? hash_chars(s, lower_nbytes, o->unit == SS_HASH_CHAR_WB) : hash_words(s, lower_nbytes);
 	return hash_ngrams(o, s, num_units, num_hashes_ret);
 }
 
-enum ss_status
-ss_hash_texts(const struct ss_hash_options *options, const uint8_t *values, size_t values_nbytes,
-	      const int64_t *offsets, size_t num_texts, uint32_t *indices, int32_t *counts, float *sums,
-	      size_t indices_avail, int64_t *indptr, struct ss_hash_place *place_ret)
+static size_t
+longest_of(const int64_t *offsets, size_t num_texts)
 {
-	uint64_t bound, longest = 0;
-	size_t num = 0, num_hashes = 0;
+	int64_t longest = 0;
+
+	for (size_t i = 0; i < num_texts; i++)
+		longest = offsets[i + 1] - offsets[i] > longest ? offsets[i + 1] - offsets[i] : longest;
+	return (size_t)longest;
+}
+
+enum ss_status
+ss_hash_texts(const struct ss_hash_options *options, const uint8_t *values, size_t num_codes, const int64_t *offsets,
+	      size_t num_texts, uint32_t *indices, int32_t *counts, float *sums, size_t indices_avail, int64_t *indptr,
+	      struct ss_hash_place *place_ret)
+{
+	uint64_t bound;
+	size_t num = 0, num_hashes = 0, nbytes_each = code_nbytes(options);
 	struct hash_scratch s;
-	enum ss_status status = ss_hash_texts_bound(options, values_nbytes, offsets, num_texts, &bound, place_ret);
+	enum ss_status status = ss_hash_texts_bound(options, num_codes, offsets, num_texts, &bound, place_ret);
 
 	if (status != SS_OK)
 		return status;
 	if (counts != NULL && sums != NULL)
 		return SS_ERR_ARGUMENT;
-	for (size_t i = 0; i < num_texts; i++)
-		longest = (uint64_t)(offsets[i + 1] - offsets[i]) > longest ? (uint64_t)(offsets[i + 1] - offsets[i]) : longest;
-	if (!scratch_new(&s, options->unit, (size_t)longest))
+	if (!scratch_new(&s, options, longest_of(offsets, num_texts)))
 		return SS_ERR_NOMEM;
 
 	indptr[0] = 0;
 	for (size_t i = 0; i < num_texts && status == SS_OK; i++) {
 		place_ret->row = i;
-		status = hash_text(options, values + offsets[i], (size_t)(offsets[i + 1] - offsets[i]), &s, &num_hashes,
-				   place_ret);
+		status = hash_text(options, values + (size_t)offsets[i] * nbytes_each,
+				   (size_t)(offsets[i + 1] - offsets[i]) * nbytes_each, &s, &num_hashes, place_ret);
 		size_t room = (num_hashes < options->dim ? num_hashes : options->dim) + HASH_ROW_SLACK;
 		if (status == SS_OK && indices_avail - num < room)
 			status = SS_ERR_SPACE;

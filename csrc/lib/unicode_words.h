@@ -14,7 +14,8 @@ enum {
 	UNICODE_SPACE = 2,	/* str.isspace(): \s */
 	UNICODE_CASED = 4,	/* cased and not case-ignorable */
 	UNICODE_IGNORABLE = 8,	/* case-ignorable */
-	UNICODE_SPECIAL = 16	/* U+03A3 (context) or U+0130 (two code points) */
+	UNICODE_SPECIAL = 16,	/* U+03A3 (context) or U+0130 (two code points) */
+	UNICODE_TWO = 32	/* in unicode_short: two bytes */
 };
 
 struct unicode_record {
@@ -27,10 +28,17 @@ extern const struct unicode_record unicode_records[];
 extern const uint8_t unicode_first[], unicode_second[];
 
 /*
- * Code points below U+0800: flags << 16 and the two bytes of the lower case, the first lowest, with
- * UNICODE_SPECIAL also where the lower case has another number of bytes.
+ * Code points of one or two UTF-8 bytes, below U+0800: flags << 16 and the bytes of the lower case, the first
+ * lowest, with UNICODE_SPECIAL also where the lower case has another number of bytes.
  */
-extern const uint32_t unicode_two_bytes[2048];
+extern const uint32_t unicode_short[2048];
+
+/*
+ * The basic plane in 2 bits a code point, 16 to a number: 0, UNICODE_WORD or UNICODE_SPACE for those of three
+ * UTF-8 bytes that are their own lower case, and UNICODE_NOT_PLAIN for all others, surrogates too.
+ */
+extern const uint32_t unicode_plain[4096];
+enum { UNICODE_NOT_PLAIN = 3 };
 
 static inline const struct unicode_record *
 unicode_lookup(uint32_t code_point)
@@ -96,6 +104,22 @@ utf8_encode(uint8_t *p, uint32_t c)
 	p[2] = (uint8_t)(0x80 | (c >> 6 & 0x3F));
 	p[3] = (uint8_t)(0x80 | (c & 0x3F));
 	return 4;
+}
+
+/* utf16_decode() does what utf8_decode() does for a code point in 2 or 4 bytes of little-endian UTF-16. */
+static inline size_t
+utf16_decode(const uint8_t *p, const uint8_t *end, uint32_t *code_point)
+{
+	uint32_t high = p[0] | (uint32_t)p[1] << 8, low;
+
+	*code_point = high;
+	if ((high & 0xF800) != 0xD800)
+		return 2;
+	if (high >= 0xDC00 || end - p < 4)
+		return 0;
+	low = p[2] | (uint32_t)p[3] << 8;
+	*code_point = 0x10000 + ((high & 0x3FF) << 10) + (low & 0x3FF);
+	return (low & 0xFC00) == 0xDC00 ? 4 : 0;
 }
 
 /* utf8_nbytes() returns the length of the valid character that begins with this byte. */

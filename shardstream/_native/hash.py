@@ -24,45 +24,67 @@ def murmur3(data: bytes, seed: int = 0) -> int:
     return lib.ss_hash_murmur3(data, len(data), seed)
 
 
-def hash_texts(values, offsets, *, dim: int, ngrams: tuple[int, int], unit: str, lowercase: bool, weights: str | None,
-               first_row: int = 0):  # fmt: skip
-    """Return ``(indices, indptr, weights)`` of a batch of UTF-8 texts, in one call without the GIL.
+class TextHasher:
+    """The C hasher with its options; ``weights`` is ``"counts"``, ``"sums"`` (of signs) or ``None``."""
 
-    Args:
-        values: uint8, the texts end to end.
-        offsets: int64 ``(num_texts + 1,)``; text ``i`` is ``values[offsets[i]:offsets[i + 1]]``.
-        weights: ``"counts"`` (int32), ``"sums"`` of signs (float32), or ``None``, which returns ``None``.
-        first_row: Number of the first text in the caller's batch, for messages.
+    def __init__(self, dim: int, ngrams: tuple[int, int], unit: str, lowercase: bool, weights: str | None):
+        self.weights = weights
+        self._options = {
+            dtype: ffi.new("struct ss_hash_options *", (dim, *ngrams, UNITS[unit], lowercase, encoding))
+            for dtype, encoding in ((np.dtype(np.uint8), lib.SS_HASH_UTF8), (np.dtype("<u2"), lib.SS_HASH_UTF16))
+        }
 
-    Raises:
-        TextError: A text is not UTF-8 or too long; ``e.index`` says which.
-        ConfigError: An option is out of its range.
-    """
-    options = ffi.new("struct ss_hash_options *", (dim, *ngrams, UNITS[unit], lowercase))
-    place = ffi.new("struct ss_hash_place *")
-    bound = ffi.new("uint64_t *")
-    num_texts = len(offsets) - 1
-    values_ptr, offsets_ptr = ffi.from_buffer("uint8_t[]", values), ffi.from_buffer("int64_t[]", offsets)
-    status = lib.ss_hash_texts_bound(options, len(values), offsets_ptr, num_texts, bound, place)
-    _check(status, place, first_row)
-    indices = np.empty(bound[0], np.uint32)
-    indptr = np.empty(num_texts + 1, np.int64)
-    out = None if weights is None else np.empty(bound[0], np.int32 if weights == "counts" else np.float32)
-    status = lib.ss_hash_texts(
-        options, values_ptr, len(values), offsets_ptr, num_texts, ffi.from_buffer("uint32_t[]", indices),
-        ffi.from_buffer("int32_t[]", out) if weights == "counts" else ffi.NULL,
-        ffi.from_buffer("float[]", out) if weights == "sums" else ffi.NULL,
-        len(indices), ffi.from_buffer("int64_t[]", indptr), place,
-    )  # fmt: skip
-    _check(status, place, first_row)
-    num = int(indptr[-1])
-    return _shrunk(indices, num), indptr, None if out is None else _shrunk(out, num)
+    def rows(self, offsets: np.ndarray, dtype=np.uint8, first_row: int = 0) -> Rows:
+        """Return empty outputs with room for the texts with these offsets into codes of ``dtype``."""
+        place, bound = ffi.new("struct ss_hash_place *"), ffi.new("uint64_t *")
+        status = lib.ss_hash_texts_bound(self._options[np.dtype(dtype)], int(offsets.max(initial=0)),
+                                         ffi.from_buffer("int64_t[]", offsets), len(offsets) - 1, bound, place)  # fmt: skip
+        _check(status, place, first_row)
+        values = {None: None, "counts": np.int32, "sums": np.float32}[self.weights]
+        return Rows(
+            np.empty(bound[0], np.uint32), np.zeros(len(offsets), np.int64), values and np.empty(bound[0], values), first_row,
+        )  # fmt: skip
+
+    def append(self, rows: Rows, values: np.ndarray, offsets: np.ndarray) -> None:
+        """Append a row for each text to ``rows``, in one call without the GIL.
+
+        Args:
+            values: The texts end to end: UTF-8 as uint8, or little-endian UTF-16 as uint16.
+            offsets: int64 ``(num_texts + 1,)``; text ``i`` is ``values[offsets[i]:offsets[i + 1]]``.
+
+        Raises:
+            TextError: A text is not well-formed or too long; ``e.index`` counts from ``rows.first_row``.
+            ConfigError: An option is out of its range.
+        """
+        place = ffi.new("struct ss_hash_place *")
+        begin, num_texts = int(rows.indptr[rows.num_rows]), len(offsets) - 1
+        indptr = np.empty(num_texts + 1, np.int64)
+        weights = ffi.NULL if rows.values is None else ffi.from_buffer(rows.values[begin:])
+        status = lib.ss_hash_texts(
+            self._options[values.dtype], ffi.from_buffer("uint8_t[]", values), len(values),
+            ffi.from_buffer("int64_t[]", offsets), num_texts, ffi.from_buffer("uint32_t[]", rows.indices[begin:]),
+            ffi.cast("int32_t *", weights) if self.weights == "counts" else ffi.NULL,
+            ffi.cast("float *", weights) if self.weights == "sums" else ffi.NULL,
+            len(rows.indices) - begin, ffi.from_buffer("int64_t[]", indptr), place,
+        )  # fmt: skip
+        _check(status, place, rows.first_row + rows.num_rows)
+        rows.indptr[rows.num_rows + 1 : rows.num_rows + num_texts + 1] = indptr[1:] + begin
+        rows.num_rows += num_texts
 
 
-def _shrunk(array: np.ndarray, num: int) -> np.ndarray:
-    """Return the array cut to ``num`` elements, giving the rest back to the allocator without a copy."""
-    array.resize(num, refcheck=False)
-    return array
+class Rows:
+    """Sparse rows as they are written: outputs with room for all, of which ``num_rows`` rows are there."""
+
+    def __init__(self, indices: np.ndarray, indptr: np.ndarray, values: np.ndarray | None, first_row: int):
+        self.indices, self.indptr, self.values = indices, indptr, values
+        self.first_row, self.num_rows = first_row, 0
+
+    def finish(self) -> tuple[np.ndarray, np.ndarray, np.ndarray | None]:
+        """Return ``(indices, indptr, values)``, cut to their size; the rest goes back to the allocator without a copy."""
+        for array in (self.indices, self.values):
+            if array is not None:
+                array.resize(int(self.indptr[-1]), refcheck=False)
+        return self.indices, self.indptr, self.values
 
 
 def _check(status: int, place, first_row: int) -> None:
@@ -73,7 +95,7 @@ def _check(status: int, place, first_row: int) -> None:
         raise TextError(f"texts[{index}] is not UTF-8 at byte {place.offset}.", index=index)
     if status == lib.SS_ERR_RANGE:
         raise TextError(
-            f"texts[{index}] is longer than {MAX_TEXT_NBYTES} bytes, has more than 2**31 - 1 n-grams, or its offsets "
+            f"texts[{index}] has more than {MAX_TEXT_NBYTES} bytes or 2**31 - 1 n-grams, or its offsets "
             "descend or leave the buffer.", index=index)  # fmt: skip
     if status == lib.SS_ERR_NOMEM:
         raise MemoryError("No memory to hash texts.")

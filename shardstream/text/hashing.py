@@ -23,7 +23,7 @@ not change; newer characters are then no letters here.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 
@@ -33,8 +33,9 @@ from shardstream._native import hash as native
 from shardstream.errors import ConfigError, TextError
 
 UNICODE_VERSION = native.unicode_version()
-MAX_CHUNK_NBYTES = 32 << 20  # of text for one C call: bounds its output, and lets Ctrl-C in
-MIN_CHUNK_NBYTES = 256 << 10  # below this a thread costs more than it brings
+MAX_PART = 32 << 20  # characters, or bytes of ragged text, whose rows share one reservation: bounds it
+MIN_PART = 128 << 10  # below this a thread costs more than it brings
+CHUNK = 128 << 10  # characters joined for one C call: what is copied stays in the second-level cache
 MAX_THREADS = 256
 
 Ragged = tuple[np.ndarray, np.ndarray]
@@ -97,53 +98,109 @@ class FeatureHasher:
         """
         if not _is_int(num_threads) or not 1 <= num_threads <= MAX_THREADS:
             raise ConfigError(f"num_threads={num_threads!r} must be from 1 to {MAX_THREADS}.")
-        values, offsets = _as_ragged(texts, surrogates_part=self.analyzer == "word")
-        bounds = _chunks(offsets, num_threads)
-        if len(bounds) == 2:
-            return self._transform_chunk(values, offsets, 0, len(offsets) - 1)
-
-        def one(chunk):
-            return self._transform_chunk(values, offsets, *chunk)
-
-        chunks = list(zip(bounds, bounds[1:]))
-        if num_threads == 1:
-            return _concatenate(list(map(one, chunks)))
-        with ThreadPoolExecutor(num_threads, thread_name_prefix="shardstream-hash") as pool:
-            return _concatenate(list(pool.map(one, chunks)))
-
-    def _transform_chunk(self, values: np.ndarray, offsets: np.ndarray, begin: int, end: int) -> tuple:
+        source = _Texts(texts, surrogates_part=self.analyzer == "word")
         weights = None if self.binary else "sums" if self.signed else "counts"
-        indices, indptr, values = native.hash_texts(
-            values, offsets[begin : end + 1], dim=self.dim, ngrams=self.ngrams, unit=self.analyzer,
-            lowercase=bool(self.lowercase), weights=weights, first_row=begin,
-        )  # fmt: skip
-        return indices, indptr, np.ones(len(indices), np.int32) if values is None else values
+        hasher = native.TextHasher(self.dim, self.ngrams, self.analyzer, bool(self.lowercase), weights)
+        parts = source.cut(num_threads)
+
+        def hash_part(part: tuple[int, int]):
+            return source.hash(hasher, *part)
+
+        if num_threads == 1 or len(parts) == 1:
+            return _concatenate(list(map(hash_part, parts)))
+        with ThreadPoolExecutor(num_threads, thread_name_prefix="shardstream-hash") as pool:
+            return _concatenate(list(pool.map(hash_part, parts)))
 
 
 def _is_int(number) -> bool:
     return isinstance(number, (int, np.integer)) and not isinstance(number, bool)
 
 
-def _as_ragged(texts: Sequence[str | bytes] | Ragged, *, surrogates_part: bool) -> Ragged:
-    """Return the texts as ``(values uint8, offsets int64)``, whatever they come as."""
-    if isinstance(texts, tuple) and len(texts) == 2 and all(isinstance(part, np.ndarray) for part in texts):
-        return _checked_ragged(*texts)
-    if isinstance(texts, (str, bytes)):
-        raise ConfigError("texts must be a sequence of texts, not one text.")
-    try:
-        pieces = list(map(str.encode, texts))
-    except (TypeError, UnicodeEncodeError):
-        pieces = [_encode(text, index, surrogates_part) for index, text in enumerate(texts)]
+class _Texts:
+    """A batch of texts in any of the forms of ``transform``, as what C takes."""
+
+    def __init__(self, texts: Iterable[str | bytes] | Ragged, *, surrogates_part: bool):
+        self.surrogates_part = surrogates_part
+        self.texts: list[str | bytes] | None = None
+        if isinstance(texts, tuple) and len(texts) == 2 and all(isinstance(part, np.ndarray) for part in texts):
+            self.values, self.offsets = _checked_ragged(*texts)
+            return
+        if isinstance(texts, (str, bytes)):
+            raise ConfigError("texts must be a sequence of texts, not one text.")
+        self.texts = list(texts)
+        try:
+            self.offsets = _offsets(self.texts)  # in characters, or bytes
+        except TypeError:
+            index = next(i for i, text in enumerate(self.texts) if not hasattr(text, "__len__"))
+            raise _no_text(self.texts[index], index) from None
+
+    def cut(self, num_threads: int) -> list[tuple[int, int]]:
+        """Return the rows ``(begin, end)`` of parts to hash one by one, or at a time on ``num_threads``."""
+        size = int(self.offsets[-1] - self.offsets[0])
+        most = MAX_PART if num_threads == 1 else min(max(size // (2 * num_threads) + 1, MIN_PART), MAX_PART)
+        return _cut(self.offsets, most)
+
+    def hash(self, hasher: native.TextHasher, begin: int, end: int) -> tuple:
+        """Return ``(indices, indptr, values)`` of the rows from ``begin`` to ``end``."""
+        offsets = self.offsets[begin : end + 1]
+        if self.texts is None:
+            rows = hasher.rows(offsets, np.uint8, begin)
+            hasher.append(rows, self.values, offsets)
+            return rows.finish()
+        rows = hasher.rows(offsets, "<u2", begin)  # UTF-16 wants most room for a character
+        for first, last in _cut(offsets, CHUNK):
+            hasher.append(rows, *self._codes(begin + first, begin + last))
+        return rows.finish()
+
+    def _codes(self, begin: int, end: int) -> Ragged:
+        """Return texts end to end as UTF-8 (uint8) or UTF-16 (uint16), with the offset of each."""
+        texts = self.texts[begin:end]
+        offsets = self.offsets[begin : end + 1] - self.offsets[begin]
+        try:
+            joined = "".join(texts)
+            if joined.isascii():
+                return np.frombuffer(joined.encode("ascii"), np.uint8), offsets
+            # To UTF-16, since Python encodes to it, and C decodes it, several times as fast as UTF-8.
+            values = np.frombuffer(joined.encode("utf-16-le"), "<u2")
+        except (TypeError, UnicodeEncodeError):  # bytes among them, or a lone surrogate
+            pieces = [_encode(text, begin + i, self.surrogates_part) for i, text in enumerate(texts)]
+            return np.frombuffer(b"".join(pieces), np.uint8), _offsets(pieces)
+        if len(values) > len(joined):
+            offsets += _num_pairs_before(values, offsets)
+        return values, offsets
+
+
+def _offsets(pieces: list) -> np.ndarray:
     offsets = np.zeros(len(pieces) + 1, np.int64)
     np.cumsum(np.fromiter(map(len, pieces), np.int64, len(pieces)), out=offsets[1:])
-    return np.frombuffer(b"".join(pieces), np.uint8), offsets
+    return offsets
+
+
+def _cut(offsets: np.ndarray, most: int) -> list[tuple[int, int]]:
+    """Return ranges of rows that cover all, each of about ``most`` codes (at least one row, and one range)."""
+    num_rows, size = len(offsets) - 1, int(offsets[-1] - offsets[0])
+    if size <= most or num_rows <= 1:
+        return [(0, num_rows)]
+    cuts = np.searchsorted(offsets[:-1], int(offsets[0]) + np.arange(most, size, most))
+    bounds = np.unique(np.concatenate([[0], cuts, [num_rows]])).tolist()
+    return list(zip(bounds, bounds[1:]))
+
+
+def _num_pairs_before(codes: np.ndarray, offsets: np.ndarray) -> np.ndarray:
+    """Return for each offset, in characters, how many of the characters before it are surrogate pairs."""
+    at = np.flatnonzero(codes & 0xFC00 == 0xD800)
+    return np.searchsorted(at - np.arange(len(at)), offsets)
+
+
+def _no_text(text, index: int) -> TextError:
+    return TextError(f"texts[{index}] must be a str or bytes, not {type(text).__name__}.", index=index)
 
 
 def _encode(text: str | bytes, index: int, surrogates_part: bool) -> bytes:
     if isinstance(text, bytes):
         return text
     if not isinstance(text, str):
-        raise TextError(f"texts[{index}] must be a str or bytes, not {type(text).__name__}.", index=index)
+        raise _no_text(text, index)
     try:
         # "?" is, like a surrogate, neither word character nor blank, and without effect on letter case.
         return text.encode("utf-8", "replace" if surrogates_part else "strict")
@@ -159,21 +216,11 @@ def _checked_ragged(values: np.ndarray, offsets: np.ndarray) -> Ragged:
     return np.ascontiguousarray(values), np.ascontiguousarray(offsets, np.int64)
 
 
-def _chunks(offsets: np.ndarray, num_threads: int) -> list[int]:
-    """Return row numbers that cut the batch into chunks, each of about one size and one row at least."""
-    num_texts, nbytes = len(offsets) - 1, int(offsets[-1]) - int(offsets[0])
-    chunk_nbytes = MAX_CHUNK_NBYTES
-    if num_threads > 1:
-        chunk_nbytes = min(max(nbytes // (4 * num_threads), MIN_CHUNK_NBYTES), MAX_CHUNK_NBYTES)
-    if nbytes <= chunk_nbytes or num_texts <= 1:
-        return [0, num_texts]
-    starts = int(offsets[0]) + np.arange(chunk_nbytes, nbytes, chunk_nbytes)
-    cuts = np.searchsorted(offsets[:-1], starts)
-    return np.unique(np.concatenate([[0], cuts, [num_texts]])).tolist()
-
-
 def _concatenate(parts: list[tuple]) -> tuple:
     indices, indptrs, values = zip(*parts)
-    ends = np.cumsum([indptr[-1] for indptr in indptrs])
-    indptr = np.concatenate([indptrs[0], *(more[1:] + end for more, end in zip(indptrs[1:], ends))])
-    return np.concatenate(indices), indptr, np.concatenate(values)
+    if len(parts) > 1:
+        ends = np.cumsum([indptr[-1] for indptr in indptrs])
+        indptr = np.concatenate([indptrs[0], *(more[1:] + end for more, end in zip(indptrs[1:], ends))])
+        indices, indptrs = [np.concatenate(indices)], [indptr]
+        values = [None if values[0] is None else np.concatenate(values)]
+    return indices[0], indptrs[0], np.ones(len(indices[0]), np.int32) if values[0] is None else values[0]
