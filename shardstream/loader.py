@@ -53,7 +53,7 @@ class StreamLoader:
         return len(self.dataset)
 
     def __iter__(self) -> Iterator[Any]:
-        return self.dataset.iterate(self._portions, self._finish)
+        return self.dataset.iterate(self._portions, self._finish, num_workers=max(1, self.num_workers))
 
     def _finish(self, batch: Any) -> Any:
         if self._collate is not None:

@@ -7,20 +7,21 @@ position; ``state_dict()`` is that and a few more.
 
 from __future__ import annotations
 
-import os
 import warnings
 from collections.abc import Callable, Iterator
 from dataclasses import replace
+from multiprocessing.context import get_spawning_popen
 from typing import Any
 
-import torch
 from torch.utils.data import IterableDataset, get_worker_info
 
 from shardstream.collate import empty_like, split_rows
 from shardstream.config import ReadPolicy
 from shardstream.errors import ConfigError, EmptyDatasetError
+from shardstream.job import agreed_version, current_place, is_distributed, warn_if_young
 from shardstream.order.batches import BatchPlan
 from shardstream.order.epoch import normalize_seed, resolve_lanes, resolve_window
+from shardstream.order.schedule import readers_per_block
 from shardstream.order.state import SEQUENCE, SHUFFLE, State
 from shardstream.reader import BlockReader
 from shardstream.rowmaker import SAMPLES, Portion, Recipe, Report, RowMaker, Task
@@ -88,11 +89,12 @@ class ShardStream(IterableDataset):
         self.recipe = Recipe(fields, sparse, dtypes, transform, on_error, allow_unsafe, read or ReadPolicy(),
                               storage_options, pad=drop_last == "pad", as_samples=batch_size is None)  # fmt: skip
         self._asked = {"version": version, "seed": seed, "shuffle": shuffle, "lanes": lanes, "window": window}
-        self._place = None if rank is None else (rank, world_size)
+        self._asked_place = self._place = None if rank is None else (rank, world_size)
         self._source: Source | None = None
         self._loaded: State | None = None
         self._reader: BlockReader | None = None
         self._iterator = 0  # the valid one; any other belongs to a position that was left
+        self._has_warned_of_lanes = False
         self._no_rows: dict[str, Any] | None = None  # what a batch without rows looks like
 
     # -- what torch and training loops call -------------------------------------------------------
@@ -131,14 +133,28 @@ class ShardStream(IterableDataset):
         Raises:
             StateError: The state is malformed, of another dataset, or contradicts an explicit argument.
         """
-        self._loaded = State.from_dict(state)
-        self._source = None  # the state names its own version
+        loaded = State.from_dict(state)
+        if self._source is None or self._source.version != loaded.version:
+            before, self._loaded, self._source = (self._loaded, self._source), loaded, None
+            try:
+                self._open()
+            except BaseException:
+                self._loaded, self._source = before
+                raise
+        else:
+            self._state = self._checked(loaded, self._source)
+            self._position = loaded.position
         self._iterator += 1
-        self._open()
 
     def __getstate__(self) -> dict:
-        # What was opened stays behind; its version and position travel, as a state that was loaded.
-        return {**self.__dict__, "_source": None, "_reader": None, "_loaded": self._loaded if self._source is None else self.state}
+        # What was opened stays behind; its version and position travel, as a state that was loaded. So does the rank,
+        # since a worker of DataLoader is not in the process group; but the place of a process that is alone is not
+        # that of the ranks it may be about to start.
+        if get_spawning_popen() is not None:
+            self._open()
+        place = self._asked_place or self._place or current_place()
+        return {**self.__dict__, "_source": None, "_reader": None, "_loaded": self._loaded if self._source is None else self.state,
+                "_place": place if place[1] > 1 else self._asked_place}  # fmt: skip
 
     @property
     def state(self) -> State:
@@ -161,6 +177,8 @@ class ShardStream(IterableDataset):
         self._place = self._place or current_place()
         version = self._asked["version"] if self._loaded is None else self._loaded.version
         source = open_source(self._urls, version, self.recipe.storage_options)
+        if version is None and source.version is not None:
+            source = self._agreed(source)
         if source.total_samples == 0:
             raise EmptyDatasetError(f"there are no samples at {self._urls!r} (version {source.version}).")
         if source.schema is None and (self.recipe.dtypes or self.recipe.sparse != "dense"):
@@ -168,6 +186,17 @@ class ShardStream(IterableDataset):
         self._state = self._start(source) if self._loaded is None else self._checked(self._loaded, source)
         self._position = self._state.position  # apart from the rest, since it changes with every batch
         self._source, self._reader = source, None
+
+    def _agreed(self, newest: Source) -> Source:
+        """Return the version that all processes of the job take; ``newest`` is what this one sees."""
+        worker = get_worker_info()
+        if is_distributed() and worker is None and self._place[1] > 1:
+            arguments = {**self._asked, "batch_size": self.batch_size, "drop_last": self._drop_last, "epochs": self._epochs}
+            version = agreed_version(newest.id, newest.version, arguments)
+            return newest if version == newest.version else open_source(self._urls, version, self.recipe.storage_options)
+        if worker.id == 0 if worker is not None else self._place[1] > 1:
+            warn_if_young(newest.time, newest.version)
+        return newest
 
     def _start(self, source: Source) -> State:
         """Return the state at the beginning of epoch 0, with lanes and window resolved once for all epochs."""
@@ -194,16 +223,18 @@ class ShardStream(IterableDataset):
     # -- iterating --------------------------------------------------------------------------------
 
     def iterate(self, portions: Callable[[Task], Iterator[Portion]], finish: Callable[[Any], Any] | None = None,
-                place: tuple[int, int] | None = None) -> Iterator[Any]:  # fmt: skip
+                place: tuple[int, int] | None = None, num_workers: int = 1) -> Iterator[Any]:  # fmt: skip
         """Return an iterator over the rest of the epochs; what ``__iter__`` is made of, for loaders.
 
         Args:
             portions: Makes the rows of a task, one portion for each of its plan's batches, in order.
             finish: Called on each batch or sample before it counts as delivered.
             place: Rank and world size, if not those of the job.
+            num_workers: Readers that ``portions`` uses.
         """
         self._open()
         self._iterator += 1
+        self._warn_of_shared_lanes(*(place or self._place), num_workers)
         return self._epochs_of(self._iterator, portions, finish, *(place or self._place))
 
     def _epochs_of(self, iterator: int, portions, finish, rank: int, world_size: int) -> Iterator[Any]:
@@ -220,6 +251,16 @@ class ShardStream(IterableDataset):
             self._state, self._position = replace(self._state, epoch=self._state.epoch + 1), 0
             if self._epochs is not None and self._state.epoch % self._epochs == 0:
                 return
+
+    def _warn_of_shared_lanes(self, rank: int, world_size: int, num_workers: int) -> None:
+        """Say once how often blocks are fetched, if more readers than one share a lane."""
+        lanes = self._state.lanes
+        factor = readers_per_block(lanes, world_size * num_workers)
+        if factor > 1 and rank == 0 and not self._has_warned_of_lanes:
+            self._has_warned_of_lanes = True
+            advice = f"choose lanes= a multiple of {world_size * num_workers}" if self._state.shuffle else "order without shuffle has one lane"
+            warnings.warn(f"each block is fetched by {factor} readers: {world_size} ranks with {num_workers} workers each don't divide {lanes} "
+                          f"lanes evenly; {advice}.", stacklevel=4)  # fmt: skip
 
     def _check_iterator(self, iterator: int) -> None:
         if iterator != self._iterator:
@@ -268,13 +309,3 @@ class ShardStream(IterableDataset):
         with RowMaker(self._reader, task.order(self._source), task.positions(), self.recipe) as maker:
             for num_rows in task.num_rows():
                 yield maker.make(num_rows)
-
-
-def current_place() -> tuple[int, int]:
-    """Return (rank, world_size) of torch.distributed if it is initialised, else of RANK and WORLD_SIZE, else (0, 1)."""
-    if torch.distributed.is_available() and torch.distributed.is_initialized():
-        return torch.distributed.get_rank(), torch.distributed.get_world_size()
-    rank, world_size = os.environ.get("RANK", "0"), os.environ.get("WORLD_SIZE", "1")
-    if not rank.isdigit() or not world_size.isdigit() or not int(rank) < int(world_size):
-        raise ConfigError(f"RANK={rank!r} and WORLD_SIZE={world_size!r} of the environment are not a rank and a world size.")
-    return int(rank), int(world_size)

@@ -18,7 +18,7 @@ ROWS = (
     {"log", "codecs", "tokenizers", "text"},
     {"order", "transforms"},
     {"source", "dataset", "adopt", "reader", "window", "shardfile", "writer", "memory", "memmap"},
-    {"collate", "assemble", "rowmaker", "handover", "merge", "worker", "workers"},
+    {"collate", "assemble", "rowmaker", "handover", "merge", "worker", "workers", "job"},
     {"stream", "loader", "packing"},
     {"cli", "__main__"},
     {"__init__"},  # the public names, imported on first use
@@ -26,7 +26,7 @@ ROWS = (
 
 # Who may import a package that is heavy, or that one layer is there to hide. Function-level imports count too.
 ALLOWED = {
-    "torch": {"collate", "assemble", "rowmaker", "handover", "merge", "worker", "workers", "stream", "loader"},
+    "torch": {"collate", "assemble", "rowmaker", "handover", "merge", "worker", "workers", "job", "stream", "loader"},
     "fsspec": {"storage"},
     "s3fs": {"storage"},
     "cffi": {"_native"},

@@ -64,7 +64,7 @@ def test_ranks_share_the_epoch(url, world_size):
     """The ranks' batches are the same in number, disjoint, and together the global batches of one rank."""
     whole = list(ss.ShardStream(url, batch_size=30, shuffle=True, fields=["y"], lanes=30, window=600))
     ranks = [list(ss.ShardStream(url, batch_size=30 // world_size, shuffle=True, fields=["y"], lanes=30, window=600, rank=r,
-                                 world_size=world_size)) for r in range(world_size)]  # fmt: skip
+                                 world_size=world_size, version=1)) for r in range(world_size)]  # fmt: skip
     assert {len(batches) for batches in ranks} == {len(whole)}
     for t, batch in enumerate(whole):
         together = torch.stack([ranks[r][t]["y"] for r in range(world_size)], 1).flatten() if len(batch["y"]) == 30 else torch.cat(
@@ -126,7 +126,7 @@ def test_resume_on_another_topology(url):
         seen += next(iterator)["y"].tolist()
     state = stream.state_dict()
     for rank in range(4):
-        resumed = ss.ShardStream(url, batch_size=7, shuffle=True, fields=["y"], rank=rank, world_size=4)
+        resumed = ss.ShardStream(url, batch_size=7, shuffle=True, fields=["y"], rank=rank, world_size=4, version=1)
         resumed.load_state_dict(state)
         seen += [y for batch in resumed for y in batch["y"].tolist()]
     assert sorted(seen) == list(range(NUM))
@@ -269,7 +269,7 @@ def test_plain_dataloader_warns_about_state(url, monkeypatch):
     for worker in range(2):
         monkeypatch.setattr("shardstream.stream.get_worker_info", lambda: types.SimpleNamespace(id=worker, num_workers=2))
         with warnings.catch_warnings(record=True) as caught:
-            next(iter(ss.ShardStream(url, batch_size=50)))
+            next(iter(ss.ShardStream(url, batch_size=50, shuffle=True, version=1)))
         assert ["StreamLoader" in str(warning.message) for warning in caught] == [True] * (worker == 0)
 
 
