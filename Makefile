@@ -3,6 +3,7 @@
 #   make demo           packs the standard library's sources, trains on them, resumes after a kill
 #   make demo S3=1      the same with the datasets on S3: $AWS_ENDPOINT_URL if set, else a server on loopback
 #   make test           C tests under the sanitizers, then pytest
+#   make fuzz           libFuzzer on every parser of the C core (needs clang)
 #   make s3-server      install and start the S3 server the tests prefer (as root; Debian's packages)
 #   make clean          remove what building left here; the environment stays
 #
@@ -24,7 +25,7 @@ RUN    := $(VENV)/bin/python
 STAMPS := $(VENV)/.stamps
 CSRC   := $(wildcard csrc/lib/*.c csrc/lib/*.h csrc/include/*.h)
 
-.PHONY: demo test s3-server clean
+.PHONY: demo test fuzz s3-server clean
 .DELETE_ON_ERROR:
 
 demo: $(STAMPS)/$(if $(S3),tested,runs) $(STAMPS)/built
@@ -42,7 +43,7 @@ $(STAMPS)/torch:
 	@$(PYTHON) -m venv $(if $(TORCH),,--system-site-packages) $(VENV)
 	@$(RUN) -m pip install -qq "setuptools>=77" wheel "cffi>=1.16"
 	@$(if $(TORCH),$(RUN) -m pip install -qq $(TORCH))
-	@$(RUN) -c "import torch" || { echo "make: TORCH is empty and $(PYTHON) has no torch" >&2; exit 1; }
+	@$(RUN) -W ignore -c "import torch" || { echo "make: TORCH is empty and $(PYTHON) has no torch" >&2; exit 1; }
 	@mkdir -p $(STAMPS) && touch $@
 
 $(STAMPS)/runs: setup.cfg setup.py pyproject.toml | $(STAMPS)/torch
@@ -58,6 +59,9 @@ $(STAMPS)/tested: setup.cfg setup.py pyproject.toml | $(STAMPS)/torch
 $(STAMPS)/built: $(CSRC) shardstream/_native/build.py | $(STAMPS)/runs
 	@$(RUN) setup.py -q build_ext --inplace
 	@touch $@
+
+fuzz:
+	$(MAKE) --no-print-directory -C csrc fuzz
 
 s3-server:
 	$(PYTHON) tools/s3_server.py install

@@ -27,7 +27,9 @@ MADE = ("stdlib", "webdataset", "training")  # folders that a run makes below --
 def arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
     parser.add_argument("--out", default="demo", help="local folder for what the demo makes")
-    parser.add_argument("--s3", action="store_true", help="datasets on S3: $AWS_ENDPOINT_URL, else a server on loopback")
+    parser.add_argument(
+        "--s3", action="store_true", help="datasets on S3: $AWS_ENDPOINT_URL, else a server on loopback"
+    )
     parser.add_argument("--s3-url", default="s3://shardstream-demo", help="bucket, and prefix if you like, for --s3")
     parser.add_argument("--config", default=str(ROOT / "configs/pack_text_sparse.yaml"))
     parser.add_argument("--set", action="append", default=[], metavar="KEY=VALUE", help="passed on to shardstream pack")
@@ -42,7 +44,10 @@ def title(text: str) -> None:
 
 def run(*command: str, expect: int = 0) -> None:
     """Show a command, run it, and stop the demo unless it ends as expected."""
-    shown = ["python" if part == sys.executable else os.path.relpath(part) if part.startswith(str(ROOT)) else part for part in command]
+    shown = [
+        "python" if part == sys.executable else os.path.relpath(part) if part.startswith(str(ROOT)) else part
+        for part in command
+    ]
     print(f"$ {shlex.join(shown)}", flush=True)
     status = subprocess.run(command).returncode
     if status != expect:
@@ -95,7 +100,13 @@ def show_savings(urls: list[str], folder: Path) -> None:
     for number, url in enumerate(urls):
         with wds.TarWriter(str(folder / f"{number}.tar")) as tar:
             for row in ss.ShardStream(url, fields=["x", "y"], sparse="indices"):
-                tar.write({"__key__": f"{num_samples:08d}", "x.npy": row["x"].numpy().astype("uint32"), "y.cls": int(row["y"])})
+                tar.write(
+                    {
+                        "__key__": f"{num_samples:08d}",
+                        "x.npy": row["x"].numpy().astype("uint32"),
+                        "y.cls": int(row["y"]),
+                    }
+                )
                 num_samples += 1
                 num_indices += len(row["x"])
     dim = ss.Dataset(urls[0]).schema["x"].dim
@@ -104,7 +115,8 @@ def show_savings(urls: list[str], folder: Path) -> None:
     dense = num_samples * dim * 4
     print(f"{num_samples:,} passages with {num_indices / num_samples:.0f} of {dim:,} features each, and a class")
     print(f"  dense float32                    {dense / 1e6:12,.2f} MB   samples x {dim:,} x 4 bytes")
-    print(f"  WebDataset, a member a field     {theirs / 1e6:12,.2f} MB   written with webdataset {wds.__version__}: uint32 .npy and .cls")
+    version = f"webdataset {wds.__version__}"
+    print(f"  WebDataset, a member a field     {theirs / 1e6:12,.2f} MB   written with {version}: uint32 .npy and .cls")
     print(f"  shardstream                      {ours / 1e6:12,.2f} MB   all shards, with their keys and indexes;")
     print(f"  {'':32} {dense / ours:12,.0f} x less than dense, {theirs / ours:.1f} x less than WebDataset")
 
@@ -115,7 +127,8 @@ def check_same(one: Path, other: Path) -> None:
     first, second = torch.load(one), torch.load(other)
     if first.keys() != second.keys() or not all(torch.equal(first[name], second[name]) for name in first):
         sys.exit("demo: the resumed run ended with other weights than the uninterrupted one")
-    print(f"the resumed run ended with the same weights: all {sum(part.numel() for part in first.values()):,} are equal bit for bit")
+    count = sum(part.numel() for part in first.values())
+    print(f"the resumed run ended with the same weights: all {count:,} are equal bit for bit")
 
 
 def train(options: argparse.Namespace, urls: list[str], folder: Path) -> None:
@@ -129,7 +142,12 @@ def train(options: argparse.Namespace, urls: list[str], folder: Path) -> None:
     num_batches = len(ss.ShardStream(urls[0], batch_size=options.batch_size))
     kill_after = max(2, num_batches * options.epochs * 3 // 8)  # in the middle of an epoch, and of two checkpoints
     title("train again, killed in mid-epoch, and once more from the checkpoint")
-    script += ["--checkpoint", str(folder / "checkpoint.pt"), "--checkpoint-every", str(max(1, min(20, kill_after // 2 + 1)))]
+    script += [
+        "--checkpoint",
+        str(folder / "checkpoint.pt"),
+        "--checkpoint-every",
+        str(max(1, min(20, kill_after // 2 + 1))),
+    ]
     run(*script, "--kill-after", str(kill_after), expect=-signal.SIGKILL)
     run(*script, "--weights", str(folder / "resumed.pt"))
     check_same(folder / "whole.pt", folder / "resumed.pt")
@@ -169,7 +187,14 @@ def main() -> None:
             base = f"{options.s3_url.rstrip('/')}/stdlib-{time.strftime('%Y%m%d-%H%M%S')}-{os.getpid()}"
         title("pack")
         settings = [f"output.url={base}/{{split}}", *options.set]
-        run(sys.executable, "-m", "shardstream", "pack", options.config, *(part for one in settings for part in ("--set", one)))
+        run(
+            sys.executable,
+            "-m",
+            "shardstream",
+            "pack",
+            options.config,
+            *(part for one in settings for part in ("--set", one)),
+        )
         urls = [f"{base}/train", f"{base}/held_out"]
         run(sys.executable, "-m", "shardstream", "ls", urls[0])
         title("what that saved")

@@ -59,20 +59,29 @@ def save(path: str, **parts) -> None:
 def train(options: argparse.Namespace, model: LinearText, loader: ss.StreamLoader) -> int:
     """Train to the last epoch, from the checkpoint if there is one; returns the number of batches done here."""
     optimizer = torch.optim.SGD(model.parameters(), lr=options.learning_rate)
-    epoch = step = begun = 0
+    first_epoch = step = begun = 0
     if options.checkpoint and os.path.exists(options.checkpoint):
         parts = torch.load(options.checkpoint)
         model.load_state_dict(parts["model"])
         optimizer.load_state_dict(parts["optimizer"])
         loader.load_state_dict(parts["stream"])
-        epoch, step = parts["stream"]["epoch"], parts["step"]
+        first_epoch, step = parts["stream"]["epoch"], parts["step"]
         begun = step
-        print(f"going on after batch {step}: epoch {epoch}, position {parts['stream']['position']:,}")
+        print(f"going on after batch {step}: epoch {first_epoch}, position {parts['stream']['position']:,}")
     console = Console(stderr=True)
-    columns = [TextColumn("epoch {task.fields[epoch]}"), BarColumn(), MofNCompleteColumn(), TextColumn("loss {task.fields[loss]:.3f}")]
-    with Progress(*columns, TimeRemainingColumn(), console=console, transient=True, disable=not console.is_terminal) as bar:
-        task = bar.add_task("train", total=options.epochs * len(loader), completed=step, epoch=epoch, loss=float("nan"))
-        for epoch in range(epoch, options.epochs):
+    columns = [
+        TextColumn("epoch {task.fields[epoch]}"),
+        BarColumn(),
+        MofNCompleteColumn(),
+        TextColumn("loss {task.fields[loss]:.3f}"),
+    ]
+    with Progress(
+        *columns, TimeRemainingColumn(), console=console, transient=True, disable=not console.is_terminal
+    ) as bar:
+        task = bar.add_task(
+            "train", total=options.epochs * len(loader), completed=step, epoch=first_epoch, loss=float("nan")
+        )
+        for epoch in range(first_epoch, options.epochs):
             loader.set_epoch(epoch)
             for batch in loader:
                 loss = torch.nn.functional.cross_entropy(model(batch["x"]), batch["y"])

@@ -60,7 +60,12 @@ def test_pack_json_is_one_document(capfd, job):
     """``--json`` prints the report for scripts, and nothing else."""
     status, out, err = run(capfd, "pack", job, "--json")
     report = json.loads(out)
-    assert status == 0 and err == "" and report["datasets"][0]["num_samples"] == 2 and report["classes"] == {"y": ["rain", "sun"]}
+    assert (
+        status == 0
+        and err == ""
+        and report["datasets"][0]["num_samples"] == 2
+        and report["classes"] == {"y": ["rain", "sun"]}
+    )
 
 
 def test_set_overrides_a_key(capfd, job):
@@ -135,29 +140,43 @@ def test_shards_of_other_fields_are_refused(capfd, shards, job, monkeypatch):
 @pytest.mark.parametrize(
     "arguments, status, message",
     [
-        (["ls", "TMP/none"], 1, "shardstream: there is no dataset at TMP/none."),
-        (["index", "TMP/none/*.tar"], 1, "shardstream: no shard matches TMP/none/*.tar."),
-        (["index", "TMP/none.tar"], 1, "shardstream: the shard is missing. [shard TMP/none.tar]"),
-        (["pack", "TMP/none.yaml"], 2, "shardstream: cannot read the configuration TMP/none.yaml: [Errno 2] No such file or directory: 'TMP/none.yaml'."),
-        (["pack", "TMP/job.yaml", "--set", "steps[0].hash.dmi=3"], 2, "shardstream: --set steps[0].hash.dmi: unknown key 'dmi'; did you mean 'dim'?"),
-        (["pack", "TMP/job.yaml", "--set", "source.paths=TMP/none"], 2, "shardstream: --set source.paths: there is nothing at 'TMP/none'."),
+        (["ls", "TMP/none"], 1, "there is no dataset at TMP/none."),
+        (["index", "TMP/none/*.tar"], 1, "no shard matches TMP/none/*.tar."),
+        (["index", "TMP/none.tar"], 1, "the shard is missing. [shard TMP/none.tar]"),
+        (["pack", "TMP/none.yaml"], 2, "cannot read the configuration TMP/none.yaml: No such file or directory."),
+        (
+            ["pack", "TMP/job.yaml", "--set", "steps[0].hash.dmi=3"],
+            2,
+            "--set steps[0].hash.dmi: unknown key 'dmi'; did you mean 'dim'?",
+        ),
+        (
+            ["pack", "TMP/job.yaml", "--set", "source.paths=TMP/none"],
+            2,
+            "--set source.paths: there is nothing at 'TMP/none'.",
+        ),
     ],
-)  # fmt: skip
+)
 def test_failure_is_one_line_and_a_status(capfd, job, arguments, status, message):
     """No traceback: one line on standard error says what is wrong; 1 is failure, 2 a wrong command or configuration."""
     folder = str(job.parent)
     got, out, err = run(capfd, *(argument.replace("TMP", folder) for argument in arguments))
-    assert (got, out, err.replace(folder, "TMP")) == (status, "", message + "\n")
+    assert (got, out, err.replace(folder, "TMP")) == (status, "", f"shardstream: {message}\n")
 
 
 def test_debug_shows_the_traceback(capfd, tmp_path):
     """``--debug`` anywhere on the line adds where it happened."""
     for arguments in (("--debug", "ls", tmp_path / "none"), ("ls", tmp_path / "none", "--debug")):
         status, _, err = run(capfd, *arguments)
-        assert status == 1 and err.startswith("Traceback") and err.endswith(f"shardstream: there is no dataset at {tmp_path}/none.\n")
+        assert (
+            status == 1
+            and err.startswith("Traceback")
+            and err.endswith(f"shardstream: there is no dataset at {tmp_path}/none.\n")
+        )
 
 
-@pytest.mark.parametrize("arguments", [["pakc"], ["pack"], ["ls"], ["ls", "x", "--version", "new"], ["pack", "x", "--nothing"]])
+@pytest.mark.parametrize(
+    "arguments", [["pakc"], ["pack"], ["ls"], ["ls", "x", "--version", "new"], ["pack", "x", "--nothing"]]
+)
 def test_wrong_command_line_is_status_2(capfd, arguments):
     """A typo in the command line says so, and where help is."""
     status, out, err = run(capfd, *arguments)
@@ -173,6 +192,7 @@ def test_help_has_examples(capfd, command):
 
 def test_an_unexpected_error_is_one_line_too(capfd, job, monkeypatch):
     """A bug is reported in a line that says how to see more."""
+
     def broken(*arguments):
         raise RuntimeError("a bug")
 
@@ -182,6 +202,7 @@ def test_an_unexpected_error_is_one_line_too(capfd, job, monkeypatch):
 
 def test_interrupt_is_status_130(capfd, job, monkeypatch):
     """Ctrl-C ends with one line and the status that shells expect."""
+
     def interrupted(*arguments):
         raise KeyboardInterrupt
 
@@ -196,10 +217,19 @@ def test_help_loads_neither_torch_nor_fsspec():
     environment = {**os.environ, "PYTHONPATH": str(ROOT)}
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, env=environment, check=True)
     loaded = set(done.stdout.splitlines()[-1].split())
-    assert "shardstream.cli.pack" in loaded and not loaded & {"torch", "fsspec", "s3fs", "webdataset", "numpy", "shardstream.packing"}
+    assert "shardstream.cli.pack" in loaded and not loaded & {
+        "torch",
+        "fsspec",
+        "s3fs",
+        "webdataset",
+        "numpy",
+        "shardstream.packing",
+    }
 
 
 def test_module_is_the_command():
     """``python -m shardstream`` is the same command and gives its status on."""
-    done = subprocess.run([sys.executable, "-m", "shardstream", "ls", "/nowhere"], cwd=ROOT, capture_output=True, text=True)
+    done = subprocess.run(
+        [sys.executable, "-m", "shardstream", "ls", "/nowhere"], cwd=ROOT, capture_output=True, text=True
+    )
     assert done.returncode == 1 and done.stderr == "shardstream: there is no dataset at /nowhere.\n"

@@ -30,12 +30,23 @@ def texts(tmp_path):
 def test_demo_on_local_disk(texts):
     """Pack, measure, train, kill, resume to the same weights, and read, with something to show for each."""
     settings = (f"source.paths={texts}", 'source.include=["*.txt"]', "steps[1].hash.dim=4096")
-    command = [sys.executable, str(ROOT / "examples/demo.py"), "--out", str(texts.parent / "demo"), "--epochs", "2", "--batch-size", "32"]
+    command = [
+        sys.executable,
+        str(ROOT / "examples/demo.py"),
+        "--out",
+        str(texts.parent / "demo"),
+        "--epochs",
+        "2",
+        "--batch-size",
+        "32",
+    ]
     command += [part for setting in settings for part in ("--set", setting)]
     done = subprocess.run(command, capture_output=True, text=True, env={**os.environ, "PYTHONPATH": str(ROOT)})
     out = done.stdout
     assert done.returncode == 0, out + done.stderr
-    dense, webdataset, ours = [float(number.replace(",", "")) for number in re.findall(r"^  \w.*?([\d,.]+) MB", out, re.MULTILINE)]
+    dense, webdataset, ours = [
+        float(number.replace(",", "")) for number in re.findall(r"^  \w.*?([\d,.]+) MB", out, re.MULTILINE)
+    ]
     assert dense > webdataset > ours > 0
     accuracy, baseline = map(float, re.search(r"held-out accuracy ([\d.]+)% .* ([\d.]+)%", out).groups())
     assert accuracy > baseline

@@ -180,7 +180,11 @@ def test_bad_value_costs_its_own_row_only(kind, good, bad, message):
 def test_sparse_rows_are_sorted_with_their_values():
     """Indices may come in any order; values go along."""
     indices, offsets, values = encoded(Sparse(10, values="float32"), [([7, 2], [0.7, 0.2]), ([], [])])[0]
-    assert indices.tolist() == [2, 7] and offsets.tolist() == [0, 2, 2] and values.tolist() == [np.float32(0.2), np.float32(0.7)]
+    assert (
+        indices.tolist() == [2, 7]
+        and offsets.tolist() == [0, 2, 2]
+        and values.tolist() == [np.float32(0.2), np.float32(0.7)]
+    )
 
 
 def test_no_rows_keep_their_dtype():
@@ -191,7 +195,9 @@ def test_no_rows_keep_their_dtype():
 
 def test_rejects_of_one_field_leave_the_row_out_of_all():
     """Fields stay aligned when different rows fail in different fields."""
-    batch = Batch({"key": ["0", "1", "2", "3"], "a": [0, None, 2, 3], "b": (np.arange(4), np.arange(5)), "c": ["x", "y", 5, "w"]})
+    batch = Batch(
+        {"key": ["0", "1", "2", "3"], "a": [0, None, 2, 3], "b": (np.arange(4), np.arange(5)), "c": ["x", "y", 5, "w"]}
+    )
     fields = [FieldMap("a", "a", Dense("int64")), FieldMap("b", "b", Ragged("int64")), FieldMap("c", "c", Text())]
     columns, batch, _ = encode(fields, batch)
     assert columns["a"].tolist() == [0, 3] and columns["b"][0].tolist() == [0, 3] and columns["c"] == ["x", "w"]
@@ -213,5 +219,7 @@ def test_unknown_label_is_a_reject():
 def test_dropped_label_is_no_mistake():
     """A label that the rule leaves out is counted, not rejected."""
     batch = Batch({"key": ["0", "1"], "v": ["a", "rare"]})
-    columns, batch, dropped = encode([FieldMap("f", "v", Dense("int64"), Classes(["a"], dropped=frozenset({"rare"})))], batch)
+    columns, batch, dropped = encode(
+        [FieldMap("f", "v", Dense("int64"), Classes(["a"], dropped=frozenset({"rare"})))], batch
+    )
     assert columns["f"].tolist() == [0] and dropped == 1 and batch.rejects == []

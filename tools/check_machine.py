@@ -15,7 +15,9 @@ PACKAGES = "apt-get install python3-venv python3-dev gcc"
 def missing() -> str | None:
     """Return what is missing, or ``None``."""
     if sys.version_info < (3, 10):
-        return f"Python 3.10 or newer; {sys.executable} is {sys.version.split()[0]}. Name another: make PYTHON=python3.12"
+        return (
+            f"Python 3.10 or newer; {sys.executable} is {sys.version.split()[0]}. Name another: make PYTHON=python3.12"
+        )
     try:
         import ensurepip  # noqa: F401  Debian ships venv without it unless python3-venv is installed
         import venv  # noqa: F401

@@ -27,9 +27,15 @@ def _print_version(wanted: bool) -> None:
         raise typer.Exit()
 
 
-@app.callback(epilog="Exit status: 0 done, 1 it failed, 2 the command line or a configuration is wrong, 130 interrupted.")
+@app.callback(
+    epilog="Exit status: 0 done, 1 it failed, 2 the command line or a configuration is wrong, 130 interrupted."
+)
 def _top(
-    version: Annotated[bool, typer.Option("--version", callback=_print_version, is_eager=True, help="Show the version.")] = False,
-    debug: Annotated[bool, typer.Option("--debug", help="Show the traceback of an error (anywhere on the line).")] = False,
+    version: Annotated[
+        bool, typer.Option("--version", callback=_print_version, is_eager=True, help="Show the version.")
+    ] = False,
+    debug: Annotated[
+        bool, typer.Option("--debug", help="Show the traceback of an error (anywhere on the line).")
+    ] = False,
 ) -> None:
     """Pack training data into tar shards, and look after datasets of them."""

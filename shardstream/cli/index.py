@@ -16,8 +16,12 @@ EXAMPLES = """\
 
 
 def command(
-    urls: Annotated[list[str], typer.Argument(metavar="URL...", help="Shards: files, folders, {000..012} or * patterns.")],
-    to: Annotated[str | None, typer.Option(metavar="DATASET", help="Add them, where they are, to this dataset.")] = None,
+    urls: Annotated[
+        list[str], typer.Argument(metavar="URL...", help="Shards: files, folders, {000..012} or * patterns.")
+    ],
+    to: Annotated[
+        str | None, typer.Option(metavar="DATASET", help="Add them, where they are, to this dataset.")
+    ] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print the shards as JSON.")] = False,
 ) -> None:
     """Count the samples of WebDataset shards and remember where they are, so that streams can begin at once."""
@@ -26,7 +30,10 @@ def command(
 
     adopted = adopt(urls, to) if to is not None else None
     shards = adopted.shards if adopted is not None else index_shards(urls)
-    found = [{"url": shard.url, "num_samples": int(shard.index.num_samples.sum()), "nbytes": shard.nbytes} for shard in shards]
+    found = [
+        {"url": shard.url, "num_samples": int(shard.index.num_samples.sum()), "nbytes": shard.nbytes}
+        for shard in shards
+    ]
     if as_json:
         show.json({"shards": found, "dataset": to, "version": adopted.version if adopted is not None else None})
         return
@@ -35,4 +42,6 @@ def command(
     total = sum(shard["num_samples"] for shard in found)
     typer.echo(f"{len(found):,} shards, {total:,} samples, {show.nbytes(sum(shard['nbytes'] for shard in found))}")
     if adopted is not None:
-        typer.echo(f"{adopted.num_new:,} of them are new in {to}" + (f", version {adopted.version}" if adopted.num_new else ""))
+        typer.echo(
+            f"{adopted.num_new:,} of them are new in {to}" + (f", version {adopted.version}" if adopted.num_new else "")
+        )

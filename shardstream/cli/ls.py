@@ -35,7 +35,9 @@ def command(
     log = Log(Store(url))
     snapshot = log.snapshot(version)
     classes = class_names(url)
-    versions = [_described(log.entry(n)) for n in range(max(0, snapshot.version - VERSIONS_SHOWN + 1), snapshot.version + 1)]
+    versions = [
+        _described(log.entry(n)) for n in range(max(0, snapshot.version - VERSIONS_SHOWN + 1), snapshot.version + 1)
+    ]
     if as_json:
         show.json({
             "url": log.store.url, "dataset": snapshot.dataset_id, "version": snapshot.version,
@@ -45,15 +47,17 @@ def command(
         })  # fmt: skip
         return
     typer.echo(f"{log.store.url}")
-    typer.echo(
-        f"version {snapshot.version}: {snapshot.num_samples:,} samples, {show.nbytes(snapshot.nbytes)}, {len(snapshot.shards):,} shards"
-    )
+    size = f"{snapshot.num_samples:,} samples, {show.nbytes(snapshot.nbytes)}, {len(snapshot.shards):,} shards"
+    typer.echo(f"version {snapshot.version}: {size}")
     if snapshot.schema is None:
         typer.echo("layout: files (one member a field, as WebDataset writes them)")
     else:
         rows = [(name, _kind(kind), _classes(classes.get(name))) for name, kind in snapshot.schema.items()]
         show.table(("field", "kind", "classes"), rows)
-    rows = [(v["version"], v["kind"], v["time"], v["shards_added"], v["shards_removed"], v["producer"] or "") for v in versions]
+    rows = [
+        (v["version"], v["kind"], v["time"], v["shards_added"], v["shards_removed"], v["producer"] or "")
+        for v in versions
+    ]
     show.table(("version", "kind", "time (UTC)", "shards added", "removed", "producer"), rows,
                ("version", "shards added", "removed"))  # fmt: skip
     if shards:
@@ -74,7 +78,11 @@ def _shards(snapshot: Any) -> list[dict[str, Any]]:
 
 
 def _kind(kind: Any) -> str:
-    settings = {name: value for name, value in kind.to_json().items() if name not in ("kind", "default") and value not in (None, [])}
+    settings = {
+        name: value
+        for name, value in kind.to_json().items()
+        if name not in ("kind", "default") and value not in (None, [])
+    }
     return " ".join([type(kind).__name__, *(f"{name}={value}" for name, value in settings.items())])
 
 

@@ -23,7 +23,9 @@ def command(
     config: Annotated[str, typer.Argument(metavar="CONFIG.yaml", help="What to pack, how, and where to.")],
     overrides: Annotated[
         list[str] | None,
-        typer.Option("--set", metavar="KEY=VALUE", help="Replace one key, such as output.url; the value is YAML. Repeatable."),
+        typer.Option(
+            "--set", metavar="KEY=VALUE", help="Replace one key, such as output.url; the value is YAML. Repeatable."
+        ),
     ] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print the report as JSON.")] = False,
 ) -> None:
@@ -36,12 +38,23 @@ def command(
         show.json(report)
         return
     rows = [
-        (data.split or "", f"{data.num_samples_added:,}", data.num_shards, show.nbytes(data.nbytes), data.version, data.url)
+        (
+            data.split or "",
+            f"{data.num_samples_added:,}",
+            data.num_shards,
+            show.nbytes(data.nbytes),
+            data.version,
+            data.url,
+        )
         for data in report.datasets
     ]
-    show.table(("split", "samples", "shards", "size", "version", "dataset"), rows, ("samples", "shards", "size", "version"))
+    show.table(
+        ("split", "samples", "shards", "size", "version", "dataset"), rows, ("samples", "shards", "size", "version")
+    )
     rate = report.nbytes_in / 1e6 / report.seconds
-    typer.echo(f"{report.num_records:,} records, {show.nbytes(report.nbytes_in)} in {report.seconds:.1f} s ({rate:.1f} MB/s)")
+    typer.echo(
+        f"{report.num_records:,} records, {show.nbytes(report.nbytes_in)} in {report.seconds:.1f} s ({rate:.1f} MB/s)"
+    )
     if report.num_dropped:
         typer.echo(f"{report.num_dropped:,} rows left out: their labels are of no class")
     if report.num_rejected:

@@ -14,7 +14,9 @@ def load(document: Document, path: Path, name: str) -> Any:
     """Return the object ``package.module.attribute``; the working directory is importable, as under ``python -m``."""
     module_name, dot, attribute = name.rpartition(".")
     if not dot or not all(part.isidentifier() for part in name.split(".")):
-        raise document.error(path, f"{name!r} is not the dotted path of a Python object, such as mypackage.mymodule.name.")
+        raise document.error(
+            path, f"{name!r} is not the dotted path of a Python object, such as mypackage.mymodule.name."
+        )
     if os.getcwd() not in sys.path and "" not in sys.path:
         sys.path.append(os.getcwd())
     try:

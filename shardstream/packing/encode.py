@@ -72,7 +72,9 @@ def exact_array(value: Any, dtype: str, shape: tuple[int | None, ...]) -> np.nda
     Numbers may be rounded to a float dtype; they must be equal in an integer or bool dtype.
     """
     array = np.asarray(value)
-    if len(array.shape) != len(shape) or any(want not in (None, got) for want, got in zip(shape, array.shape)):
+    if len(array.shape) != len(shape) or any(
+        want not in (None, got) for want, got in zip(shape, array.shape, strict=True)
+    ):
         raise ValueError(f"its shape is {array.shape}, not {shape}")
     if array.size and array.dtype.kind not in "biuf":
         raise TypeError(f"{value!r:.80} is not {'a number' if shape == () else 'numbers'}")

@@ -95,7 +95,9 @@ def build_fields(
     fields = []
     for name, spec in specs.items():
         path = ("fields", name)
-        settings = FieldSettings(column=spec) if isinstance(spec, str) else document.convert(path, spec or {}, FieldSettings)
+        settings = (
+            FieldSettings(column=spec) if isinstance(spec, str) else document.convert(path, spec or {}, FieldSettings)
+        )
         column = settings.column or name
         if column not in columns and ANY not in columns:
             raise document.unknown(path, column, list(columns), "column")
@@ -113,7 +115,9 @@ def build_fields(
     return fields
 
 
-def _kind_of(document: Document, path: Path, settings: FieldSettings, known: Field | None, classes: Classes | None) -> Field:
+def _kind_of(
+    document: Document, path: Path, settings: FieldSettings, known: Field | None, classes: Classes | None
+) -> Field:
     given = {name: getattr(settings, name) for name in ("dtype", "shape", "dim", "values")}
     given = {name: value for name, value in given.items() if value is not None}
     if classes is not None:
@@ -145,7 +149,7 @@ def _kind_of(document: Document, path: Path, settings: FieldSettings, known: Fie
 def _build_classes(
     document: Document, path: Path, spec: Any, labels: Iterator[Any] | None, recorded: list[str] | None
 ) -> Classes:
-    """Return the classes that ``spec`` asks for; ``labels`` of all records are ``None`` where they are not known yet."""
+    """Return the classes that ``spec`` asks for; ``labels``, of all records, are ``None`` where not known yet."""
     if isinstance(spec, str) and spec != "auto":
         raise document.error(path, f"write auto, a list of names, or keys with values, not {spec!r}.")
     spec = {} if spec == "auto" else {"names": spec} if isinstance(spec, list) else spec

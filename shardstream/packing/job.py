@@ -126,7 +126,8 @@ def load(config: str | os.PathLike | Mapping, overrides: Sequence[str] = ()) -> 
             with open(path, encoding="utf-8") as file:
                 document = Document.from_yaml(file.read(), path)
         except (OSError, UnicodeDecodeError) as error:
-            raise ConfigError(f"cannot read the configuration {path}: {error}.") from error
+            reason = error.strerror if isinstance(error, OSError) else error
+            raise ConfigError(f"cannot read the configuration {path}: {reason}.") from error
     for assignment in overrides:
         document.set(assignment)
     document.expand()
@@ -241,7 +242,8 @@ def _check_filled(job: Job, writers: Mapping[str | None, ShardWriter], totals: _
             name = "the dataset" if split is None else f"the split {split!r}"
             first = f" The first of {totals.rejected} rejects: {totals.rejects[0]}" if totals.rejects else ""
             raise EmptyDatasetError(
-                f"{name} got none of {totals.records} records, so nothing was committed.{first}", shard=urls_of(job.top)[split]
+                f"{name} got none of {totals.records} records, so nothing was committed.{first}",
+                shard=urls_of(job.top)[split],
             )
 
 

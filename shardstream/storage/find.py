@@ -98,4 +98,6 @@ def _read_local(path: str) -> bytes:
 
 def _read_remote(url: str, storage_options: dict | None) -> bytes:
     client = filesystem(protocol(url), storage_options)
-    return attempt(DEFAULT_RETRY, f"reading {redact(url)}", lambda timeout_s: run(client, "cat_file", url, timeout_s=timeout_s))
+    return attempt(
+        DEFAULT_RETRY, f"reading {redact(url)}", lambda timeout_s: run(client, "cat_file", url, timeout_s=timeout_s)
+    )

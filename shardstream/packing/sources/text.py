@@ -73,7 +73,7 @@ class TextSource:
 
     def read(self, part: list[FoundFile]) -> Chunk:
         chunk = Chunk([], sum(file.nbytes for file in part))
-        for file, data in zip(part, read_files(part, self.settings.storage_options)):
+        for file, data in zip(part, read_files(part, self.settings.storage_options), strict=True):
             try:
                 text = data.decode(self.settings.encoding, self.settings.decode_errors)
             except UnicodeDecodeError as error:

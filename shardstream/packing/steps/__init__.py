@@ -49,7 +49,9 @@ def need(document: Document, path: Path, before: Columns, name: str, wanted: typ
         raise document.unknown(path, name, list(before), "column")
     kind = before[name].kind
     if kind is not None and not isinstance(kind, wanted):
-        raise document.error(path, f"the column {name!r} is {type(kind).__name__.lower()}, not {wanted.__name__.lower()}.")
+        raise document.error(
+            path, f"the column {name!r} is {type(kind).__name__.lower()}, not {wanted.__name__.lower()}."
+        )
 
 
 def build_steps(document: Document, items: list[Any]) -> list[Step]:
@@ -66,7 +68,9 @@ def _build_step(document: Document, path: Path, item: Any) -> Step:
     names = {"passages": (PassagesStep, PassagesSettings), "hash": (HashStep, HashSettings)}
     if callable(item):
         return FunctionStep(item, {})
-    name, settings = (item, {}) if isinstance(item, str) else next(iter(item.items())) if _is_single(item) else (None, None)
+    name, settings = (
+        (item, {}) if isinstance(item, str) else next(iter(item.items())) if _is_single(item) else (None, None)
+    )
     if name is None:
         raise document.error(path, "a step is a name, or one name with its settings below it.")
     settings = {} if settings is None else settings

@@ -20,7 +20,9 @@ class FunctionStep:
 
     def __init__(self, function: Callable, settings: dict[str, Any]):
         self.function, self.settings = function, settings
-        self.name = f"{getattr(function, '__module__', '')}.{getattr(function, '__qualname__', type(function).__name__)}"
+        self.name = (
+            f"{getattr(function, '__module__', '')}.{getattr(function, '__qualname__', type(function).__name__)}"
+        )
 
     def columns(self, before: Columns) -> Columns:
         return {"key": Column(Text()), ANY: Column(None)}  # whatever the function returns
