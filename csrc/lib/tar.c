@@ -352,15 +352,12 @@ payload_nbytes(const struct ss_tar_scanner *scanner, uint8_t type, uint32_t kind
 
 /* Appends the member whose own header stands at 'at'. */
 static enum ss_status
-append_member(struct ss_tar_scanner *scanner, const uint8_t *header, uint64_t at, const struct extended *extended,
-	      const struct outputs *out, enum group_end *end_ret)
+append_member(struct ss_tar_scanner *scanner, const uint8_t *header, uint64_t at, uint64_t size,
+	      const struct extended *extended, const struct outputs *out, enum group_end *end_ret)
 {
 	uint8_t type = header[TYPE_OFFSET];
 	struct text prefix, tail;
-	uint64_t size;
 
-	if (!parse_size(header, &size))
-		return fail(scanner, SS_ERR_CORRUPT, SS_TAR_BAD_SIZE, at);
 	if (type == TYPE_GNU_SPARSE)
 		return fail(scanner, SS_ERR_UNSUPPORTED, SS_TAR_SPARSE, at);
 	if (type == TYPE_GNU_CONTINUED)
@@ -394,6 +391,25 @@ append_member(struct ss_tar_scanner *scanner, const uint8_t *header, uint64_t at
 	return SS_OK;
 }
 
+/*
+ * Small members mostly come in runs of one size, so the header that many of them ahead
+ * is at a known place.  Without this the scan of an archive that is in memory but not in
+ * cache waits for each header: 6 million/s instead of 13 to 15 at 512-byte members.  Issued
+ * later, after the name's work, half of that gain is lost.
+ */
+#define PREFETCH_MEMBERS 8
+#define PREFETCH_MAX_STRIDE 65536	/* beyond that a guess seldom hits and the wait is amortised */
+
+/* always_inline: gcc 12 takes a function that only prefetches for one without effect, and drops the call. */
+__attribute__((always_inline)) static inline void
+prefetch_ahead(const struct input *input, uint64_t at, uint64_t stride)
+{
+	if (stride > PREFETCH_MAX_STRIDE || at > input->end || input->end - at < PREFETCH_MEMBERS * stride + BLOCK_NBYTES)
+		return;
+	for (size_t i = 0; i < BLOCK_NBYTES; i += 64)
+		__builtin_prefetch(input->buffer + (at - input->begin) + PREFETCH_MEMBERS * stride + i);
+}
+
 /* Reads the group at scanner->offset, which is in the input or at its end. */
 static enum ss_status
 scan_group(struct ss_tar_scanner *scanner, const struct input *input, sum_function sum_of, const struct outputs *out,
@@ -423,11 +439,12 @@ scan_group(struct ss_tar_scanner *scanner, const struct input *input, sum_functi
 		if (problem != SS_TAR_FINE)
 			return fail(scanner, problem == SS_TAR_BAD_CHECKSUM ? SS_ERR_CHECKSUM : SS_ERR_CORRUPT,
 				    problem, at);
-		uint8_t type = header[TYPE_OFFSET];
-		if (!is_extended(type))
-			return append_member(scanner, header, at, &extended, out, end_ret);
 		if (!parse_size(header, &size))
 			return fail(scanner, SS_ERR_CORRUPT, SS_TAR_BAD_SIZE, at);
+		prefetch_ahead(input, at, BLOCK_NBYTES + padded(size));
+		uint8_t type = header[TYPE_OFFSET];
+		if (!is_extended(type))
+			return append_member(scanner, header, at, size, &extended, out, end_ret);
 		uint64_t data = at + BLOCK_NBYTES, next = data + padded(size);
 		if (next - scanner->offset > SS_TAR_MAX_PREFIX_NBYTES)
 			return fail(scanner, SS_ERR_UNSUPPORTED, SS_TAR_LONG_PREFIX, at);
@@ -466,24 +483,6 @@ check_zeros(struct ss_tar_scanner *scanner, const struct input *input)
 	return SS_OK;
 }
 
-/*
- * Small members mostly come in runs of one size, so the header that many of them ahead
- * is at a known place.  Without this the scan of an archive that is in memory but not in
- * cache waits for each header: 5 million/s instead of 14 at 512-byte members.
- */
-#define PREFETCH_MEMBERS 6
-#define PREFETCH_MAX_STRIDE 65536	/* beyond that a guess seldom hits and the wait is amortised */
-
-/* always_inline: gcc 12 takes a function that only prefetches for one without effect, and drops the call. */
-__attribute__((always_inline)) static inline void
-prefetch_ahead(const struct input *input, uint64_t at, uint64_t stride)
-{
-	if (stride > PREFETCH_MAX_STRIDE || at > input->end || input->end - at < PREFETCH_MEMBERS * stride + BLOCK_NBYTES)
-		return;
-	for (size_t i = 0; i < BLOCK_NBYTES; i += 64)
-		__builtin_prefetch(input->buffer + (at - input->begin) + PREFETCH_MEMBERS * stride + i);
-}
-
 /* Scans members until something else comes; says what in 'end_ret'. */
 static enum ss_status
 scan_members(struct ss_tar_scanner *scanner, const struct input *input, const struct outputs *out,
@@ -493,11 +492,9 @@ scan_members(struct ss_tar_scanner *scanner, const struct input *input, const st
 
 	*end_ret = GROUP_MEMBER;
 	while (*end_ret == GROUP_MEMBER && scanner->offset <= input->end) {
-		uint64_t begin = scanner->offset;
 		enum ss_status status = scan_group(scanner, input, sum_of, out, end_ret);
 		if (status != SS_OK)
 			return status;
-		prefetch_ahead(input, scanner->offset, scanner->offset - begin);
 	}
 	return SS_OK;
 }
