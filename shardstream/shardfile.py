@@ -97,7 +97,10 @@ class ShardFile:
 
     def discard(self) -> None:
         """Close and delete the file."""
-        self._file.close()
+        try:
+            self._file.close()
+        except OSError:  # of a full disk, on which the rest of a buffer finds no room either
+            pass
         os.unlink(self.path)
 
     def _member(self, name: str, payload) -> tuple[int, int]:

@@ -16,7 +16,6 @@ import time
 from collections.abc import Mapping
 from typing import Any
 
-import msgspec
 import numpy as np
 
 from shardstream.codecs import rows
@@ -24,13 +23,13 @@ from shardstream.codecs.shard import MAX_BLOCK_NBYTES, MAX_BLOCK_SAMPLES
 from shardstream.config import parse_nbytes, parse_seconds
 from shardstream.errors import ConfigError, EmptyDatasetError, SampleError, SchemaError, ShardstreamError, StorageError
 from shardstream.log import Log, ShardRecord, new_id
+from shardstream.log.entries import source_json
 from shardstream.schema import Schema
 from shardstream.shardfile import FinishedShard, ShardFile, block_ends
 from shardstream.storage import Store
 
 logger = logging.getLogger("shardstream")
 
-MAX_SOURCE_NBYTES = 1000
 QUEUED_SHARDS = 2  # finished shards that may wait for the store; then write() waits
 
 
@@ -90,6 +89,7 @@ class ShardWriter:
         self._source: Any = None
         self._oldest_uncommitted: float | None = None
         self._closed = False
+        self._step = _Step()
         self._uploads = _Uploads(self._upload)
         self._uploaded: list[ShardRecord] = []  # put but not committed; the uploading thread's
         self._tick = threading.Condition(self._lock)
@@ -129,7 +129,8 @@ class ShardWriter:
             self._check_usable()
             if not self._commits:
                 raise ConfigError("flush() needs producer= or max_latency=; without them all commits at the close.")
-            self._commit()
+            with self._step:
+                self._commit()
             self._uploads.wait()
 
     def close(self) -> None:
@@ -141,7 +142,8 @@ class ShardWriter:
                 self._check_usable()
                 if self.num_samples == 0 and not self._commits and not self._log.exists():
                     raise EmptyDatasetError("no samples were written, so there is no dataset to commit.", shard=self._store.url)
-                self._commit()
+                with self._step:
+                    self._commit()
                 self._uploads.wait()
             except BaseException:
                 self._abandon()
@@ -167,16 +169,17 @@ class ShardWriter:
         nbytes = np.sum([rows.row_nbytes(part) for part in parts.values()], axis=0)
         with self._lock:
             self._check_usable()
-            begin = 0
-            for end in block_ends(nbytes, self._block.nbytes, self._block.num_samples, self._block_nbytes):
-                self._block.add({name: rows.slice_part(part, begin, end) for name, part in parts.items()}, end - begin, 0)
-                self._close_block()
-                begin = end
-                self._roll(mid_call=end < num_samples)
-            if begin < num_samples:
-                rest = {name: rows.slice_part(part, begin, num_samples) for name, part in parts.items()}
-                self._block.add(rest, num_samples - begin, int(nbytes[begin:].sum()))
-            self._taken(num_samples, source)
+            with self._step:
+                begin = 0
+                for end in block_ends(nbytes, self._block.nbytes, self._block.num_samples, self._block_nbytes):
+                    self._block.add({name: rows.slice_part(part, begin, end) for name, part in parts.items()}, end - begin, 0)
+                    self._close_block()
+                    begin = end
+                    self._roll(mid_call=end < num_samples)
+                if begin < num_samples:  # these wait, and the caller may use its arrays again meanwhile
+                    rest = {name: rows.copy_part(rows.slice_part(part, begin, num_samples)) for name, part in parts.items()}
+                    self._block.add(rest, num_samples - begin, int(nbytes[begin:].sum()))
+                self._taken(num_samples, source)
 
     def _take_files(self, sample: dict, source: Any) -> None:
         source = _checked_source(source)
@@ -188,12 +191,13 @@ class ShardWriter:
             self._check_usable()
             if key in self._block.keys:
                 raise SampleError("this key was written before; a key may come once in a shard.", key=key)
-            # What the member costs in the tar: its header, and its payload padded to 512.
-            self._block.add_files(key, members, sum(512 + -(-len(data) // 512) * 512 for _, data in members))
-            if self._block.nbytes >= self._block_nbytes or self._block.num_samples >= MAX_BLOCK_SAMPLES:
-                self._close_block()
-                self._roll(mid_call=False)
-            self._taken(1, source)
+            with self._step:
+                # What the member costs in the tar: its header, and its payload padded to 512.
+                self._block.add_files(key, members, sum(512 + -(-len(data) // 512) * 512 for _, data in members))
+                if self._block.nbytes >= self._block_nbytes or self._block.num_samples >= MAX_BLOCK_SAMPLES:
+                    self._close_block()
+                    self._roll(mid_call=False)
+                self._taken(1, source)
 
     def _taken(self, num_samples: int, source: Any) -> None:
         """Note that a call's samples are in; a writer that commits as it goes does so here, if a shard is full."""
@@ -292,7 +296,8 @@ class ShardWriter:
                     self._tick.wait(left)
                     continue
                 try:
-                    self._commit()
+                    with self._step:
+                        self._commit()
                 except Exception as error:  # raised at the caller's next call, by _check_usable
                     self._uploads.error = self._uploads.error or error
                     self._oldest_uncommitted = None
@@ -303,6 +308,8 @@ class ShardWriter:
         if self._closed:
             raise ConfigError("this writer is closed.")
         self._uploads.raise_error()
+        if self._step.failure is not None:
+            raise self._step.failure
 
     def _abandon(self) -> None:
         """Drop what is not committed: local files, and best-effort the shards that were put."""
@@ -333,6 +340,26 @@ class ShardWriter:
             return f"{self._store.url}: writing stopped by {kind.__name__}: nothing was committed, {lost} samples dropped."
         return (f"{self._store.url}: writing stopped by {kind.__name__}: {self.num_samples_committed} samples are committed "
                 f"(version {self.version}), the {lost} after them dropped.")  # fmt: skip
+
+
+class _Step:
+    """What a writer must do whole: after a failure or Ctrl-C in the middle, what it holds is no shard any more.
+
+    A full disk comes out as StorageError.
+    """
+
+    def __init__(self):
+        self.failure: StorageError | None = None
+
+    def __enter__(self) -> None:
+        pass
+
+    def __exit__(self, kind, error, traceback) -> None:
+        if error is None:
+            return
+        self.failure = StorageError(f"this writer failed while it wrote a shard, and can't go on: {error!r}.")
+        if isinstance(error, OSError) and not isinstance(error, ShardstreamError):
+            raise StorageError(f"writing a shard failed: {error}.") from error
 
 
 class _OpenBlock:
@@ -421,15 +448,11 @@ class _Uploads:
 
 
 def _checked_source(source: Any) -> Any:
-    if source is None:
-        return None
+    """Return ``source`` as the log will give it back, apart from the caller's object."""
     try:
-        nbytes = len(msgspec.json.encode(source))
-    except (TypeError, ValueError) as error:
-        raise SampleError(f"source must be a JSON value: {error}", field="source") from error
-    if nbytes > MAX_SOURCE_NBYTES:
-        raise SampleError(f"source takes {nbytes} bytes of JSON; at most {MAX_SOURCE_NBYTES} are allowed.", field="source")
-    return source
+        return source_json(source)
+    except ConfigError as error:
+        raise SampleError(error.message, field="source") from error
 
 
 def _unlink_quietly(path: str) -> None:

@@ -1,5 +1,6 @@
 """What writers promise: everything or nothing becomes visible, and bad samples are named at the call."""
 
+import errno
 import json
 import tarfile
 import threading
@@ -9,6 +10,7 @@ import numpy as np
 import pytest
 
 import shardstream as ss
+from shardstream.shardfile import ShardFile
 
 SCHEMA = ss.Schema(x=ss.Sparse(100), w=ss.Sparse(50, "float32"), tokens=ss.Ragged("uint16"), img=ss.Dense("uint8", (2, 3)),
                    text=ss.Text(), raw=ss.Bytes(), y=ss.Dense("int64"))  # fmt: skip
@@ -125,6 +127,59 @@ def test_an_exception_publishes_nothing(tmp_path, caplog, error):
     assert not [path for path in (tmp_path / "d").rglob("*") if path.is_file()]
     with pytest.raises(ss.DatasetNotFoundError):
         ss.Dataset(str(tmp_path / "d"))
+
+
+def test_arrays_may_be_used_again_after_the_call(tmp_path):
+    """What was written is what stood in the arrays (and the source) at the call, whatever the caller does to them after."""
+    array, values, data, source = np.zeros((2, 3), np.uint8), np.zeros(4, np.uint16), bytearray(2), {"at": 0}
+    schema = ss.Schema(img=SCHEMA["img"], tokens=SCHEMA["tokens"], raw=SCHEMA["raw"])
+    with ss.ShardWriter(str(tmp_path / "d"), schema=schema, producer="p") as writer:
+        for i in range(4):
+            array[:], values[:], data[:], source["at"] = i, i, bytes([i, i]), i
+            writer.write({"img": array, "tokens": values, "raw": data}, source)
+        batch = {"img": np.full((1, 2, 3), 4, np.uint8), "tokens": (np.full(4, 4, np.uint16), [0, 4]), "raw": (np.full(2, 4, np.uint8), np.array([0, 2]))}
+        writer.write_batch(batch, source)
+        batch["img"][:], batch["tokens"][0][:], batch["raw"][0][:], source["at"] = 9, 9, 9, 9
+    for i, got in enumerate(ss.ShardStream(str(tmp_path / "d"))):
+        assert (got["img"] == i).all() and got["tokens"].tolist() == [i] * 4 and got["raw"] == bytes([i, i])
+    assert ss.ShardWriter.last_source(str(tmp_path / "d"), "p") == {"at": 3}
+
+
+@pytest.mark.parametrize("when", ["write", "close"])
+def test_a_full_disk_is_the_writers_end(tmp_path, monkeypatch, when):
+    """After a failure in the middle of a shard nothing more is taken or committed, whatever the caller catches."""
+    write, num_written = ShardFile._write, 0
+
+    def fail_once(self, data):
+        nonlocal num_written
+        num_written += 1
+        if num_written == 8:
+            self._file.write(data[:1])
+            raise OSError(errno.ENOSPC, "No space left on device")
+        write(self, data)
+
+    monkeypatch.setattr(ShardFile, "_write", fail_once)
+    writer = ss.ShardWriter(str(tmp_path / "d"), schema=ss.Schema(y=ss.Dense("int64")))
+    rows = {"y": np.arange(8192 if when == "write" else 10)}
+    with pytest.raises(ss.StorageError, match="No space left"):
+        for _ in range(3):
+            writer.write_batch(rows)
+        writer.close()
+    if when == "write":
+        for attempt in (lambda: writer.write({"y": 1}), writer.close):
+            with pytest.raises(ss.StorageError, match="can't go on"):
+                attempt()
+    assert not [path for path in (tmp_path / "d").rglob("*") if path.is_file()]
+
+
+@pytest.mark.parametrize("source", [float("nan"), b"bytes", {1, 2}, "x" * 2000])
+def test_a_source_that_is_no_json_is_refused_at_the_call(tmp_path, source):
+    """A source that the log could not give back is a SampleError of the call, before its rows are taken."""
+    with ss.ShardWriter(str(tmp_path / "d"), schema=ss.Schema(y=ss.Dense("int64")), producer="p") as writer:
+        with pytest.raises(ss.SampleError, match="source"):
+            writer.write({"y": 1}, source)
+        writer.write({"y": 2}, "fine")
+    assert ys(tmp_path / "d") == [2]
 
 
 def test_an_empty_dataset_is_an_error(tmp_path):

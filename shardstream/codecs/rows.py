@@ -55,6 +55,13 @@ def slice_part(part, begin: int, end: int):
     return (cut[0], part[1][begin:end], *cut[1:])
 
 
+def copy_part(part):
+    """Return a part that shares no memory with ``part``."""
+    if isinstance(part, np.ndarray):
+        return part.copy()
+    return tuple(None if array is None else array.copy() for array in part)
+
+
 def concatenate(parts: Sequence) -> Any:
     """Return parts end to end in a column's decoded form (``codecs/columns.py``): lengths become offsets."""
     if isinstance(parts[0], np.ndarray):
