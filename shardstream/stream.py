@@ -76,6 +76,8 @@ class ShardStream(IterableDataset):
                  storage_options: dict | None = None):  # fmt: skip
         if batch_size is not None and (isinstance(batch_size, bool) or not isinstance(batch_size, int) or batch_size < 1):
             raise ConfigError(f"batch_size={batch_size!r} must be an integer of at least 1, or None for samples.")
+        if isinstance(fields, str):
+            raise ConfigError(f"fields={fields!r} must be a list of names.")
         if on_error not in ("raise", "skip"):
             raise ConfigError(f"on_error={on_error!r} must be 'raise' or 'skip'.")
         if epochs is not None and epochs < 1:

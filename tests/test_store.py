@@ -5,10 +5,17 @@ import pickle
 
 import pytest
 
-from shardstream.errors import ShardError, ShardNotFoundError, StorageRefused
+from shardstream.errors import ConfigError, ShardError, ShardNotFoundError, StorageRefused
 from shardstream.storage import Fetcher, Store
 from shardstream.storage.urls import redact
 from tests.store_suite import StoreSuite
+
+
+@pytest.mark.parametrize("url", [None, 3, "", "a\0b", "s4://bucket/name"])
+def test_what_is_no_url_is_a_config_error(url):
+    """A URL of no kind that is known here is said to be so, when it is first used at the latest."""
+    with pytest.raises(ConfigError):
+        Store(url).list()
 
 
 class TestLocalStore(StoreSuite):

@@ -12,6 +12,8 @@ import os
 import threading
 from typing import Any
 
+from shardstream.errors import ConfigError
+
 _clients: dict[tuple, Any] = {}
 _lock = threading.Lock()
 
@@ -36,6 +38,10 @@ def filesystem(protocol: str, storage_options: dict | None = None) -> Any:
 def _new_client(protocol: str, options: dict) -> Any:
     import fsspec  # 0.1 s, of no use to who reads local files only
 
+    try:
+        fsspec.get_filesystem_class(protocol)
+    except (ValueError, ImportError) as error:
+        raise ConfigError(f"URLs of {protocol}:// cannot be used here: {error}.") from error
     if protocol in ("s3", "s3a"):
         # Endpoint and credentials come from the environment through botocore (AWS_ENDPOINT_URL,
         # AWS_ACCESS_KEY_ID, profiles, instance roles) unless the options name them. Retries are ours

@@ -36,7 +36,7 @@ def is_local(url: str) -> bool:
 
 def normalise(url: str | os.PathLike) -> str:
     """Return the one way in which this library writes a URL (see above)."""
-    text = os.fspath(url)
+    text = os.fspath(url) if isinstance(url, (str, os.PathLike)) else None
     if not isinstance(text, str) or not text or "\0" in text:
         raise ConfigError(f"a URL must be a non-empty text or path, not {url!r}.")
     if is_local(text):
