@@ -7,7 +7,7 @@
 
 #include "sparse.h"
 
-#define RADIX_NBITS 11
+#define RADIX_NBITS 13	/* one pass orders the counts of a block of up to 8,191 rows */
 #define RADIX_SIZE (1u << RADIX_NBITS)
 
 /* One stable counting pass over bits [shift, shift + RADIX_NBITS) of the inverted key. */
