@@ -22,6 +22,8 @@
 #define VECTOR 8
 #define MAX_VECTOR_B 25		/* b bits from any bit of a byte lie in 4 bytes */
 #define MIN_VECTOR_ELEMENTS 5
+#define SMALL 4
+#define MAX_SMALL_B 14		/* SMALL low parts from any bit of a byte lie in 8 bytes */
 #define MAX_UNARY_NBYTES (UINT32_MAX / 8)	/* positions are 32 bits */
 #define NUM_MEMO 256
 
@@ -192,10 +194,49 @@ typedef void (*refill_fn)(struct rice_reader *r);
 typedef uint32_t (*elements_fn)(struct rice_reader *r, unsigned b, uint32_t start, uint32_t first,
 				uint32_t sum, size_t num, uint32_t *x, size_t avail);
 
+/* Is the last of m elements, the largest, in the universe? Sums of low parts are in 'sum'. */
+static inline int
+last_is_inside(uint64_t universe, uint64_t m, unsigned b, uint32_t start, uint32_t last_one, uint32_t sum)
+{
+	uint64_t high = last_one - start - (uint32_t)(m - 1);
+
+	return (high << b) + sum + m - 1 < universe;
+}
+
+/*
+ * Reads a set of 1 to SMALL elements without a loop, so that sets of different small
+ * sizes cost no mispredicted branch: SMALL elements are written, and the next set
+ * overwrites what is too much.  0 if the last one is outside; -1 if it can't be
+ * done here, and nothing has changed.
+ */
+static inline __attribute__((always_inline)) int
+read_small_set(struct rice_reader *r, uint64_t universe, uint32_t m, uint32_t *x, uint64_t avail)
+{
+	unsigned b = parameter(r, universe, m);
+	const uint8_t *p = r->low + (r->low_pos >> 3);
+
+	if (avail < SMALL || r->have - r->at < m || b > MAX_SMALL_B || r->readable_end - p < 8)
+		return -1;
+	const uint32_t *one = r->ones + r->at;
+	uint32_t start = r->start, mask = (1u << b) - 1, sum = 0;
+	uint64_t low = load64(p) >> (r->low_pos & 7);
+	for (uint32_t i = 0; i < SMALL; i++) {
+		sum += (uint32_t)low & mask;
+		low >>= b;
+		x[i] = ((one[i] - start - i) << b) + sum + i;
+	}
+	uint32_t last = one[m - 1];
+	sum = x[m - 1] - (m - 1) - ((last - start - (m - 1)) << b);
+	r->low_pos += m * b;
+	r->at += m;
+	r->start = last + 1;
+	return last_is_inside(universe, m, b, start, last, sum);
+}
+
 /*
  * Reads m elements to x, which has room for 'avail' >= m.  0 if the stream ends or
- * the last element, the largest, leaves the universe.  Sums of low parts do not
- * overflow, since m * 2^b is below 77/80 of the universe.
+ * the last element leaves the universe.  Sums of low parts do not overflow, since
+ * m * 2^b is below 77/80 of the universe.
  */
 static inline __attribute__((always_inline)) int
 read_set(struct rice_reader *r, uint64_t universe, uint64_t m, uint32_t *x, size_t avail,
@@ -222,8 +263,7 @@ read_set(struct rice_reader *r, uint64_t universe, uint64_t m, uint32_t *x, size
 	if (m == 0)
 		return 1;
 	r->start = last + 1;
-	uint64_t high = last - start - (uint32_t)(m - 1);
-	return (high << b) + sum + m - 1 < universe;
+	return last_is_inside(universe, m, b, start, last, sum);
 }
 
 /* Turns the universe - len absent elements, which lie at x, into the len present ones. */
@@ -266,7 +306,12 @@ read_sets(struct rice_reader *r, uint64_t universe, const uint32_t *lens, size_t
 
 	for (size_t s = 0; s < num_sets; s++) {
 		uint64_t m = rice_num_written(universe, lens[s]);
-		if (m == lens[s]) {
+		int small = m == lens[s] && m - 1 < SMALL ? read_small_set(r, universe, (uint32_t)m, x, avail) : -1;
+		if (small == 0)
+			return 0;
+		if (small == 1) {
+			/* done */
+		} else if (m == lens[s]) {
 			if (!read_set(r, universe, m, x, avail, refill, elements))
 				return 0;
 		} else {
