@@ -17,6 +17,7 @@ import numpy as np
 
 from shardstream.config import RetryPolicy
 from shardstream.errors import ChecksumError, ShardError, ShardNotFoundError
+from shardstream.storage.cache import Cache
 from shardstream.storage.clients import filesystem, run
 from shardstream.storage.pace import SLOW_DOWN, Pace, first_of
 from shardstream.storage.ranges import start_get
@@ -78,13 +79,15 @@ class _Process:
 class Fetcher:
     """Reads of absolute URLs; picklable, shared by threads, its clients made when first used."""
 
-    def __init__(self, storage_options: dict | None = None, retry: RetryPolicy = RetryPolicy()):
+    def __init__(self, storage_options: dict | None = None, retry: RetryPolicy = RetryPolicy(), cache: Cache | None = None):
         self.storage_options = storage_options
         self.retry = retry
+        self.cache = cache
+        self.num_bytes_cached = 0  #: read from the cache instead of the network
         self._process = _Process()
 
     def __getstate__(self) -> dict:
-        return {"storage_options": pickled_options(self.storage_options), "retry": self.retry}
+        return {"storage_options": pickled_options(self.storage_options), "retry": self.retry, "cache": self.cache}
 
     def __setstate__(self, state: dict) -> None:
         self.__init__(**state)
@@ -95,6 +98,7 @@ class Fetcher:
 
         ``allocate`` makes the array for local files; a remote client brings its own memory. ``verify`` raises
         :class:`ChecksumError` on bytes that are not what they should be; remote ones are then asked for again.
+        Only what is verified is cached.
 
         Raises:
             ShardNotFoundError: there is no such object.
@@ -109,7 +113,7 @@ class Fetcher:
             return np.empty(0, np.uint8)
         try:
             if not is_local(url):
-                return self._read_remote(url, begin, end, verify)
+                return self._read_cached(url, begin, end, allocate, verify)
             data = _complete(self._read_local(url, begin, end, allocate), url, begin, end)
         except FileNotFoundError as error:
             raise ShardNotFoundError("the shard is missing.", shard=redact(url)) from error
@@ -160,6 +164,22 @@ class Fetcher:
         except OSError as error:
             raise explained(error, f"reading {url} at byte {begin + done}") from error
         return data[:done]
+
+    def _read_cached(self, url: str, begin: int, end: int, allocate: Callable[[int], np.ndarray],
+                     verify: Callable[[np.ndarray], None]) -> np.ndarray:  # fmt: skip
+        if self.cache is None or verify is _trusted:
+            return self._read_remote(url, begin, end, verify)
+        data = self.cache.read(url, begin, end, allocate)
+        if data is not None:
+            try:
+                verify(data)
+                self.num_bytes_cached += len(data)
+                return data
+            except ChecksumError:
+                pass  # not there, or spoilt: what is fetched now is written over it
+        data = self._read_remote(url, begin, end, verify)
+        self.cache.write(url, begin, data)
+        return data
 
     def _read_remote(self, url: str, begin: int, end: int, verify: Callable[[np.ndarray], None]) -> np.ndarray:
         pace, num_short = self._here().pace, 0
