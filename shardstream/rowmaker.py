@@ -24,7 +24,8 @@ from shardstream.order.epoch import EpochOrder
 from shardstream.order.state import State
 from shardstream.reader import Block, BlockReader
 from shardstream.source import Source
-from shardstream.storage import Fetcher
+from shardstream.storage import Cache, Fetcher
+from shardstream.storage.secrets import pickled_options
 from shardstream.window import WindowReader
 
 LOCAL_THREADS, REMOTE_THREADS = 2, 16
@@ -46,10 +47,14 @@ class Recipe:
     storage_options: dict | None = None
     pad: bool = False  # deliver the bool column __pad__
     as_samples: bool = False  # rows that are dicts already stay so, as the one column SAMPLES
+    cache: Cache | None = None  # where remote blocks are kept
+
+    def __getstate__(self) -> dict:
+        return {**self.__dict__, "storage_options": pickled_options(self.storage_options)}
 
     def reader(self, source: Source) -> BlockReader:
         """Return a reader of what the recipe needs; to be made in the process that reads."""
-        return BlockReader(source, self.fields, Fetcher(self.storage_options, self.read.retry))
+        return BlockReader(source, self.fields, Fetcher(self.storage_options, self.read.retry, self.cache))
 
 
 @dataclass(frozen=True)

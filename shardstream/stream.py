@@ -26,8 +26,10 @@ from shardstream.order.state import SEQUENCE, SHUFFLE, State
 from shardstream.reader import BlockReader
 from shardstream.rowmaker import SAMPLES, Portion, Recipe, Report, RowMaker, Task
 from shardstream.source import Source, open_source
+from shardstream.storage import Cache
 
 SAMPLES_AT_ONCE = 256  # rows gathered together when samples are delivered one by one
+CACHE_LIMIT = "100GB"
 MAX_EXAMPLES = 100  # samples looked at to learn what a batch without rows looks like
 
 
@@ -58,6 +60,8 @@ class ShardStream(IterableDataset):
         lanes, window: How many places of the epoch are interleaved, and how many samples are shuffled together;
             by default 96, and 16,384 samples or 256 MiB.
         rank, world_size: By default those of torch.distributed, else of the environment, else 0 and 1.
+        cache_dir: Folder on this machine in which blocks of remote shards are kept, shared by all processes.
+        cache_limit: Bytes that the folder may take, as "100GB" (the default) or a number.
         read: Memory and threads; never changes the order.
         allow_unsafe: Decode fields of WebDataset shards that execute code (pickle).
         storage_options: For fsspec.
@@ -72,6 +76,7 @@ class ShardStream(IterableDataset):
                  dtypes: dict[str, Any] | None = None, transform: Callable | None = None, on_error: str = "raise",
                  drop_last: bool | str = False, version: int | None = None, lanes: int | None = None,
                  window: int | None = None, rank: int | None = None, world_size: int | None = None,
+                 cache_dir: str | None = None, cache_limit: int | str | None = None,
                  read: ReadPolicy | None = None, allow_unsafe: bool = False,
                  storage_options: dict | None = None):  # fmt: skip
         if batch_size is not None and (isinstance(batch_size, bool) or not isinstance(batch_size, int) or batch_size < 1):
@@ -84,12 +89,15 @@ class ShardStream(IterableDataset):
             raise ConfigError(f"epochs={epochs!r} must be at least 1, or None for no end.")
         if (rank is None) != (world_size is None):
             raise ConfigError("rank and world_size belong together: give both or none.")
+        if cache_limit is not None and cache_dir is None:
+            raise ConfigError(f"cache_limit={cache_limit!r} needs cache_dir, the folder that it limits.")
         BatchPlan(0, 0, batch_size or 1, world_size or 1, drop_last)  # checks them
         self.batch_size = batch_size
         self.report = Report()
         self._urls, self._epochs, self._drop_last = url_or_urls, epochs, drop_last
         self.recipe = Recipe(fields, sparse, dtypes, transform, on_error, allow_unsafe, read or ReadPolicy(),
-                              storage_options, pad=drop_last == "pad", as_samples=batch_size is None)  # fmt: skip
+                              storage_options, pad=drop_last == "pad", as_samples=batch_size is None,
+                              cache=None if cache_dir is None else Cache(cache_dir, cache_limit or CACHE_LIMIT))  # fmt: skip
         self._asked = {"version": version, "seed": seed, "shuffle": shuffle, "lanes": lanes, "window": window}
         self._asked_place = self._place = None if rank is None else (rank, world_size)
         self._source: Source | None = None

@@ -100,3 +100,29 @@ def test_the_dataset_is_plain_tar(s3, tmp_path):
     (tmp_path / "shard.tar").write_bytes(data)
     names = tarfile.open(tmp_path / "shard.tar").getnames()
     assert names[0] == "__shardstream__/shard.json" and names[-1] == "__shardstream__/index.json" and "000000.x.sparse" in names
+
+
+def test_second_epoch_from_the_cache(proxied, tmp_path):
+    """With a cache that holds the dataset, the second epoch reads no shard from the network, and is the same samples."""
+    write(proxied.url, storage_options=proxied.storage_options)
+    stream = ss.ShardStream(proxied.url, batch_size=100, shuffle=True, cache_dir=tmp_path, cache_limit="50MB",
+                            storage_options=proxied.storage_options)  # fmt: skip
+    seen = [sorted(y for batch in stream for y in batch["y"].tolist())]
+    proxied.proxy.plan()
+    stream.set_epoch(1)
+    seen.append(sorted(y for batch in stream for y in batch["y"].tolist()))
+    assert seen == [list(range(3000))] * 2
+    assert proxied.proxy.stats()["requests"] == {}
+    with pytest.raises(ss.ConfigError, match="cache_dir"):
+        ss.ShardStream(proxied.url, cache_limit="1GB")
+
+
+def test_an_epoch_through_a_bad_link(proxied):
+    """Through a link where a fifth of all requests fail in some way, spoilt bytes among them, an epoch is exact."""
+    write(proxied.url, storage_options=proxied.storage_options)
+    proxied.proxy.plan(faults=["reset", "lost", "500", "503", "truncate", "corrupt"], share=0.2, seed=11)
+    retry = ss.RetryPolicy(first_delay_s=0.005, max_delay_s=0.05, max_attempts=12)
+    stream = ss.ShardStream(proxied.url, batch_size=100, shuffle=True, read=ss.ReadPolicy(retry=retry),
+                            storage_options=proxied.storage_options)  # fmt: skip
+    assert sorted(y for batch in stream for y in batch["y"].tolist()) == list(range(3000))
+    assert sum(proxied.proxy.stats()["faults"].values()) > 2

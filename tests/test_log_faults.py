@@ -24,15 +24,21 @@ class FaultyStore(Store):
         super().__init__("s3://simulated/dataset", retry=QUICK)
         self.world = world
 
-    def read(self, name, begin=0, end=None):
+    def read(self, name, begin=0, end=None, verify=None):
         if self.world.next_fault("read") is not None:
             raise StorageError("reading failed: timeout")
         if name not in self.world.objects:
             raise FileNotFoundError(name)
         return self.world.objects[name][begin:end]
 
-    def read_many(self, names, max_nbytes=None):
-        return [self._read_or_none(name, max_nbytes) for name in names]
+    def read_many(self, names, max_nbytes=None, verify=None):
+        found = []
+        for name in names:
+            try:
+                found.append(self.read(name))
+            except FileNotFoundError:
+                found.append(None)
+        return found
 
     def put_bytes(self, name, data, durable=True):
         if self.world.next_fault("fold") is not None:

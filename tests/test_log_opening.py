@@ -247,11 +247,14 @@ ENTRY = entries.encode(SyntheticLog(3).entry(3))
 @settings(max_examples=300, deadline=None)
 @given(place=st.integers(0, 10_000), value=st.integers(0, 255))
 def test_a_changed_byte_in_an_entry_is_contained(place, value):
-    """An entry with a changed byte is an entry or a DatasetError."""
+    """An entry with a changed byte is a DatasetError, or an entry where its checksum was changed with it."""
     data = bytearray(ENTRY)
     data[place % len(data)] = value
+    if data != ENTRY:
+        with pytest.raises(DatasetError):
+            entries.decode(bytes(data), 3)
     try:
-        entries.decode(bytes(data), 3)
+        entries.decode(entries.sealed(bytes(data[: -entries.SEAL_NBYTES]) + b"}"), 3)
     except DatasetError:
         pass
 
@@ -260,7 +263,9 @@ def test_a_changed_byte_in_an_entry_is_contained(place, value):
     (b'{"format": 2}', "format 2; this shardstream reads up to 1"),
     (b'{"format":2,"version":7,"kind":"brand new"}', "format 2"),
     (b"[" * 100_000, "not a log entry"),
-    (b'{"format":1,"version":7}', "dataset"),
+    (entries.sealed(b'{"format":1,"version":7}'), "dataset"),
+    (b'{"format":1,"version":7}', "checksum"),
+    (entries.sealed(b'{"format":2,"version":7}'), "format 2"),
 ])  # fmt: skip
 def test_malformed_entries_say_what_is_wrong(text, message):
     """A newer format asks for an upgrade; anything else says which rule it breaks."""
@@ -277,6 +282,6 @@ def test_entries_that_break_a_rule(fields, message):
     """Each rule of docs/FORMAT.md about an entry's fields is checked."""
     good = {"format": 1, "version": 7, "dataset": "01890000-0000-7000-8000-000000000000", "time": 1.0,
             "commit": "01890000-0000-7000-8000-000000000000", "kind": "append"}  # fmt: skip
-    assert entries.decode(entries.ENCODER.encode(good), 7).kind == "append"
+    assert entries.decode(entries.sealed(entries.ENCODER.encode(good)), 7).kind == "append"
     with pytest.raises(DatasetError, match=message):
-        entries.decode(entries.ENCODER.encode({**good, **fields}), 7)
+        entries.decode(entries.sealed(entries.ENCODER.encode({**good, **fields})), 7)

@@ -64,6 +64,18 @@ def test_a_poll_costs_one_get(log):
     assert requests == ["GET 00000000000000000001.json"]
 
 
+def test_spoilt_entries_and_folds(proxied):
+    """Entries spoilt on their way are asked for again, spoilt folds and hints done without; the snapshot is the same."""
+    log = Log(Store(proxied.url, proxied.storage_options))
+    log.create(None)
+    for _ in range(10):
+        log.append([record()])
+    expected = log.snapshot().shards.sids.tolist()
+    for seed in range(5):
+        proxied.proxy.plan(faults=["corrupt"], share=0.4, seed=seed)
+        assert Log(log.store).snapshot().shards.sids.tolist() == expected
+
+
 @pytest.mark.parametrize("client", ["s3fs", "obstore"])
 def test_store_calls_cost_one_request_each(proxied, tmp_path, client, monkeypatch):
     """Each call of Store and Fetcher is one request, whatever its object's size and whichever client reads ranges."""

@@ -2,9 +2,12 @@
 
 import os
 import pickle
+import subprocess
+import sys
 
 import pytest
 
+from shardstream import ShardStream
 from shardstream.errors import ConfigError, ShardError, ShardNotFoundError, StorageRefused
 from shardstream.storage import Fetcher, Store
 from shardstream.storage.urls import redact
@@ -97,12 +100,15 @@ def test_fetcher_closes_descriptors(tmp_path):
 
 
 def test_pickles_hold_no_secrets():
-    """Credentials in storage options stay out of a pickle; the rest travels."""
+    """Credentials stay out of a pickle: here it is whole again, in another process what is public of it."""
     options = {"key": "AKIAVISIBLE", "secret": "hunter2", "client_kwargs": {"aws_session_token": "tttt", "region_name": "x"}}
-    for thing in (Store("s3://b/p", options), Fetcher(options)):
+    for thing in (Store("s3://b/p", options), Fetcher(options), ShardStream("s3://b/p", storage_options=options)):
         data = pickle.dumps(thing)
         assert not any(secret in data for secret in (b"AKIAVISIBLE", b"hunter2", b"tttt"))
-        assert pickle.loads(data).storage_options == {"client_kwargs": {"region_name": "x"}}
+        assert getattr(pickle.loads(data), "recipe", pickle.loads(data)).storage_options == options
+    told = f"import pickle; print(pickle.loads({pickle.dumps(Store('s3://b/p', options))!r}).storage_options)"
+    found = subprocess.run([sys.executable, "-c", told], capture_output=True, text=True, check=True)
+    assert found.stdout.strip() == "{'client_kwargs': {'region_name': 'x'}}"
 
 
 def test_messages_hold_no_credentials_of_urls():

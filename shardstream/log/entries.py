@@ -13,6 +13,7 @@ from typing import Annotated, Any, Literal
 import msgspec
 from msgspec import Meta
 
+from shardstream._native.crc32c import crc32c
 from shardstream.errors import ConfigError, DatasetError, SchemaError
 from shardstream.log.ids import UUID
 from shardstream.schema import Schema
@@ -73,6 +74,7 @@ class _Head(msgspec.Struct):
     format: Count
 
 
+SEAL_NBYTES = len(b',"crc32c":"xxxxxxxx"}')
 ENCODER = msgspec.json.Encoder()
 DECODER = msgspec.json.Decoder(Entry)
 HEAD_DECODER = msgspec.json.Decoder(_Head)
@@ -96,12 +98,12 @@ def name(version: int, ending: str = "json") -> str:
 
 
 def encode(entry: Entry) -> bytes:
-    """Return an entry's bytes: JSON in UTF-8 without spaces, absent fields left out.
+    """Return an entry's bytes: JSON in UTF-8 without spaces, absent fields left out, its CRC-32C last.
 
     Raises:
         DatasetError: it is too large, or holds what :func:`decode` would refuse.
     """
-    data = ENCODER.encode(entry)
+    data = sealed(ENCODER.encode(entry))
     if len(data) > MAX_ENTRY_NBYTES:
         raise DatasetError(
             f"a log entry of {len(data):,} bytes ({len(entry.add):,} shards) is above the limit of "
@@ -111,16 +113,28 @@ def encode(entry: Entry) -> bytes:
     return data
 
 
-def decode(data: bytes, version: int, what: str | None = None) -> Entry:
+def sealed(data: bytes) -> bytes:
+    """Return a JSON object's bytes with the CRC-32C of what stands before as its last member."""
+    return b'%b,"crc32c":"%08x"}' % (data[:-1], crc32c(data[:-1]))
+
+
+def is_whole(data: bytes) -> bool:
+    """Return whether bytes end with the right checksum, as every entry's do."""
+    return data[-SEAL_NBYTES:] == b',"crc32c":"%08x"}' % crc32c(data[:-SEAL_NBYTES])
+
+
+def decode(data: bytes, version: int) -> Entry:
     """Return the entry that ``data`` holds; ``version`` is the number it stands at.
 
     Raises:
-        DatasetError: malformed, too large, of a newer format, or not entry ``version``.
+        DatasetError: malformed, too large, of a newer format, not as it was written, or not entry ``version``.
     """
-    where = what or name(version)
+    where = name(version)
     if len(data) > MAX_ENTRY_NBYTES:
         raise DatasetError(f"{where} is larger than {MAX_ENTRY_NBYTES:,} bytes.")
     try:
+        if not is_whole(data):
+            raise msgspec.DecodeError("its bytes do not match the checksum at its end")
         entry = DECODER.decode(data)
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
         raise _undecodable(data, where, error) from error
@@ -130,11 +144,20 @@ def decode(data: bytes, version: int, what: str | None = None) -> Entry:
 
 def _undecodable(data: bytes, where: str, error: Exception) -> DatasetError:
     """Return the error for bytes that are no entry: perhaps of a format that this library is too old for."""
+    number = _format(data)
+    return _newer(where, number) if number > FORMAT else DatasetError(f"{where} is not a log entry: {error}.")
+
+
+def is_newer(data: bytes) -> bool:
+    """Return whether bytes say that they are of a newer format, whose rules are not known here."""
+    return _format(data) > FORMAT
+
+
+def _format(data: bytes) -> int:
     try:
-        newer = HEAD_DECODER.decode(data).format
+        return HEAD_DECODER.decode(data).format
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
-        newer = FORMAT
-    return _newer(where, newer) if newer > FORMAT else DatasetError(f"{where} is not a log entry: {error}.")
+        return FORMAT
 
 
 def _newer(where: str, number: int) -> DatasetError:

@@ -8,11 +8,11 @@ from __future__ import annotations
 
 import os
 import threading
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 
 from shardstream.config import RetryPolicy
-from shardstream.errors import ConfigError, ShardstreamError
+from shardstream.errors import ChecksumError, ConfigError, ShardstreamError
 from shardstream.storage import local
 from shardstream.storage.clients import filesystem, run
 from shardstream.storage.retry import attempt, explained, status_of
@@ -22,6 +22,7 @@ from shardstream.storage.urls import is_local, normalise, protocol, redact
 MULTIPART_NBYTES = 10**9  # larger files go up in parts; a single PUT may hold 5 GB at most
 PART_NBYTES = 64 << 20
 MAX_PARALLEL = 32
+Verify = Callable[[str, bytes], None]
 _memory_lock = threading.Lock()
 
 
@@ -53,44 +54,55 @@ class Store:
 
     # -- reading ---------------------------------------------------------------------------
 
-    def read(self, name: str, begin: int = 0, end: int | None = None) -> bytes:
+    def read(self, name: str, begin: int = 0, end: int | None = None, verify: Verify | None = None) -> bytes:
         """Return an object's bytes from ``begin`` up to ``end``, or as many as there are: one request.
+
+        ``verify(name, bytes)`` raises :class:`ChecksumError` on bytes that are not what they should be; remote ones
+        are then asked for again.
 
         Raises:
             FileNotFoundError: there is no such object.
+            ChecksumError: ``verify`` refused every reply.
             StorageError: it could not be read.
         """
         url = self.join(name)
         if self.is_local:
-            return self._locally(f"reading {url}", lambda: _read_file(url, begin, end))
+            data = self._locally(f"reading {url}", lambda: _read_file(url, begin, end))
+            if verify is not None:
+                verify(name, data)
+            return data
         client = self._client()
 
         def request(timeout_s: float) -> bytes:
             try:
-                return run(client, "cat_file", url, start=begin, end=end, timeout_s=timeout_s)
+                data = run(client, "cat_file", url, start=begin, end=end, timeout_s=timeout_s)
             except OSError as error:
-                if status_of(error) == 416:  # the range begins at or after the object's end
-                    return b""
-                raise
+                if status_of(error) != 416:
+                    raise
+                data = b""  # the range begins at or after the object's end
+            if verify is not None:
+                verify(name, data)
+            return data
 
-        return attempt(self.retry, f"reading {redact(url)}", request)
+        return attempt(self.retry, f"reading {redact(url)}", request, passing=ChecksumError)
 
-    def read_many(self, names: Sequence[str], max_nbytes: int | None = None) -> list[bytes | None]:
+    def read_many(self, names: Sequence[str], max_nbytes: int | None = None, verify: Verify | None = None) -> list[bytes | None]:
         """Return several objects' bytes, at most ``max_nbytes`` of each, ``None`` for the absent.
 
         One round: the requests are in flight together, one each.
         """
+
+        def read(name: str) -> bytes | None:
+            try:
+                return self.read(name, 0, max_nbytes, verify)
+            except FileNotFoundError:
+                return None
+
         if self.is_local or len(names) <= 1:
-            return [self._read_or_none(name, max_nbytes) for name in names]
+            return [read(name) for name in names]
         self._client()  # made once, before threads ask for it
         with ThreadPoolExecutor(min(len(names), MAX_PARALLEL)) as pool:
-            return list(pool.map(lambda name: self._read_or_none(name, max_nbytes), names))
-
-    def _read_or_none(self, name: str, max_nbytes: int | None) -> bytes | None:
-        try:
-            return self.read(name, 0, max_nbytes)
-        except FileNotFoundError:
-            return None
+            return list(pool.map(read, names))
 
     def size(self, name: str) -> int:
         """Return an object's size in bytes; FileNotFoundError when there is none."""
