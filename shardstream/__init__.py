@@ -21,7 +21,7 @@ _HOME = {
     "writer": ["ShardWriter"],
     "errors": ["ChecksumError", "CodecError", "ConfigError", "Conflict", "DatasetError", "DatasetNotFoundError",
                "EmptyDatasetError", "ProducerFenced", "SampleError", "SchemaError", "ShardError", "ShardNotFoundError",
-               "ShardstreamError", "StateError", "StorageError", "TokenizerError", "TransformError", "UnsafeFieldError", "WorkerError"],
+               "ShardstreamError", "StateError", "StorageError", "TextError", "TokenizerError", "TransformError", "UnsafeFieldError", "WorkerError"],
 }  # fmt: skip
 _MODULE_OF = {name: module for module, names in _HOME.items() for name in names}
 _SUBMODULES = ("text", "tokenizers")

@@ -98,3 +98,18 @@ def test_options_out_of_range_are_refused(option):
 def test_unicode_version_reads_as_unicodedata_writes_it():
     """The version is three numbers with dots."""
     assert [part.isdigit() for part in native.unicode_version().split(".")] == [True, True, True]
+
+
+@pytest.mark.parametrize(("name_offsets", "row_offsets"), [
+    ([0, 3, 2], [0, 1, 2]), ([0, 2, 9], [0, 1, 2]), ([-1, 2, 3], [0, 1, 2]), ([0, 2, 3], [0, 2, 1]), ([0, 2, 3], [1, 1, 2])], ids=str)  # fmt: skip
+def test_offsets_of_names_that_leave_their_buffers_are_refused(name_offsets, row_offsets):
+    """Offsets that descend or point outside are an error, not a read."""
+    with pytest.raises(TextError):
+        native.hash_names(np.zeros(3, np.uint8), np.array(name_offsets), None, np.array(row_offsets), dim=8, signed=False)
+
+
+def test_names_need_as_many_offsets_and_values_as_features():
+    """Arrays that are too short for the rows are refused before C sees them."""
+    for name_offsets, values in (([0, 1], None), ([0, 1, 2], np.ones(1))):
+        with pytest.raises(ConfigError):
+            native.hash_names(np.zeros(3, np.uint8), np.array(name_offsets), values, np.array([0, 2]), dim=8, signed=False)

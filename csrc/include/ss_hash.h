@@ -103,6 +103,31 @@ enum ss_status
 ss_hash_texts(const struct ss_hash_options *options, const uint8_t *values, size_t num_codes, const int64_t *offsets,
 	      size_t num_texts, uint32_t *indices, int32_t *counts, float *sums, size_t indices_avail, int64_t *indptr,
 	      struct ss_hash_place *place_ret);
+
+/*
+ * ss_hash_names() hashes named features into rows of ascending distinct indices, as scikit-learn's
+ * FeatureHasher does with pairs of name and value.
+ *
+ * Feature f has the name names[name_offsets[f] .. name_offsets[f + 1]) of a buffer of names_nbytes and the
+ * value values[f] (1 if values is NULL); a feature of value 0 is left out.  Row r has the features
+ * [row_offsets[r], row_offsets[r + 1]), where row_offsets[0] is 0.
+ *
+ * Writes indptr[0 .. num_rows] and for each index the sum, in double precision and in the features' order, of
+ * their values, with the sign of their hash if alternate_sign is not 0.  A sum of 0 stays.  indices and sums
+ * have room for row_offsets[num_rows] elements.
+ *
+ * Returns SS_OK, or
+ *   SS_ERR_ARGUMENT  dim is not in 1 .. SS_HASH_MAX_DIM
+ *   SS_ERR_RANGE     row place->row has offsets that descend or leave the buffer, or a name or a
+ *                    number of features of 2^31 or more
+ *   SS_ERR_NOMEM     no scratch memory: 16 bytes a feature of the longest row
+ *
+ * Names may be any bytes.  Time is linear in the bytes of all names.
+ */
+enum ss_status
+ss_hash_names(uint32_t dim, uint32_t alternate_sign, const uint8_t *names, size_t names_nbytes,
+	      const int64_t *name_offsets, const double *values, const int64_t *row_offsets, size_t num_rows,
+	      uint32_t *indices, float *sums, int64_t *indptr, struct ss_hash_place *place_ret);
 /* cffi:end */
 
 #endif

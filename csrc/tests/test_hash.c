@@ -2,6 +2,7 @@
  * SPDX-License-Identifier: Apache-2.0
  */
 #include "../lib/hash_internal.h"
+#include "../lib/unicode_words.h"
 #include "test.h"
 
 #define DIM (1u << 20)
@@ -33,20 +34,21 @@ static struct row
 hash_guarded(const struct ss_hash_options *options, const void *text, size_t nbytes)
 {
 	static struct row row;
-	int64_t offsets[2] = { 0, (int64_t)nbytes }, indptr[2] = { 0, 0 };
+	size_t num_codes = options->encoding == SS_HASH_UTF16 ? nbytes / 2 : nbytes;
+	int64_t offsets[2] = { 0, (int64_t)num_codes }, indptr[2] = { 0, 0 };
 	uint8_t *values = guarded_copy(text, nbytes);
 	uint64_t bound;
 
-	row.status = ss_hash_texts_bound(options, nbytes, offsets, 1, &bound, &row.place);
+	row.status = ss_hash_texts_bound(options, num_codes, offsets, 1, &bound, &row.place);
 	CHECK_EQ(row.status, SS_OK);
 	size_t avail = (size_t)bound, out_nbytes = avail * 4;
 	uint32_t *indices = (uint32_t *)(void *)guarded_alloc(out_nbytes);
 	int32_t *counts = (int32_t *)(void *)guarded_alloc(out_nbytes);
 	float *sums = (float *)(void *)guarded_alloc(out_nbytes);
-	row.status = ss_hash_texts(options, values, nbytes, offsets, 1, indices, counts, NULL, avail, indptr, &row.place);
+	row.status = ss_hash_texts(options, values, num_codes, offsets, 1, indices, counts, NULL, avail, indptr, &row.place);
 	row.num = row.status == SS_OK ? (size_t)indptr[1] : 0;
 	CHECK(row.num <= avail && row.num <= 4096);
-	CHECK_EQ(ss_hash_texts(options, values, nbytes, offsets, 1, indices, NULL, sums, avail, indptr, &row.place), row.status);
+	CHECK_EQ(ss_hash_texts(options, values, num_codes, offsets, 1, indices, NULL, sums, avail, indptr, &row.place), row.status);
 	CHECK(row.status != SS_OK || row.num == (size_t)indptr[1]);
 	for (size_t i = 0; i < row.num; i++) {
 		row.indices[i] = indices[i];
@@ -105,6 +107,32 @@ reads_no_byte_beyond_a_text_of_any_length(void)
 				memcpy(text + nbytes, ends[e], strlen(ends[e]));
 				CHECK_EQ(hash_guarded(&options, text, nbytes + strlen(ends[e])).status, SS_OK);
 			}
+		}
+	}
+}
+
+/* The same text in both encodings, of every length around a batch of 8 and 16 codes, ends at a guard page. */
+static void
+utf16_gives_the_rows_of_utf8(void)
+{
+	static const uint16_t codes[] = { 'A', 0x416, ' ', 0x4E2D, 0x65E5, 0x672C, 0x3042, 'b', 0xC4, 0x3A3, 0x2C, 0x130, 0x23A };
+	enum { NUM = sizeof(codes) / sizeof(codes[0]) };
+	uint8_t utf8[256], utf16[160];
+
+	for (size_t run = 1; run < 10; run++) {
+		size_t nbytes = 0;
+		for (size_t i = 0; i < 80; i++) {
+			uint16_t c = codes[i / run % NUM];
+			struct ss_hash_options options = words(1, 2);
+			utf16[2 * i] = (uint8_t)c;
+			utf16[2 * i + 1] = (uint8_t)(c >> 8);
+			nbytes += utf8_encode(utf8 + nbytes, c);
+			struct row expected = hash_guarded(&options, utf8, nbytes);
+			options.encoding = SS_HASH_UTF16;
+			struct row row = hash_guarded(&options, utf16, 2 * (i + 1));
+			CHECK_EQ(row.num, expected.num);
+			CHECK_EQ(memcmp(row.indices, expected.indices, 4 * row.num), 0);
+			CHECK_EQ(memcmp(row.counts, expected.counts, 4 * row.num), 0);
 		}
 	}
 }
@@ -223,12 +251,53 @@ hashes_made_to_collide_cost_linear_steps(void)
 	CHECK(num_steps > 0 && num_steps < NUM_HASHES);
 }
 
+/* 100 features on 3 indices, so that the row is long enough for the radix sort; names end at a guard page. */
+static void
+sums_named_features_by_index(void)
+{
+	enum { NUM = 100 };
+	char text[3] = "";
+	uint8_t *names = guarded_alloc(2 * NUM);
+	int64_t name_offsets[NUM + 1], row_offsets[] = { 0, 2, NUM }, indptr[3];
+	double values[NUM], expected[3] = { 0, 0, 0 };
+	uint32_t *indices = (uint32_t *)(void *)guarded_alloc(4 * NUM);
+	float *sums = (float *)(void *)guarded_alloc(4 * NUM);
+	struct ss_hash_place place;
+
+	for (int i = 0; i < NUM; i++) {
+		text[0] = (char)('0' + i / 10);
+		text[1] = (char)('0' + i % 10);
+		memcpy(names + 2 * i, text, 2);
+		name_offsets[i] = 2 * i;
+		values[i] = i % 10;
+		if (i >= 2)
+			expected[index_of(text, 3)] += values[i];
+	}
+	name_offsets[NUM] = 2 * NUM;
+	CHECK_EQ(ss_hash_names(3, 0, names, 2 * NUM, name_offsets, values, row_offsets, 2, indices, sums, indptr, &place), SS_OK);
+	CHECK_EQ(indptr[1], 1);	/* the first of two features has the value 0 */
+	CHECK_EQ(indptr[2], 4);
+	for (uint32_t i = 0; i < 3; i++)
+		CHECK(indices[1 + i] == i && (double)sums[1 + i] == expected[i]);
+	name_offsets[50] = 2 * NUM + 1;
+	CHECK_EQ(ss_hash_names(3, 0, names, 2 * NUM, name_offsets, values, row_offsets, 2, indices, sums, indptr, &place),
+		 SS_ERR_RANGE);
+	CHECK_EQ(place.row, 1);
+	CHECK_EQ(ss_hash_names(0, 0, names, 2 * NUM, name_offsets, values, row_offsets, 2, indices, sums, indptr, &place),
+		 SS_ERR_ARGUMENT);
+	guarded_free(names, 2 * NUM);
+	guarded_free((uint8_t *)indices, 4 * NUM);
+	guarded_free((uint8_t *)sums, 4 * NUM);
+}
+
 int
 main(void)
 {
+	sums_named_features_by_index();
 	hashes_made_to_collide_cost_linear_steps();
 	counts_lower_cased_words_and_pairs();
 	reads_no_byte_beyond_a_text_of_any_length();
+	utf16_gives_the_rows_of_utf8();
 	names_the_first_byte_that_is_not_utf8();
 	refuses_what_breaks_its_contract();
 	says_when_the_outputs_are_too_small();

@@ -87,6 +87,42 @@ class Rows:
         return self.indices, self.indptr, self.values
 
 
+def hash_names(names: np.ndarray, name_offsets: np.ndarray, values: np.ndarray | None, row_offsets: np.ndarray, *,
+               dim: int, signed: bool) -> tuple[np.ndarray, np.ndarray, np.ndarray]:  # fmt: skip
+    """Return ``(indices, indptr, sums)`` of rows of named features, in one call without the GIL.
+
+    Args:
+        names: uint8, the names of all features end to end.
+        name_offsets: int64; feature ``f`` has the name ``names[name_offsets[f]:name_offsets[f + 1]]``.
+        values: float64, one for each feature, or ``None`` for 1.
+        row_offsets: int64; row ``r`` has the features from ``row_offsets[r]`` to ``row_offsets[r + 1]``.
+
+    Raises:
+        TextError: A row has a name or a number of features of 2**31 or more, or offsets that are not legal.
+        ConfigError: ``dim`` is out of its range.
+    """
+    place = ffi.new("struct ss_hash_place *")
+    num_features, num_rows = int(row_offsets[-1]), len(row_offsets) - 1
+    if num_features >= len(name_offsets) or (values is not None and num_features > len(values)):
+        raise ConfigError(f"{num_features} features need as many values and names, and one name offset more.")
+    indices, sums = np.empty(num_features, np.uint32), np.empty(num_features, np.float32)
+    indptr = np.empty(num_rows + 1, np.int64)
+    status = lib.ss_hash_names(
+        dim, signed, ffi.from_buffer("uint8_t[]", names), len(names), ffi.from_buffer("int64_t[]", name_offsets),
+        ffi.NULL if values is None else ffi.from_buffer("double[]", values), ffi.from_buffer("int64_t[]", row_offsets),
+        num_rows, ffi.from_buffer("uint32_t[]", indices), ffi.from_buffer("float[]", sums),
+        ffi.from_buffer("int64_t[]", indptr), place,
+    )  # fmt: skip
+    if status == lib.SS_ERR_RANGE:
+        raise TextError(
+            f"rows[{place.row}] has a name or a number of features of 2**31 or more, or offsets that descend or leave "
+            "the buffer.", index=place.row)  # fmt: skip
+    _check(status, place, 0)
+    for array in (indices, sums):
+        array.resize(int(indptr[-1]), refcheck=False)
+    return indices, indptr, sums
+
+
 def _check(status: int, place, first_row: int) -> None:
     if status == lib.SS_OK:
         return

@@ -66,13 +66,13 @@ class FeatureHasher:
     binary: bool = False
 
     def __post_init__(self):
-        if not _is_int(self.dim) or not 1 <= self.dim <= native.MAX_DIM:
+        if not is_int(self.dim) or not 1 <= self.dim <= native.MAX_DIM:
             raise ConfigError(f"dim={self.dim!r} must be an integer from 1 to {native.MAX_DIM}.")
         try:
             low, high = self.ngrams
         except (TypeError, ValueError):
             low = high = None
-        if not (_is_int(low) and _is_int(high) and 1 <= low <= high <= native.MAX_N):
+        if not (is_int(low) and is_int(high) and 1 <= low <= high <= native.MAX_N):
             raise ConfigError(f"ngrams={self.ngrams!r} must be two integers, 1 <= min <= max <= {native.MAX_N}.")
         if self.analyzer not in native.UNITS:
             raise ConfigError(f"analyzer={self.analyzer!r} is not one of {', '.join(native.UNITS)}.")
@@ -96,7 +96,7 @@ class FeatureHasher:
             TextError: ``texts[e.index]`` is no text, not UTF-8, or longer than 1 GiB. Nothing is
                 returned for the rest of the batch.
         """
-        if not _is_int(num_threads) or not 1 <= num_threads <= MAX_THREADS:
+        if not is_int(num_threads) or not 1 <= num_threads <= MAX_THREADS:
             raise ConfigError(f"num_threads={num_threads!r} must be from 1 to {MAX_THREADS}.")
         source = _Texts(texts, surrogates_part=self.analyzer == "word")
         weights = None if self.binary else "sums" if self.signed else "counts"
@@ -112,7 +112,8 @@ class FeatureHasher:
             return _concatenate(list(pool.map(hash_part, parts)))
 
 
-def _is_int(number) -> bool:
+def is_int(number) -> bool:
+    """Return whether this is an integer, and not a bool."""
     return isinstance(number, (int, np.integer)) and not isinstance(number, bool)
 
 
@@ -129,7 +130,7 @@ class _Texts:
             raise ConfigError("texts must be a sequence of texts, not one text.")
         self.texts = list(texts)
         try:
-            self.offsets = _offsets(self.texts)  # in characters, or bytes
+            self.offsets = offsets_of(self.texts)  # in characters, or bytes
         except TypeError:
             index = next(i for i, text in enumerate(self.texts) if not hasattr(text, "__len__"))
             raise _no_text(self.texts[index], index) from None
@@ -164,13 +165,14 @@ class _Texts:
             values = np.frombuffer(joined.encode("utf-16-le"), "<u2")
         except (TypeError, UnicodeEncodeError):  # bytes among them, or a lone surrogate
             pieces = [_encode(text, begin + i, self.surrogates_part) for i, text in enumerate(texts)]
-            return np.frombuffer(b"".join(pieces), np.uint8), _offsets(pieces)
+            return np.frombuffer(b"".join(pieces), np.uint8), offsets_of(pieces)
         if len(values) > len(joined):
             offsets += _num_pairs_before(values, offsets)
         return values, offsets
 
 
-def _offsets(pieces: list) -> np.ndarray:
+def offsets_of(pieces: list) -> np.ndarray:
+    """Return where each piece begins when all stand end to end, and where the last one ends."""
     offsets = np.zeros(len(pieces) + 1, np.int64)
     np.cumsum(np.fromiter(map(len, pieces), np.int64, len(pieces)), out=offsets[1:])
     return offsets

@@ -68,3 +68,17 @@ def hash_texts(texts, dim, ngrams=(1, 2), lowercase=True, signed=False, analyzer
             row[index] += sign if signed else 1
         rows.append(dict.fromkeys(row, 1) if binary else row)
     return rows_of(rows, np.float32 if signed and not binary else np.int32)
+
+
+def hash_features(rows, dim, signed):
+    """Hash rows of ``(name, value)`` pairs."""
+    sums = []
+    for row in rows:
+        sums.append({})
+        for name, value in row:
+            if isinstance(value, str):
+                name, value = f"{name}={value}", 1
+            if value != 0:
+                index, sign = signed_index(name, dim)
+                sums[-1][index] = sums[-1].get(index, 0.0) + (sign * value if signed else value)
+    return rows_of(sums, np.float32)
