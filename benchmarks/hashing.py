@@ -101,7 +101,7 @@ def make_call(contender: str, texts: list[str], settings: dict):
 
 
 def run_child(contender: str) -> None:
-    """Print a JSON object: for each corpus and setting, the best seconds of this process and the digest of every run."""
+    """Print as JSON, for each corpus and setting, the best seconds of this process and the digests of its runs."""
     results = {}
     repeats = 1 if contender == "scikit-learn" else 5
     for corpus, texts in read_corpora().items():
@@ -128,8 +128,10 @@ def machine() -> str:
     import shardstream.text.hashing as hashing
 
     cpu = re.search(r"model name\s*: (.*)", Path("/proc/cpuinfo").read_text())
-    return (f"{cpu[1] if cpu else platform.machine()}, {os.cpu_count()} cores; Python {platform.python_version()}, "
-            f"numpy {version('numpy')}, scikit-learn {version('scikit-learn')}, tables of Unicode {hashing.UNICODE_VERSION}")  # fmt: skip
+    return (
+        f"{cpu[1] if cpu else platform.machine()}, {os.cpu_count()} cores; Python {platform.python_version()}, numpy "
+        f"{version('numpy')}, scikit-learn {version('scikit-learn')}, tables of Unicode {hashing.UNICODE_VERSION}"
+    )
 
 
 def main() -> int:
@@ -151,7 +153,11 @@ def main() -> int:
 def report(rounds: list[dict]) -> int:
     """Print the table; return 1 if outputs differ, else 0."""
     nbytes = {name: sum(len(text.encode()) for text in texts) for name, texts in read_corpora().items()}
-    print(f"{'corpus':12}{'MB':>6}  {'n-grams':22}" + "".join(f"{name:>14}" for name in CONTENDERS) + f"{'ratio':>8}{'budget':>8}  output")
+    print(
+        f"{'corpus':12}{'MB':>6}  {'n-grams':22}"
+        + "".join(f"{name:>14}" for name in CONTENDERS)
+        + f"{'ratio':>8}{'budget':>8}  output"
+    )
     wrong = 0
     for key in rounds[0]["shardstream"]:
         corpus, name = key.split("/")

@@ -36,7 +36,11 @@ def test_dicts_equal_scikit_learn_and_the_twin(rows, dim, signed):
     assert_rows_equal(got, twin.hash_features([row.items() for row in rows], dim, signed))
 
 
-@given(st.lists(st.lists(st.tuples(names | st.binary(max_size=3), numbers), max_size=60), min_size=1, max_size=4), dims, st.booleans())
+@given(
+    st.lists(st.lists(st.tuples(names | st.binary(max_size=3), numbers), max_size=60), min_size=1, max_size=4),
+    dims,
+    st.booleans(),
+)
 def test_pairs_equal_scikit_learn(rows, dim, signed):
     """Pairs, whose names may repeat and be bytes, give FeatureHasher's."""
     assert_rows_equal(CategoryHasher(dim, "pair", signed).transform(rows), by_sklearn(rows, dim, "pair", signed))
@@ -65,10 +69,27 @@ def test_zeros_are_left_out_before_their_name_is_looked_at():
     assert CategoryHasher(8).transform([{"a": 0, None: 0.0, "b": False}])[0].tolist() == []
 
 
-@pytest.mark.parametrize(("input_type", "row"), [
-    ("dict", {"a": None}), ("dict", {"a": b"bytes"}), ("dict", {None: 1}), ("dict", {"a": 1j}), ("dict", {"a": 10**400}),
-    ("dict", [("a", 1)]), ("dict", "text"), ("dict", {"\ud800": 1}), ("pair", [("a", 1, 2)]), ("pair", ["abc"]),
-    ("pair", "ab"), ("pair", 3), ("string", "text"), ("string", ["a", 3]), ("string", None)], ids=str)  # fmt: skip
+@pytest.mark.parametrize(
+    ("input_type", "row"),
+    [
+        ("dict", {"a": None}),
+        ("dict", {"a": b"bytes"}),
+        ("dict", {None: 1}),
+        ("dict", {"a": 1j}),
+        ("dict", {"a": 10**400}),
+        ("dict", [("a", 1)]),
+        ("dict", "text"),
+        ("dict", {"\ud800": 1}),
+        ("pair", [("a", 1, 2)]),
+        ("pair", ["abc"]),
+        ("pair", "ab"),
+        ("pair", 3),
+        ("string", "text"),
+        ("string", ["a", 3]),
+        ("string", None),
+    ],
+    ids=str,
+)
 def test_what_is_no_row_is_located(input_type, row):
     """A malformed row is a TextError with its number; nothing is returned."""
     good = {"dict": {"a": 1}, "pair": [("a", 1)], "string": ["a"]}[input_type]

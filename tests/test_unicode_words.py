@@ -35,7 +35,9 @@ def comparable() -> list[str]:
     both = [c for c in known if unicodedata.category(c) != "Cn"]
     warnings.warn(
         f"tables are Unicode {native.unicode_version()}, the interpreter's {unicodedata.unidata_version}: compared "
-        f"{len(both)} characters with properties in the tables that the interpreter has assigned too", stacklevel=1)  # fmt: skip
+        f"{len(both)} characters with properties in the tables that the interpreter has assigned too",
+        stacklevel=1,
+    )
     return both
 
 

@@ -58,7 +58,7 @@ def two_stages(records: list[int]) -> tuple[list[int], list[int]]:
 
 
 def short_entries(table: list[tuple[int, int]]) -> list[int]:
-    """Return for each code point of one or two UTF-8 bytes its flags << 16 and its lower case's bytes, the first lowest.
+    """Return for each code point of one or two UTF-8 bytes flags << 16 and the lower case's bytes, the first lowest.
 
     Those that lower to another number of bytes, or by context, are marked SPECIAL, those of two bytes TWO.
     """

@@ -82,8 +82,8 @@ mark_one(struct marker *m)
 }
 
 bool
-hash_mark(const uint8_t *text, size_t nbytes, const struct hash_mode *mode, struct hash_scratch *s, size_t *lower_nbytes_ret,
-	  size_t *error_ret)
+hash_mark(const uint8_t *text, size_t nbytes, const struct hash_mode *mode, struct hash_scratch *s,
+	  size_t *lower_nbytes_ret, size_t *error_ret)
 {
 	struct marker m = {
 		.text = text, .p = text, .end = text + nbytes, .out = s->lower, .marks = { .out = s->marks },

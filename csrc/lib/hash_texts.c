@@ -90,7 +90,8 @@ scratch_free(struct hash_scratch *s)
 static bool
 scratch_new(struct hash_scratch *s, const struct ss_hash_options *o, size_t num_codes)
 {
-	size_t lower_nbytes = HASH_LOWER_NBYTES(num_codes * code_nbytes(o)), table_slots = 2 * HASH_TABLE_MAX_KEYS + HASH_TABLE_SLACK;
+	size_t lower_nbytes = HASH_LOWER_NBYTES(num_codes * code_nbytes(o));
+	size_t table_slots = 2 * HASH_TABLE_MAX_KEYS + HASH_TABLE_SLACK;
 	size_t units_avail = (size_t)units_bound(o, num_codes) + 2;
 
 	*s = (struct hash_scratch){

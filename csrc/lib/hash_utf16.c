@@ -41,10 +41,12 @@ take_threes(struct marker *m)
 		_mm_setr_epi8(0, 1, 2, 4, 5, 6, 8, 9, 10, 12, 13, 14, -1, -1, -1, -1));
 
 	for (; m->end - m->p >= 16; m->p += 16, m->out += 24) {
-		__m128i codes = _mm_loadu_si128((const __m128i *)m->p), top = _mm_and_si128(codes, _mm_set1_epi16((short)0xF800));
+		__m128i codes = _mm_loadu_si128((const __m128i *)m->p);
+		__m128i top = _mm_and_si128(codes, _mm_set1_epi16((short)0xF800));
 		if (_mm_movemask_epi8(_mm_or_si128(_mm_cmpeq_epi16(top, zero), _mm_cmpeq_epi16(top, surrogate))))
 			return;
-		__m256i c = _mm256_cvtepu16_epi32(codes), place = _mm256_slli_epi32(_mm256_and_si256(c, _mm256_set1_epi32(15)), 1);
+		__m256i c = _mm256_cvtepu16_epi32(codes);
+		__m256i place = _mm256_slli_epi32(_mm256_and_si256(c, _mm256_set1_epi32(15)), 1);
 		__m256i kind = _mm256_i32gather_epi32((const int *)unicode_plain, _mm256_srli_epi32(c, 4), 4);
 		kind = _mm256_and_si256(_mm256_srlv_epi32(kind, place), _mm256_set1_epi32(3));
 		if (_mm256_movemask_epi8(_mm256_cmpeq_epi32(kind, _mm256_set1_epi32(UNICODE_NOT_PLAIN))))

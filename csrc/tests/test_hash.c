@@ -45,10 +45,12 @@ hash_guarded(const struct ss_hash_options *options, const void *text, size_t nby
 	uint32_t *indices = (uint32_t *)(void *)guarded_alloc(out_nbytes);
 	int32_t *counts = (int32_t *)(void *)guarded_alloc(out_nbytes);
 	float *sums = (float *)(void *)guarded_alloc(out_nbytes);
-	row.status = ss_hash_texts(options, values, num_codes, offsets, 1, indices, counts, NULL, avail, indptr, &row.place);
+	row.status = ss_hash_texts(options, values, num_codes, offsets, 1, indices, counts, NULL, avail, indptr,
+				   &row.place);
 	row.num = row.status == SS_OK ? (size_t)indptr[1] : 0;
 	CHECK(row.num <= avail && row.num <= 4096);
-	CHECK_EQ(ss_hash_texts(options, values, num_codes, offsets, 1, indices, NULL, sums, avail, indptr, &row.place), row.status);
+	CHECK_EQ(ss_hash_texts(options, values, num_codes, offsets, 1, indices, NULL, sums, avail, indptr, &row.place),
+		 row.status);
 	CHECK(row.status != SS_OK || row.num == (size_t)indptr[1]);
 	for (size_t i = 0; i < row.num; i++) {
 		row.indices[i] = indices[i];

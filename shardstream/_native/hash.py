@@ -37,13 +37,14 @@ class TextHasher:
     def rows(self, offsets: np.ndarray, dtype=np.uint8, first_row: int = 0) -> Rows:
         """Return empty outputs with room for the texts with these offsets into codes of ``dtype``."""
         place, bound = ffi.new("struct ss_hash_place *"), ffi.new("uint64_t *")
-        status = lib.ss_hash_texts_bound(self._options[np.dtype(dtype)], int(offsets.max(initial=0)),
-                                         ffi.from_buffer("int64_t[]", offsets), len(offsets) - 1, bound, place)  # fmt: skip
+        status = lib.ss_hash_texts_bound(
+            self._options[np.dtype(dtype)], int(offsets.max(initial=0)), ffi.from_buffer("int64_t[]", offsets),
+            len(offsets) - 1, bound, place,
+        )  # fmt: skip
         _check(status, place, first_row)
         values = {None: None, "counts": np.int32, "sums": np.float32}[self.weights]
-        return Rows(
-            np.empty(bound[0], np.uint32), np.zeros(len(offsets), np.int64), values and np.empty(bound[0], values), first_row,
-        )  # fmt: skip
+        indptr = np.zeros(len(offsets), np.int64)
+        return Rows(np.empty(bound[0], np.uint32), indptr, values and np.empty(bound[0], values), first_row)
 
     def append(self, rows: Rows, values: np.ndarray, offsets: np.ndarray) -> None:
         """Append a row for each text to ``rows``, in one call without the GIL.
@@ -80,7 +81,7 @@ class Rows:
         self.first_row, self.num_rows = first_row, 0
 
     def finish(self) -> tuple[np.ndarray, np.ndarray, np.ndarray | None]:
-        """Return ``(indices, indptr, values)``, cut to their size; the rest goes back to the allocator without a copy."""
+        """Return ``(indices, indptr, values)``, cut to size; the rest goes back to the allocator uncopied."""
         for array in (self.indices, self.values):
             if array is not None:
                 array.resize(int(self.indptr[-1]), refcheck=False)

@@ -66,7 +66,9 @@ class CategoryHasher:
             try:
                 self._add(row, names, values)
             except (TypeError, ValueError, OverflowError) as error:
-                raise TextError(f"rows[{index}] is not a row of input_type={self.input_type!r}: {error}", index=index) from error
+                raise TextError(
+                    f"rows[{index}] is not a row of input_type={self.input_type!r}: {error}", index=index
+                ) from error
             row_offsets.append(len(names))
         pieces = _encoded(names, row_offsets)
         return native.hash_names(
