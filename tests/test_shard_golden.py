@@ -116,6 +116,7 @@ def sealed(record: dict) -> bytes:
     {"block_num_samples": [3, -3]}, {"block_num_samples": [2**62, 2**62]}, {"block_num_samples": [3, 2**70]},
     {"columns": {"y.npy": [[0, 1, 2], [-1, 5, 0]]}}, {"columns": {"y.npy": [[0, 1, 2], [2**62, 2**62, 0]]}},
     {"columns": {"y.npy": [[0, 1, 2], [0, 1, 2**32]]}}, {"columns": {"y.npy": [[0, 1], [0, 1]]}}, {"columns": []}, {"sid": 5},
+    {"layout": "files"}, {"layout": "files", "columns": {}}, {"columns": {"": [[0, 1, 2], [0, 1, 2]]}, "layout": "blocks"},
 ])  # fmt: skip
 def test_a_well_sealed_but_wrong_index_is_refused(change):
     """An index with a right CRC and illegal content is a typed error, and not a ChecksumError."""

@@ -117,6 +117,8 @@ class ShardIndex:
         num_blocks = len(record.block_num_samples)
         if record.layout not in ("blocks", "files") or any(len(c) != num_blocks for c in record.columns.values()):
             raise ShardError(f"{INDEX_MEMBER}: columns differ in their number of blocks, or the layout is unknown.", shard=shard)
+        if (record.layout == "files") != (list(record.columns) == [""]):
+            raise ShardError(f"{INDEX_MEMBER}: the columns are {list(record.columns)}; the files layout has one, without a name.", shard=shard)
         try:
             table = np.array(list(record.columns.values()), np.int64).reshape(len(record.columns), num_blocks, 3)
             num_samples = np.array(record.block_num_samples, np.int64)
