@@ -17,7 +17,7 @@ from torch.utils.data import IterableDataset, get_worker_info
 
 from shardstream.collate import empty_like, split_rows
 from shardstream.config import ReadPolicy
-from shardstream.errors import ConfigError, EmptyDatasetError
+from shardstream.errors import ConfigError, DatasetNotFoundError, EmptyDatasetError
 from shardstream.job import agreed_version, current_place, is_distributed, warn_if_young
 from shardstream.order.batches import BatchPlan
 from shardstream.order.epoch import normalize_seed, resolve_lanes, resolve_window
@@ -186,7 +186,12 @@ class ShardStream(IterableDataset):
             return
         self._place = self._place or current_place()
         version = self._asked["version"] if self._loaded is None else self._loaded.version
-        source = open_source(self._urls, version, self.recipe.storage_options)
+        try:
+            source = open_source(self._urls, version, self.recipe.storage_options)
+        except DatasetNotFoundError:
+            if self._loaded is not None:  # perhaps it is another dataset, which never had this version
+                self._loaded.check_dataset(open_source(self._urls, None, self.recipe.storage_options).id)
+            raise
         if version is None and source.version is not None:
             source = self._agreed(source)
         if source.total_samples == 0:

@@ -211,6 +211,8 @@ class WindowReader:
     def _plan_all(self) -> None:
         try:
             for begin, end in self._chunk_bounds():
+                if self._closed:
+                    return
                 plan = self._plan(begin, end)
                 if plan.row.size:
                     if not self._request(plan.keys):

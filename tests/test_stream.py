@@ -1,5 +1,6 @@
 """Streams: every sample once, in an order that is a function of the seed, in the forms that were asked for."""
 
+import gc
 import threading
 import time
 import types
@@ -11,7 +12,7 @@ import torch
 
 import shardstream as ss
 from shardstream.order.epoch import EpochOrder
-from shardstream.window import MemoryBudget
+from shardstream.window import MemoryBudget, WindowReader
 
 NUM = 5000
 DIM = 64
@@ -149,7 +150,7 @@ def test_states_of_others_are_refused(url, tmp_path):
     with ss.ShardWriter(str(tmp_path / "d"), schema=ss.Schema(y=ss.Dense("int64"))) as writer:
         writer.write({"y": 1})
     state = ss.ShardStream(str(tmp_path / "d"), shuffle=True, seed=4).state_dict()
-    for bad in (state, {}, {**state, "position": -1}, {**state, "format": 99}, {**state, "extra": 1}, []):
+    for bad in (state, {**state, "version": 99}, {}, {**state, "position": -1}, {**state, "format": 99}, {**state, "extra": 1}, []):
         with pytest.raises(ss.StateError):
             ss.ShardStream(url, shuffle=True).load_state_dict(bad)
     with pytest.raises(ss.StateError, match="seed"):
@@ -361,6 +362,25 @@ def test_no_threads_are_left(url):
     del batch
     gc.collect()
     assert threading.active_count() <= before
+
+
+def test_leaving_a_loop_does_not_plan_the_rest(tmp_path, monkeypatch):
+    """A loop that is left early ends at once, also where all that is left of the epoch is in a block that is held."""
+    with ss.ShardWriter(str(tmp_path / "d"), schema=ss.Schema(y=ss.Dense("int8"))) as writer:
+        writer.write_batch({"y": np.zeros(8000, np.int8)})
+    num_planned, plan = 0, WindowReader._plan
+
+    def spy(self, begin, end):
+        nonlocal num_planned
+        num_planned += 1
+        return plan(self, begin, end)
+
+    monkeypatch.setattr(WindowReader, "_plan", spy)
+    monkeypatch.setattr("shardstream.window.CHUNK_SAMPLES", 10)
+    for _ in ss.ShardStream(str(tmp_path / "d"), batch_size=10):
+        break
+    gc.collect()
+    assert num_planned < 20
 
 
 def test_streams_pickle_small(url):
