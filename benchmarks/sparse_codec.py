@@ -94,23 +94,34 @@ def libsvm(name: str, path: Path, dim: int) -> Sets:
 
 def reuters() -> list[str]:
     """Return the bodies of the news articles."""
-    bodies = (re.findall(r"<BODY>(.*?)</BODY>", path.read_text("latin-1"), re.DOTALL) for path in sorted((DATA / "text/reuters").glob("*.sgm")))
+    bodies = (
+        re.findall(r"<BODY>(.*?)</BODY>", path.read_text("latin-1"), re.DOTALL)
+        for path in sorted((DATA / "text/reuters").glob("*.sgm"))
+    )
     return [html.unescape(body) for found in bodies for body in found]
 
 
 def movie_reviews() -> list[str]:
     """Return the film reviews."""
     with zipfile.ZipFile(DATA / "text/nltk_movie_reviews.zip") as archive:
-        return [archive.read(name).decode("latin-1") for name in sorted(archive.namelist()) if re.search(r"/(pos|neg)/.*\.txt$", name)]
+        return [
+            archive.read(name).decode("latin-1")
+            for name in sorted(archive.namelist())
+            if re.search(r"/(pos|neg)/.*\.txt$", name)
+        ]
 
 
 def hashed(name: str, texts: list[str], ngrams: tuple[int, int]) -> Sets:
     """Return scikit-learn's hashed n-gram counts of the texts."""
     from sklearn.feature_extraction.text import HashingVectorizer
 
-    matrix = HashingVectorizer(n_features=HASH_DIM, ngram_range=ngrams, alternate_sign=False, norm=None).transform(texts)
+    matrix = HashingVectorizer(n_features=HASH_DIM, ngram_range=ngrams, alternate_sign=False, norm=None).transform(
+        texts
+    )
     matrix.sort_indices()
-    return Sets(name, matrix.indices.astype(np.uint32), matrix.indptr.astype(np.int64), HASH_DIM, matrix.data.astype(np.int32))
+    return Sets(
+        name, matrix.indices.astype(np.uint32), matrix.indptr.astype(np.int64), HASH_DIM, matrix.data.astype(np.int32)
+    )
 
 
 def all_sets(quick: bool) -> Iterator[Sets]:
@@ -162,7 +173,9 @@ def leb128_nbytes(sets: Sets) -> int:
 def npz_nbytes(sets: Sets) -> int:
     out = io.BytesIO()
     ones = np.ones(len(sets.indices), np.int8)
-    scipy.sparse.save_npz(out, scipy.sparse.csr_matrix((ones, sets.indices, sets.indptr), shape=(len(sets.indptr) - 1, sets.dim)))
+    scipy.sparse.save_npz(
+        out, scipy.sparse.csr_matrix((ones, sets.indices, sets.indptr), shape=(len(sets.indptr) - 1, sets.dim))
+    )
     return out.tell()
 
 
@@ -210,13 +223,17 @@ def measure(sets: Sets) -> dict:
     encoded = [sparse.encode(*part, sets.dim) for part in parts]
     num = len(sets.indices)
     sizes = {"ours": sum(map(len, encoded))} | {name: nbytes(sets) for name, nbytes in rivals().items()}
-    decode = best_seconds(lambda: [sparse.decode(block, sets.dim, len(part[1]) - 1) for block, part in zip(encoded, parts)], 9)
+    decode = best_seconds(
+        lambda: [sparse.decode(block, sets.dim, len(part[1]) - 1) for block, part in zip(encoded, parts)], 9
+    )
     encode = best_seconds(lambda: [sparse.encode(*part, sets.dim) for part in parts], 1)
     result = {"sets": sets, "form": form(encoded[0]), "decode": num / decode / 1e6, "encode": num / encode / 1e6}
     result |= {name: 8 * nbytes / num for name, nbytes in sizes.items()}
     if sets.counts is not None:
-        with_counts = sum(len(sparse.encode(*part, sets.dim, sets.counts[begin : begin + len(part[0])]))
-                          for part, begin in zip(parts, sets.indptr[::BLOCK_ROWS]))  # fmt: skip
+        with_counts = sum(
+            len(sparse.encode(*part, sets.dim, sets.counts[begin : begin + len(part[0])]))
+            for part, begin in zip(parts, sets.indptr[::BLOCK_ROWS])
+        )
         result["counts"] = 8 * (with_counts - sizes["ours"]) / num
     return result
 
@@ -224,18 +241,42 @@ def measure(sets: Sets) -> dict:
 def table(results: list[dict]) -> Iterator[str]:
     """Yield the lines of a Markdown table."""
     names = list(rivals())
-    head = ["sets", "k", "log2 C", "bound", "**ours**", *names, "ours / log2 C", "ours / bound", "ours / best rival", "form",
-            "encode M/s", "decode M/s", "counts"]  # fmt: skip
+    head = [
+        "sets",
+        "k",
+        "log2 C",
+        "bound",
+        "**ours**",
+        *names,
+        "ours / log2 C",
+        "ours / bound",
+        "ours / best rival",
+        "form",
+        "encode M/s",
+        "decode M/s",
+        "counts",
+    ]
     yield " | ".join(["", *head, ""]).strip()
     yield "|---" * len(head) + "|"
     for r in results:
         sets, num = r["sets"], len(r["sets"].indices)
         binomials, bound = sets.log2_binomials / num, (sets.log2_binomials + sets.lengths_entropy) / num
         best = min(r[name] for name in names)
-        cells = [sets.name, f"{num / (len(sets.indptr) - 1):.0f}", f"{binomials:.2f}", f"{bound:.2f}", f"**{r['ours']:.2f}**",
-                 *(f"{r[name]:.2f}" for name in names), f"{r['ours'] / binomials:.3f}", f"{r['ours'] / bound:.3f}",
-                 f"{r['ours'] / best:.3f}", r["form"], f"{r['encode']:.1f}", f"{r['decode']:.0f}",
-                 f"{r['counts']:.2f}" if "counts" in r else ""]  # fmt: skip
+        cells = [
+            sets.name,
+            f"{num / (len(sets.indptr) - 1):.0f}",
+            f"{binomials:.2f}",
+            f"{bound:.2f}",
+            f"**{r['ours']:.2f}**",
+            *(f"{r[name]:.2f}" for name in names),
+            f"{r['ours'] / binomials:.3f}",
+            f"{r['ours'] / bound:.3f}",
+            f"{r['ours'] / best:.3f}",
+            r["form"],
+            f"{r['encode']:.1f}",
+            f"{r['decode']:.0f}",
+            f"{r['counts']:.2f}" if "counts" in r else "",
+        ]
         yield " | ".join(["", *cells, ""]).strip()
 
 
@@ -250,7 +291,13 @@ def plot(results: list[dict], path: str) -> None:
     places = np.arange(len(results))
     figure, axes = plt.subplots(figsize=(1.1 * len(results) + 2, 5), layout="constrained")
     for i, name in enumerate(names):
-        axes.bar(places + (i - len(names) / 2) * 0.8 / len(names), [r[name] for r in results], 0.8 / len(names), align="edge", label=name)
+        axes.bar(
+            places + (i - len(names) / 2) * 0.8 / len(names),
+            [r[name] for r in results],
+            0.8 / len(names),
+            align="edge",
+            label=name,
+        )
     for place, r in zip(places, results):
         bound = (r["sets"].log2_binomials + r["sets"].lengths_entropy) / len(r["sets"].indices)
         axes.hlines(bound, place - 0.4, place + 0.4, colors="black", label="log2 C + lengths" if place == 0 else None)

@@ -23,13 +23,27 @@ def block(rows, dim, coder, view, values=None, values_coder="plain"):
     if plan.nbytes(coder, view) is None:
         return None
     index = plan.write(coder, view)
-    fields = {"num_rows": len(rows), "dim": dim, "num_indices": len(indices), "index_nbytes": len(index),
-              "coder": native.CODERS.index(coder), "view": native.VIEWS.index(view)}  # fmt: skip
+    fields = {
+        "num_rows": len(rows),
+        "dim": dim,
+        "num_indices": len(indices),
+        "index_nbytes": len(index),
+        "coder": native.CODERS.index(coder),
+        "view": native.VIEWS.index(view),
+    }
     if values is None:
         return native.write_header(**fields) + index
     section = native.write_values(values, values_coder)
-    return native.write_header(**fields, dtype=native.DTYPES.index(values.dtype.name), values_nbytes=len(section),
-                               values_coder=native.VALUES_CODERS.index(values_coder)) + index + section  # fmt: skip
+    return (
+        native.write_header(
+            **fields,
+            dtype=native.DTYPES.index(values.dtype.name),
+            values_nbytes=len(section),
+            values_coder=native.VALUES_CODERS.index(values_coder),
+        )
+        + index
+        + section
+    )
 
 
 @st.composite
@@ -65,8 +79,12 @@ def test_index_section_equals_twin(case, form):
 
 
 @settings(max_examples=150, deadline=None)
-@given(st.lists(st.one_of(st.integers(0, 3), st.integers(0, 300), st.integers(0, 2**31 - 1)), max_size=40), st.sampled_from(native.VALUES_CODERS),
-       st.sampled_from(native.DTYPES[1:]), st.booleans())  # fmt: skip
+@given(
+    st.lists(st.one_of(st.integers(0, 3), st.integers(0, 300), st.integers(0, 2**31 - 1)), max_size=40),
+    st.sampled_from(native.VALUES_CODERS),
+    st.sampled_from(native.DTYPES[1:]),
+    st.booleans(),
+)
 def test_values_section_equals_twin(numbers, coder, dtype, negate):
     """Values of each dtype in each coder are written as the twin writes them, and read back bit for bit."""
     array = np.array(numbers, np.int64) * (-1 if negate else 1)
@@ -121,11 +139,16 @@ def test_large_block_of_every_form():
 
 def test_sort_rows_sorts_each_row_with_its_values():
     """Rows come out ascending, values follow their index."""
-    indices, values = sparse.sort_rows(np.array([5, 1, 3, 2, 0]), np.array([0, 3, 3, 5]), 6, np.array([50, 10, 30, 20, 0], np.float32))
+    indices, values = sparse.sort_rows(
+        np.array([5, 1, 3, 2, 0]), np.array([0, 3, 3, 5]), 6, np.array([50, 10, 30, 20, 0], np.float32)
+    )
     assert indices.tolist() == [1, 3, 5, 0, 2] and values.tolist() == [10, 30, 50, 0, 20] and indices.dtype == np.uint32
 
 
-@pytest.mark.parametrize("rows, rule", [([[1, 2], [3, 3]], "repeated"), ([[0], [6]], "outside"), ([[0], [-1]], "outside"), ([[0], [2**32]], "outside")])
+@pytest.mark.parametrize(
+    "rows, rule",
+    [([[1, 2], [3, 3]], "repeated"), ([[0], [6]], "outside"), ([[0], [-1]], "outside"), ([[0], [2**32]], "outside")],
+)
 def test_sort_rows_names_the_bad_row(rows, rule):
     """A repeated or outside index is an error that names its row."""
     with pytest.raises(SampleError, match=rule) as error:

@@ -1,4 +1,4 @@
-"""The bytes that sparse blocks may take (docs/ARCHITECTURE.md, performance notes): exact sizes, so they can be asserted."""
+"""The bytes that sparse blocks may take (docs/ARCHITECTURE.md, performance notes); exact, so a test can assert them."""
 
 import html
 import os
@@ -12,7 +12,9 @@ import pytest
 from shardstream.codecs import sparse
 from shardstream.text import FeatureHasher
 
-REUTERS = Path(os.environ.get("SHARDSTREAM_DATA", Path(__file__).resolve().parents[1] / "../shared/data")) / "text/reuters"
+REUTERS = (
+    Path(os.environ.get("SHARDSTREAM_DATA", Path(__file__).resolve().parents[1] / "../shared/data")) / "text/reuters"
+)
 
 
 def log2_binomials(dim, indptr):
@@ -22,7 +24,9 @@ def log2_binomials(dim, indptr):
 
 
 @pytest.mark.parametrize("spread", [0, 0.5])
-@pytest.mark.parametrize("dim, k", [(1000, 10), (1000, 100), (1000, 420), (10_000, 10), (100_000, 100), (1_000_000, 30), (2**32, 10)])
+@pytest.mark.parametrize(
+    "dim, k", [(1000, 10), (1000, 100), (1000, 420), (10_000, 10), (100_000, 100), (1_000_000, 30), (2**32, 10)]
+)
 def test_uniform_sets_are_within_5_percent_of_the_bound(dim, k, spread):
     """Uniform sets take at most 1.05 x (log2 C(dim, k) + the entropy of the row lengths), the header included."""
     rng = np.random.default_rng(k)
@@ -37,9 +41,13 @@ def test_uniform_sets_are_within_5_percent_of_the_bound(dim, k, spread):
 @pytest.mark.skipif(not REUTERS.is_dir(), reason="no real text: neither $SHARDSTREAM_DATA nor ../shared/data is there")
 @pytest.mark.parametrize("ngrams, share", [((1, 1), 0.60), ((1, 2), 0.88)])
 def test_hashed_news_is_far_below_log2_binomial(ngrams, share):
-    """Hashed Reuters words take less than 60% of log2 C(dim, k), word 1-2-grams less than 88%, in one block of 4,096 articles."""
+    """In one block of news, hashed words take less than 60% of log2 C(dim, k), word 1-2-grams less than 88%."""
     files = sorted(REUTERS.glob("*.sgm"))[:5]
-    texts = [html.unescape(body) for path in files for body in re.findall(r"<BODY>(.*?)</BODY>", path.read_text("latin-1"), re.DOTALL)][:4096]
+    texts = [
+        html.unescape(body)
+        for path in files
+        for body in re.findall(r"<BODY>(.*?)</BODY>", path.read_text("latin-1"), re.DOTALL)
+    ][:4096]
     indices, indptr, _ = FeatureHasher(2**20, ngrams=ngrams).transform(texts)
     assert 8 * len(sparse.encode(indices, indptr, 2**20)) < share * log2_binomials(2**20, indptr)
 

@@ -53,12 +53,18 @@ def test_golden_block_is_written(name):
     case = GOLDEN[name]
     data = bytes.fromhex(case["block"])
     header = native.parse(data)
-    coder, view, values_coder = native.CODERS[header.coder], native.VIEWS[header.view], native.VALUES_CODERS[header.values_coder]
+    coder, view, values_coder = (
+        native.CODERS[header.coder],
+        native.VIEWS[header.view],
+        native.VALUES_CODERS[header.values_coder],
+    )
     values = None if header.dtype == 0 else np.array(case["values"], case["dtype"])
     assert block(case["rows"], case["dim"], coder, view, values, values_coder) == data
     if case["dim"] < 1000:
         patterns = None if values is None else values.view(f"u{values.itemsize}").tolist()
-        assert twin.write_block(case["rows"], case["dim"], coder, view, patterns, case.get("dtype"), values_coder) == data
+        assert (
+            twin.write_block(case["rows"], case["dim"], coder, view, patterns, case.get("dtype"), values_coder) == data
+        )
 
 
 def test_golden_blocks_cover_the_format():
@@ -66,8 +72,14 @@ def test_golden_blocks_cover_the_format():
     headers = [native.parse(bytes.fromhex(case["block"])) for case in GOLDEN.values()]
     assert {(native.CODERS[h.coder], native.VIEWS[h.view]) for h in headers} == set(FORMS)
     assert {native.VALUES_CODERS[h.values_coder] for h in headers if h.dtype} == set(native.VALUES_CODERS)
-    counts = [bytes.fromhex(c["block"])[native.parse(bytes.fromhex(c["block"])).values_offset] for n, c in GOLDEN.items() if n.startswith("counts")]
-    lengths = bytes.fromhex(GOLDEN["bytes rows"]["block"])[native.parse(bytes.fromhex(GOLDEN["bytes rows"]["block"])).index_offset]
+    counts = [
+        bytes.fromhex(c["block"])[native.parse(bytes.fromhex(c["block"])).values_offset]
+        for n, c in GOLDEN.items()
+        if n.startswith("counts")
+    ]
+    lengths = bytes.fromhex(GOLDEN["bytes rows"]["block"])[
+        native.parse(bytes.fromhex(GOLDEN["bytes rows"]["block"])).index_offset
+    ]
     assert {*counts, lengths} == {0, 1, 2, 3, 4}
 
 
@@ -90,7 +102,9 @@ def decodes_or_refuses(data, dim, num_rows, dtype):
     except CodecError as error:
         assert error.offset is not None and 0 <= error.offset <= len(data)
         return False
-    assert len(indptr) == num_rows + 1 and indptr[0] == 0 and indptr[-1] == len(indices) and (np.diff(indptr) >= 0).all()
+    assert (
+        len(indptr) == num_rows + 1 and indptr[0] == 0 and indptr[-1] == len(indices) and (np.diff(indptr) >= 0).all()
+    )
     assert (indices < dim).all()
     ascending = np.diff(indices.astype(np.int64)) > 0
     ascending[indptr[1:-1][(indptr[1:-1] > 0) & (indptr[1:-1] < len(indices))] - 1] = True
@@ -121,13 +135,24 @@ def test_every_flipped_byte_is_an_error_or_legal_rows(name):
 
 
 def hostile(num_rows=1, dim=2**32, num_indices=0, index=b"", **fields):
-    return native.write_header(num_rows=num_rows, dim=dim, num_indices=num_indices, index_nbytes=len(index), **fields) + index
+    return (
+        native.write_header(num_rows=num_rows, dim=dim, num_indices=num_indices, index_nbytes=len(index), **fields)
+        + index
+    )
 
 
-@pytest.mark.parametrize("data, num_rows", [
-    (hostile(num_indices=2**32 - 1), 1), (hostile(num_indices=2**24 + 1), 1), (hostile(num_rows=2**24 + 1), 2**24 + 1),
-    (hostile(index_zstd=1, index_raw_nbytes=2**26 + 1), 1), (hostile(dim=2**32 + 1), 1), (hostile(dim=0), 1),
-    (hostile(num_rows=2**63), 2**63)])  # fmt: skip
+@pytest.mark.parametrize(
+    "data, num_rows",
+    [
+        (hostile(num_indices=2**32 - 1), 1),
+        (hostile(num_indices=2**24 + 1), 1),
+        (hostile(num_rows=2**24 + 1), 2**24 + 1),
+        (hostile(index_zstd=1, index_raw_nbytes=2**26 + 1), 1),
+        (hostile(dim=2**32 + 1), 1),
+        (hostile(dim=0), 1),
+        (hostile(num_rows=2**63), 2**63),
+    ],
+)
 def test_claims_beyond_the_size_are_refused(data, num_rows):
     """Counts that a block of this size may not have are refused before anything is allocated."""
     with pytest.raises(CodecError, match="more than its size allows"):

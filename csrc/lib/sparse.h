@@ -25,6 +25,7 @@
 #define SPARSE_FLAG_VALUES_ZSTD 2
 #define SPARSE_MAX_DIM (1ull << 32)
 #define SPARSE_MAX_PALETTE 65536
+#define RICE_MAX_UNARY_NBYTES ((1ull << 29) - 1)	/* so that readers count its bits in 32 */
 
 enum integers_mode {
 	INTEGERS_PACKED,	/* a fixed number of bits each */
@@ -57,7 +58,7 @@ rice_num_written(uint64_t universe, uint64_t size)
 
 uint64_t sets_sum(const uint32_t *lens, size_t num_sets);
 
-/* UINT64_MAX if memory is short or the coder can't write this universe. */
+/* UINT64_MAX if memory is short or the coder can't write these sets. */
 uint64_t sets_nbytes(enum ss_sparse_coder coder, uint64_t universe, const uint32_t *lens,
 		     size_t num_sets, const uint32_t *elements);
 /* NULL if memory is short. */

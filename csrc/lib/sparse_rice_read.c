@@ -24,7 +24,6 @@
 #define MIN_VECTOR_ELEMENTS 5
 #define SMALL 4
 #define MAX_SMALL_B 14		/* SMALL low parts from any bit of a byte lie in 8 bytes */
-#define MAX_UNARY_NBYTES (UINT32_MAX / 8)	/* positions are 32 bits */
 #define NUM_MEMO 256
 
 static uint8_t ones_of_byte[256][8];
@@ -364,8 +363,8 @@ rice_read(uint64_t universe, const uint32_t *lens, size_t num_sets, struct input
 	if ((nbits + 7) / 8 > input_left(in))
 		return SS_ERR_TRUNCATED;
 	r.unary = r.unary_next = in->p + (nbits + 7) / 8;
-	if ((size_t)(in->end - r.unary) > MAX_UNARY_NBYTES)
-		return SS_ERR_UNSUPPORTED;
+	if ((size_t)(in->end - r.unary) > RICE_MAX_UNARY_NBYTES)
+		r.readable_end = r.unary + RICE_MAX_UNARY_NBYTES;
 	uint32_t *scratch = NULL;
 	if (largest > 0 && (scratch = malloc((largest + VECTOR) * sizeof(uint32_t))) == NULL)
 		return SS_ERR_NOMEM;

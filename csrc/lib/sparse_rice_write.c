@@ -77,6 +77,8 @@ rice_nbytes(uint64_t universe, const uint32_t *lens, size_t num_sets, const uint
 		elements += lens[s];
 	}
 	free(scratch);
+	if (unary_nbits > 8 * RICE_MAX_UNARY_NBYTES)
+		return UINT64_MAX;
 	return (low_nbits(universe, lens, num_sets) + 7) / 8 + (unary_nbits + 7) / 8;
 }
 

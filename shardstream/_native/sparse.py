@@ -33,8 +33,10 @@ def beyond_limits(amount: int, always_legal: int, block_nbytes: int) -> bool:
 
 def may_hold(num_indices: int, raw_nbytes: int, block_nbytes: int) -> bool:
     """Whether readers accept a block of ``block_nbytes`` with these contents."""
-    return not (beyond_limits(num_indices, lib.SS_SPARSE_FREE_INDICES, block_nbytes)
-                or beyond_limits(raw_nbytes, lib.SS_SPARSE_FREE_NBYTES, block_nbytes))  # fmt: skip
+    return not (
+        beyond_limits(num_indices, lib.SS_SPARSE_FREE_INDICES, block_nbytes)
+        or beyond_limits(raw_nbytes, lib.SS_SPARSE_FREE_NBYTES, block_nbytes)
+    )
 
 
 def _check_memory(condition: bool) -> None:
@@ -53,12 +55,24 @@ class Plan:
         if not len(indptr) or len(indices) != indptr[-1]:
             raise CodecError("indptr must end with the number of indices.")
         status, row = ffi.new("enum ss_status *"), ffi.new("size_t *")
-        plan = lib.ss_sparse_plan_new(ffi.from_buffer("uint32_t[]", self._arrays[0]), ffi.from_buffer("int64_t[]", self._arrays[1]),
-                                      len(indptr) - 1, dim, status, row)  # fmt: skip
+        plan = lib.ss_sparse_plan_new(
+            ffi.from_buffer("uint32_t[]", self._arrays[0]),
+            ffi.from_buffer("int64_t[]", self._arrays[1]),
+            len(indptr) - 1,
+            dim,
+            status,
+            row,
+        )
         if status[0] == lib.SS_ERR_ARGUMENT:
-            raise CodecError(f"indptr must rise from 0, with at most {MAX_ROWS} rows and fewer than 2**32 indices in a block.")
+            raise CodecError(
+                f"indptr must rise from 0, with at most {MAX_ROWS} rows and fewer than 2**32 indices in a block."
+            )
         if status[0] in (lib.SS_ERR_RANGE, lib.SS_ERR_DUPLICATE):
-            rule = f"an index is not below dim={dim}" if status[0] == lib.SS_ERR_RANGE else "indices are not strictly ascending"
+            rule = (
+                f"an index is not below dim={dim}"
+                if status[0] == lib.SS_ERR_RANGE
+                else "indices are not strictly ascending"
+            )
             raise SampleError(f"{rule}.", key=row[0])
         _check_memory(plan != ffi.NULL)
         self._plan = ffi.gc(plan, lib.ss_sparse_plan_free, 24 * len(indices))
@@ -72,14 +86,18 @@ class Plan:
         """Return the index section in a form that has a size."""
         nbytes = self.nbytes(coder, view)
         out = np.empty(nbytes + lib.SS_SPARSE_SLACK_NBYTES, np.uint8)
-        written = lib.ss_sparse_plan_write(self._plan, CODERS.index(coder), VIEWS.index(view), ffi.from_buffer("uint8_t[]", out))
+        written = lib.ss_sparse_plan_write(
+            self._plan, CODERS.index(coder), VIEWS.index(view), ffi.from_buffer("uint8_t[]", out)
+        )
         _check_memory(written == nbytes)
         return out[:nbytes].tobytes()
 
 
 def values_nbytes(values: np.ndarray, coder: str) -> int | None:
     """Return the exact size of C-contiguous ``values`` in this coder; None if it can't write them."""
-    nbytes = lib.ss_sparse_values_nbytes(ffi.from_buffer(values), len(values), DTYPES.index(values.dtype.name), VALUES_CODERS.index(coder))
+    nbytes = lib.ss_sparse_values_nbytes(
+        ffi.from_buffer(values), len(values), DTYPES.index(values.dtype.name), VALUES_CODERS.index(coder)
+    )
     return None if nbytes == UNWRITABLE else nbytes
 
 
@@ -87,8 +105,13 @@ def write_values(values: np.ndarray, coder: str) -> bytes:
     """Return the values section in a coder that has a size."""
     nbytes = values_nbytes(values, coder)
     out = np.empty(nbytes + lib.SS_SPARSE_SLACK_NBYTES, np.uint8)
-    written = lib.ss_sparse_values_write(ffi.from_buffer(values), len(values), DTYPES.index(values.dtype.name),
-                                         VALUES_CODERS.index(coder), ffi.from_buffer("uint8_t[]", out))  # fmt: skip
+    written = lib.ss_sparse_values_write(
+        ffi.from_buffer(values),
+        len(values),
+        DTYPES.index(values.dtype.name),
+        VALUES_CODERS.index(coder),
+        ffi.from_buffer("uint8_t[]", out),
+    )
     _check_memory(written == nbytes)
     return out[:nbytes].tobytes()
 
@@ -100,7 +123,7 @@ def write_header(**fields: int) -> bytes:
 
 
 def parse(block) -> object:
-    """Return the checked ``struct ss_sparse_header`` of a bytes-like block; :class:`CodecError` with the offset otherwise."""
+    """Return the checked ``struct ss_sparse_header`` of a bytes-like block, or raise with the offset in it."""
     view = ffi.from_buffer("uint8_t[]", block)
     header, offset = ffi.new("struct ss_sparse_header *"), ffi.new("size_t *")
     status = lib.ss_sparse_parse(view, len(view), header, offset)
@@ -120,12 +143,21 @@ def decode(header, index, values, *, sort: bool) -> tuple[np.ndarray, np.ndarray
     out = None if dtype is None else np.empty(header.num_indices, dtype)
     offset, in_values = ffi.new("size_t *"), ffi.new("int *")
     status = lib.ss_sparse_decode(
-        header, ffi.from_buffer("uint8_t[]", index), ffi.NULL if out is None else ffi.from_buffer("uint8_t[]", values), sort,
-        ffi.from_buffer("uint32_t[]", indices), ffi.from_buffer("int64_t[]", indptr), ffi.NULL if out is None else ffi.from_buffer(out),
-        offset, in_values)  # fmt: skip
+        header,
+        ffi.from_buffer("uint8_t[]", index),
+        ffi.NULL if out is None else ffi.from_buffer("uint8_t[]", values),
+        sort,
+        ffi.from_buffer("uint32_t[]", indices),
+        ffi.from_buffer("int64_t[]", indptr),
+        ffi.NULL if out is None else ffi.from_buffer(out),
+        offset,
+        in_values,
+    )
     if status != lib.SS_OK:
         _check_memory(status != lib.SS_ERR_NOMEM)
-        packed, begin = (header.values_zstd, header.values_offset) if in_values[0] else (header.index_zstd, header.index_offset)
+        packed, begin = (
+            (header.values_zstd, header.values_offset) if in_values[0] else (header.index_zstd, header.index_offset)
+        )
         raise CodecError(MESSAGES[status], offset=begin if packed else begin + offset[0])
     return indices, indptr, out
 
@@ -143,9 +175,17 @@ def sort_rows(indices: np.ndarray, indptr: np.ndarray, dim: int, values: np.ndar
     out, out_values = np.empty(len(wide), np.uint32), None if values is None else np.empty_like(weights)
     row = ffi.new("size_t *")
     status = lib.ss_sparse_sort_rows(
-        ffi.from_buffer("int64_t[]", wide), len(wide), ffi.from_buffer("int64_t[]", bounds), len(bounds) - 1, dim,
-        ffi.NULL if values is None else ffi.from_buffer(weights), 0 if values is None else weights.itemsize,
-        ffi.from_buffer("uint32_t[]", out), ffi.NULL if values is None else ffi.from_buffer(out_values), row)  # fmt: skip
+        ffi.from_buffer("int64_t[]", wide),
+        len(wide),
+        ffi.from_buffer("int64_t[]", bounds),
+        len(bounds) - 1,
+        dim,
+        ffi.NULL if values is None else ffi.from_buffer(weights),
+        0 if values is None else weights.itemsize,
+        ffi.from_buffer("uint32_t[]", out),
+        ffi.NULL if values is None else ffi.from_buffer(out_values),
+        row,
+    )
     if status == lib.SS_ERR_ARGUMENT:
         raise SampleError(f"indptr must rise from 0 to the number of indices, {len(wide)}.", key=row[0])
     if status == lib.SS_ERR_RANGE:

@@ -1,7 +1,9 @@
 """Sparse blocks: sets of indices, optionally with values, in the fewest bytes (docs/FORMAT.md, section 4).
 
-``encode`` measures every form exactly and writes the smallest; ``decode`` is a total function of
-bytes. Rows are as in scipy CSR: row ``i`` is ``indices[indptr[i]:indptr[i + 1]]``.
+``encode`` measures every form exactly and writes the smallest, or a faster one within 2% of it;
+whether zstd serves a section is part of that choice, whatever the writer's ``compression=`` says.
+``decode`` is a total function of bytes. Rows are as in scipy CSR: row ``i`` is
+``indices[indptr[i]:indptr[i + 1]]``.
 
 ======================  ==================================================================
 form                    where it wins
@@ -30,9 +32,23 @@ from shardstream.errors import CodecError
 __all__ = ["decode", "encode", "sort_rows"]
 
 # The order of reading speed. Among forms within TIE of the smallest, the first wins.
-FORM_SPEED = (("raw32", "rows"), ("raw16", "rows"), ("bitmap", "rows"), ("rice", "rows"), ("bytes", "rows"),
-              ("raw32", "columns"), ("raw16", "columns"), ("rice", "columns"), ("bytes", "columns"), ("bitmap", "columns"),
-              ("raw32", "remap"), ("raw16", "remap"), ("rice", "remap"), ("bytes", "remap"), ("bitmap", "remap"))  # fmt: skip
+FORM_SPEED = (
+    ("raw32", "rows"),
+    ("raw16", "rows"),
+    ("bitmap", "rows"),
+    ("rice", "rows"),
+    ("bytes", "rows"),
+    ("raw32", "columns"),
+    ("raw16", "columns"),
+    ("rice", "columns"),
+    ("bytes", "columns"),
+    ("bitmap", "columns"),
+    ("raw32", "remap"),
+    ("raw16", "remap"),
+    ("rice", "remap"),
+    ("bytes", "remap"),
+    ("bitmap", "remap"),
+)
 TIE = 1.02
 # Forms that are worth handing to zstd; it finds nothing in bit-packed streams.
 ZSTD_FORMS = (("bytes", "rows"), ("bytes", "remap"), ("bitmap", "rows"))
@@ -78,8 +94,11 @@ def _smaller_with_zstd(coder: str, view: str, data: bytes, best: Section, num_in
 
 def _index_section(plan: native.Plan, num_indices: int) -> Section:
     """Return the index section in its smallest form, or in a faster one of nearly that size."""
-    sizes = {form: nbytes for form in FORM_SPEED
-             if (nbytes := plan.nbytes(*form)) is not None and native.may_hold(num_indices, nbytes, nbytes)}  # fmt: skip
+    sizes = {
+        form: nbytes
+        for form in FORM_SPEED
+        if (nbytes := plan.nbytes(*form)) is not None and native.may_hold(num_indices, nbytes, nbytes)
+    }
     smallest = min(sizes.values())
     coder, view = next(form for form, nbytes in sizes.items() if nbytes <= TIE * smallest)
     data = plan.write(coder, view)
@@ -92,7 +111,9 @@ def _index_section(plan: native.Plan, num_indices: int) -> Section:
 
 def _values_section(values: np.ndarray) -> Section:
     """Return the values section in its smallest form."""
-    sizes = {coder: nbytes for coder in native.VALUES_CODERS if (nbytes := native.values_nbytes(values, coder)) is not None}
+    sizes = {
+        coder: nbytes for coder in native.VALUES_CODERS if (nbytes := native.values_nbytes(values, coder)) is not None
+    }
     coder = min(sizes, key=sizes.get)
     data = native.write_values(values, coder)
     best = Section(coder, "rows", data, len(data), False)
@@ -122,17 +143,29 @@ def encode(indices: np.ndarray, indptr: np.ndarray, dim: int, values: np.ndarray
     if len(indices) and (indices.dtype.kind not in "iu" or indices.min() < 0 or indices.max() >= 2**32):
         raise CodecError(f"indices of dtype {indices.dtype} must be integers from 0 to 2**32 - 1.")
     index = _index_section(native.Plan(indices, indptr, dim), len(indices))
-    fields = {"num_rows": len(indptr) - 1, "dim": dim, "num_indices": len(indices), "index_nbytes": len(index.data),
-              "index_raw_nbytes": index.raw_nbytes, "coder": native.CODERS.index(index.coder),
-              "view": native.VIEWS.index(index.view), "index_zstd": index.zstd}  # fmt: skip
+    fields = {
+        "num_rows": len(indptr) - 1,
+        "dim": dim,
+        "num_indices": len(indices),
+        "index_nbytes": len(index.data),
+        "index_raw_nbytes": index.raw_nbytes,
+        "coder": native.CODERS.index(index.coder),
+        "view": native.VIEWS.index(index.view),
+        "index_zstd": index.zstd,
+    }
     if values is None:
         return native.write_header(**fields) + index.data
     values = np.ascontiguousarray(values)
     if values.dtype.name not in native.DTYPES or values.shape != indices.shape:
         raise CodecError(f"values must be {len(indices)} float32, float16 or int32, not {values.dtype} {values.shape}.")
     section = _values_section(values)
-    fields |= {"dtype": native.DTYPES.index(values.dtype.name), "values_coder": native.VALUES_CODERS.index(section.coder),
-               "values_nbytes": len(section.data), "values_raw_nbytes": section.raw_nbytes, "values_zstd": section.zstd}  # fmt: skip
+    fields |= {
+        "dtype": native.DTYPES.index(values.dtype.name),
+        "values_coder": native.VALUES_CODERS.index(section.coder),
+        "values_nbytes": len(section.data),
+        "values_raw_nbytes": section.raw_nbytes,
+        "values_zstd": section.zstd,
+    }
     return native.write_header(**fields) + index.data + section.data
 
 
@@ -142,7 +175,9 @@ def _unpack(stored: memoryview, raw_nbytes: int, offset: int) -> bytes:
         # The frame's own claim is what zstandard allocates, so it must be the one that was checked.
         content_nbytes = zstandard.get_frame_parameters(stored).content_size
         if content_nbytes != raw_nbytes:
-            raise CodecError(f"a sparse block's zstd frame claims {content_nbytes} bytes, not {raw_nbytes}.", offset=offset)
+            raise CodecError(
+                f"a sparse block's zstd frame claims {content_nbytes} bytes, not {raw_nbytes}.", offset=offset
+            )
         return zstandard.ZstdDecompressor().decompress(stored, max_output_size=raw_nbytes, allow_extra_data=False)
     except zstandard.ZstdError as error:
         raise CodecError(f"a sparse block's zstd frame cannot be read: {error}.", offset=offset) from error
@@ -164,7 +199,9 @@ def decode(buffer, dim: int, num_rows: int, values_dtype: str | None = None, *, 
     header = native.parse(block)
     found = header.dim, header.num_rows, native.DTYPES[header.dtype]
     if found != (dim, num_rows, values_dtype):
-        raise CodecError(f"a sparse block has (dim, num_rows, values) = {found}, not {(dim, num_rows, values_dtype)}.", offset=0)
+        raise CodecError(
+            f"a sparse block has (dim, num_rows, values) = {found}, not {(dim, num_rows, values_dtype)}.", offset=0
+        )
     index = block[header.index_offset : header.values_offset]
     values = block[header.values_offset :]
     if header.index_zstd:

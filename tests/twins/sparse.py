@@ -76,7 +76,13 @@ def write_integers(integers, for_zstd=False, may_be_sparse=True):
             forms.append(b"\1" + leb128(least) + bytes([b]) + pack_bits("".join(low(v, b) for v in extra)) + unary)
         tops = [(v + 2**b).bit_length() - 1 for v in extra]
         unary = pack_bits("".join("0" * (top - b) + "1" for top in tops))
-        forms.append(b"\2" + leb128(least) + bytes([b]) + unary + pack_bits("".join(low(v + 2**b, t) for v, t in zip(extra, tops, strict=True))))
+        forms.append(
+            b"\2"
+            + leb128(least)
+            + bytes([b])
+            + unary
+            + pack_bits("".join(low(v + 2**b, t) for v, t in zip(extra, tops, strict=True)))
+        )
     forms.append(in_bytes)
     where = [i for i, v in enumerate(extra) if v]
     if may_be_sparse and len(where) <= len(integers) // 2:
@@ -113,13 +119,19 @@ def write_values(values, dtype, coder):
     if coder == "counts":
         return write_integers(values)
     entries = sorted(set(values), key=lambda v: (-values.count(v), v))
-    return leb128(len(entries)) + b"".join(v.to_bytes(width, "little") for v in entries) + write_integers([entries.index(v) for v in values])
+    return (
+        leb128(len(entries))
+        + b"".join(v.to_bytes(width, "little") for v in entries)
+        + write_integers([entries.index(v) for v in values])
+    )
 
 
 def write_block(rows, dim, coder, view, values=None, dtype=None, values_coder="plain"):
     """Return the whole block, uncompressed."""
     index = write_index(rows, dim, coder, view)
-    head = b"SPRS" + bytes([1, CODERS.index(coder), VIEWS.index(view), DTYPES.index(dtype), VALUES_CODERS.index(values_coder), 0])
+    head = b"SPRS" + bytes(
+        [1, CODERS.index(coder), VIEWS.index(view), DTYPES.index(dtype), VALUES_CODERS.index(values_coder), 0]
+    )
     head += leb128(len(rows)) + leb128(dim) + leb128(sum(map(len, rows))) + leb128(len(index))
     section = b"" if dtype is None else write_values(values, dtype, values_coder)
     return head + (b"" if dtype is None else leb128(len(section))) + index + section
