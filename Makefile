@@ -4,6 +4,7 @@
 #   make demo S3=1      the same with the datasets on S3: $AWS_ENDPOINT_URL if set, else a server on loopback
 #   make test           C tests under the sanitizers, then pytest
 #   make fuzz           libFuzzer on every parser of the C core (needs clang)
+#   make soak           kill training jobs at random moments, thousands of them if time allows (ARGS="SEED NUMBER")
 #   make s3-server      install and start the S3 server the tests prefer (as root; Debian's packages)
 #   make clean          remove what building left here; the environment stays
 #
@@ -25,7 +26,7 @@ RUN    := $(VENV)/bin/python
 STAMPS := $(VENV)/.stamps
 CSRC   := $(wildcard csrc/lib/*.c csrc/lib/*.h csrc/include/*.h)
 
-.PHONY: demo test fuzz s3-server clean
+.PHONY: demo test fuzz soak s3-server clean
 .DELETE_ON_ERROR:
 
 demo: $(STAMPS)/$(if $(S3),tested,runs) $(STAMPS)/built
@@ -34,6 +35,9 @@ demo: $(STAMPS)/$(if $(S3),tested,runs) $(STAMPS)/built
 test: $(STAMPS)/tested $(STAMPS)/built
 	$(MAKE) --no-print-directory -C csrc test
 	$(RUN) -m pytest $(ARGS)
+
+soak: $(STAMPS)/tested $(STAMPS)/built
+	$(RUN) -m tests.soak $(ARGS)
 
 # Torch first and from its own requirement: pip would otherwise choose one for "torch>=2.0" by itself.
 # What builds the extension stands in the environment, so a rebuild needs neither isolation nor network.

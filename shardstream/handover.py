@@ -24,6 +24,7 @@ kind           column                                        arrays
 from __future__ import annotations
 
 import io
+import math
 import mmap
 import os
 import pickle
@@ -103,7 +104,7 @@ class Slot:
 
     def array(self, where: Array) -> np.ndarray:
         """Return a view of an array that the other side has written."""
-        end = where.offset + where.dtype.itemsize * int(np.prod(where.shape, dtype=np.int64))
+        end = where.offset + where.dtype.itemsize * math.prod(where.shape)
         if end > self.nbytes:
             self._map()
         return self.memory[where.offset : end].view(where.dtype).reshape(where.shape)
@@ -123,7 +124,7 @@ class Packer:
     def empty(self, shape: tuple[int, ...], dtype: np.dtype | str) -> np.ndarray:
         """Return an uninitialised array, in the slot if there is room: what is written to it need not be copied."""
         dtype = np.dtype(dtype)
-        begin, end = self._take(dtype.itemsize * int(np.prod(shape, dtype=np.int64)))
+        begin, end = self._take(dtype.itemsize * math.prod(shape))
         if end > self._slot.nbytes:
             return np.empty(shape, dtype)
         return self._slot.memory[begin:end].view(dtype).reshape(shape)
