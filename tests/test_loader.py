@@ -288,7 +288,7 @@ def test_keyboard_interrupt(urls):
 ORPHANS = """
 import sys, tests.test_loader
 if __name__ == "__main__":
-    tests.test_loader.be_a_parent(sys.argv[1], "forkserver")
+    tests.test_loader.be_a_parent(*sys.argv[1:])
 """
 
 
@@ -301,22 +301,15 @@ def be_a_parent(url, method):
 
 
 @pytest.mark.parametrize("method", ["fork", "forkserver"])
-def test_workers_leave_with_their_parent(urls, method, tmp_path, capfd):
+def test_workers_leave_with_their_parent(urls, method, tmp_path):
     """When the training process is killed its workers leave at once, by whatever method they were started."""
-    if method == "fork":
-        parent = multiprocessing.get_context("fork").Process(target=be_a_parent, args=(urls["blocks"], method))
-        parent.start()
-        lines = ""
-        while "\n" not in lines:
-            lines += capfd.readouterr().out
-    else:
-        (tmp_path / "orphans.py").write_text(ORPHANS)
-        parent = subprocess.Popen([sys.executable, str(tmp_path / "orphans.py"), urls["blocks"]], stdout=subprocess.PIPE, text=True,
-                                  env={**os.environ, "PYTHONPATH": str(Path(__file__).parents[1])})  # fmt: skip
-        lines = parent.stdout.readline()
-        parent.stdout.close()
+    (tmp_path / "orphans.py").write_text(ORPHANS)
+    parent = subprocess.Popen([sys.executable, str(tmp_path / "orphans.py"), urls["blocks"], method], stdout=subprocess.PIPE, text=True,
+                              env={**os.environ, "PYTHONPATH": str(Path(__file__).parents[1])})  # fmt: skip
+    lines = parent.stdout.readline()
+    parent.stdout.close()
     parent.kill()
-    parent.join() if method == "fork" else parent.wait()
+    parent.wait()
     pids = [int(pid) for pid in lines.split()]
     deadline = time.monotonic() + 10
     while any(map(is_running, pids)) and time.monotonic() < deadline:
