@@ -113,7 +113,10 @@ def measure(model: LinearText, url: str, majority: int) -> tuple[float, float, i
 def main() -> None:
     options = arguments()
     torch.manual_seed(options.seed)
-    names = class_names(options.train)["y"]
+    names = class_names(options.train).get("y")
+    if names is None:
+        ss.Dataset(options.train)  # if there is none, its error says so
+        raise SystemExit(f"{options.train} has no classes: pack it with `classes`, as configs/pack_text_sparse.yaml does")
     stream = ss.ShardStream(options.train, batch_size=options.batch_size, shuffle=True, seed=options.seed,
                             fields=["x", "y"], sparse="jagged")  # fmt: skip
     model = LinearText(ss.Dataset(options.train).schema["x"].dim, len(names))
@@ -130,4 +133,7 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    try:
+        main()
+    except ss.ShardstreamError as error:
+        raise SystemExit(f"train_text: {error}") from None

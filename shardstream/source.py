@@ -20,6 +20,7 @@ from shardstream.log import Log, ShardTable, Snapshot
 from shardstream.order.state import list_id
 from shardstream.schema import Schema
 from shardstream.storage import Fetcher, Store, expand_urls
+from shardstream.storage.urls import names_shards
 
 logger = logging.getLogger("shardstream")
 
@@ -75,7 +76,7 @@ def open_source(url_or_urls, version: int | None = None, storage_options: dict |
     """
     if isinstance(url_or_urls, (str,)) or hasattr(url_or_urls, "__fspath__"):
         url = str(url_or_urls)
-        log = Log(Store(url, storage_options)) if not _is_pattern(url) else None
+        log = Log(Store(url, storage_options)) if not names_shards(url) else None
         if log is not None:
             try:
                 return source_of_snapshot(log.snapshot(version))
@@ -88,10 +89,6 @@ def open_source(url_or_urls, version: int | None = None, storage_options: dict |
     if not urls:
         raise DatasetNotFoundError(f"there is no dataset and no shard at {url_or_urls!r}.")
     return source_of_shards(urls, Fetcher(storage_options), progress)
-
-
-def _is_pattern(url: str) -> bool:
-    return any(sign in url for sign in "*?{[") or url.endswith((".tar", ".tgz", ".tar.gz", ".tar.zst", ".tar.bz2", ".tar.xz"))
 
 
 def source_of_snapshot(snapshot: Snapshot) -> Source:

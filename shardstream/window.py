@@ -28,11 +28,15 @@ Key = tuple[int, int]  # (ordinal of the shard in the log, number of the block i
 
 @dataclass(frozen=True, eq=False)
 class Plan:
-    """A chunk's rows of this reader, in position order: row ``i`` is row ``row[i]`` of block ``keys[block[i]]``."""
+    """A chunk's rows of this reader, in position order: row ``i`` is row ``row[i]`` of block ``keys[block[i]]``.
+
+    ``failures`` has the error of each shard whose index could not be read, by its key; its rows stand in that block.
+    """
 
     keys: list[Key]
     block: np.ndarray
     row: np.ndarray
+    failures: dict[Key, ShardstreamError]
 
 
 class BlockTable:
@@ -215,7 +219,7 @@ class WindowReader:
                     return
                 plan = self._plan(begin, end)
                 if plan.row.size:
-                    if not self._request(plan.keys):
+                    if not self._request(plan):
                         return
                     self._plans.put(plan)
             self._plans.put(IndexError(f"there are no positions from {self._end} on."))
@@ -239,7 +243,7 @@ class WindowReader:
         pass_begin = begin // self._order.num_samples * self._order.num_samples
         begin += -(begin - self._first) % self._step
         shard, row = self._order.locate(self._order.line(begin - pass_begin, end - pass_begin, self._step) if begin < end else [])
-        block = np.empty(len(row), np.int64)
+        block, failures = np.empty(len(row), np.int64), {}
         by_shard = np.argsort(shard, kind="stable")
         ordinals, begins = np.unique(shard[by_shard], return_index=True)
         # All at once: over a network each index is a request, and a window may need a hundred.
@@ -248,7 +252,7 @@ class WindowReader:
             try:
                 _, starts = index.result()
             except ShardstreamError as error:
-                self._fail((ordinal, -1), error)
+                failures[ordinal, -1] = error
                 block[mine] = -1
                 continue
             block[mine] = np.searchsorted(starts, row[mine], "right") - 1
@@ -258,25 +262,30 @@ class WindowReader:
         rank = np.empty(len(codes), np.int64)
         rank[by_need] = np.arange(len(codes))
         keys = [(code >> 32, (code & 0xFFFFFFFF) - 1) for code in codes[by_need].tolist()]
-        return Plan(keys, rank[inverse.reshape(-1)], row.astype(np.uint32))
+        return Plan(keys, rank[inverse.reshape(-1)], row.astype(np.uint32), failures)
 
-    def _request(self, keys: list[Key]) -> bool:
+    def _request(self, plan: Plan) -> bool:
         """Have the chunk's blocks read, those already here first so that they stay; False when closed."""
         new = []
         with self._lock:
-            for key in keys:
+            for key in plan.keys:
                 if key in self._shared:
                     self._shared[key].num_plans += 1
                 else:
                     new.append(key)
         sizes = {key: self._reader.estimate_nbytes(*key) for key in new if key[1] >= 0}
-        self._check_limit(keys, sizes)
+        self._check_limit(plan.keys, sizes)
         for key in new:
-            if not self.budget.reserve(sizes.get(key, 0)):
+            if key in plan.failures:
+                with self._lock:
+                    shared = self._shared[key] = _SharedBlock(0)
+                    shared.future = Future()
+                    shared.future.set_exception(plan.failures[key])
+                continue
+            if not self.budget.reserve(sizes[key]):
                 return False
             with self._lock:
-                shared = _SharedBlock(sizes.get(key, 0))
-                self._shared[key] = shared
+                shared = self._shared[key] = _SharedBlock(sizes[key])
             shared.future = self._pool.submit(self._read, key, shared)
         return True
 
@@ -294,15 +303,6 @@ class WindowReader:
         self.budget.adjust(block.nbytes - shared.nbytes)
         shared.nbytes = block.nbytes
         return block
-
-    def _fail(self, key: Key, error: ShardstreamError) -> None:
-        """Let a shard whose index is unreadable stand as one failed block."""
-        with self._lock:
-            if key not in self._shared:
-                shared = self._shared[key] = _SharedBlock(0)
-                shared.num_plans = 0
-                shared.future = Future()
-                shared.future.set_exception(error)
 
 
 class _SharedBlock:

@@ -27,6 +27,7 @@ from shardstream.log.entries import source_json
 from shardstream.schema import Schema
 from shardstream.shardfile import FinishedShard, ShardFile, block_ends
 from shardstream.storage import Store
+from shardstream.storage.urls import names_shards
 
 logger = logging.getLogger("shardstream")
 
@@ -72,6 +73,8 @@ class ShardWriter:
         self._shard_nbytes = parse_nbytes(shard_nbytes, "shard_nbytes")
         self._block_nbytes = min(MAX_BLOCK_NBYTES, self._shard_nbytes)  # a shard ends where a block does
         self._max_latency_s = None if max_latency is None else parse_seconds(max_latency, "max_latency")
+        if names_shards(str(url)):
+            raise ConfigError(f"{url!r} would be read as shards, not as a dataset; name a folder without * ? {{ [ and not .tar.")
         self._store = Store(url, storage_options)
         self._log = Log(self._store)
         self._commits = producer is not None or max_latency is not None

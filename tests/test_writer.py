@@ -296,3 +296,11 @@ def test_compressed_datasets_read_the_same(tmp_path):
     plain, small = (list(ss.ShardStream(str(tmp_path / name), fields=["tokens", "text", "img"])) for name in ("None", "zstd"))
     assert all(a["text"] == b["text"] and a["tokens"].tolist() == b["tokens"].tolist() for a, b in zip(plain, small, strict=True))
     assert ss.Dataset(str(tmp_path / "zstd")).nbytes < 0.7 * ss.Dataset(str(tmp_path / "None")).nbytes
+
+
+@pytest.mark.parametrize("name", ["x.tar", "a*", "b?", "c{0..3}", "d[1]", "e.tar.gz"])
+def test_urls_that_readers_take_for_shards_are_refused(tmp_path, name):
+    """What could be written but never be opened as a dataset is refused before anything is written."""
+    with pytest.raises(ss.ConfigError, match="read as shards"):
+        ss.ShardWriter(str(tmp_path / name), schema=SCHEMA)
+    assert not list(tmp_path.iterdir())

@@ -45,6 +45,11 @@ def normalise(url: str | os.PathLike) -> str:
     return head.lower() + text[len(head) :].rstrip("/")
 
 
+def names_shards(url: str) -> bool:
+    """Return whether a URL is read as shards, one or a pattern of many, and so can't be a dataset's."""
+    return any(sign in url for sign in "*?{[") or url.endswith((".tar", ".tgz", ".tar.gz", ".tar.zst", ".tar.bz2", ".tar.xz"))
+
+
 def redact(url: str) -> str:
     """Return a URL fit for messages: without user information and query, where credentials travel."""
     if is_local(url):
