@@ -17,14 +17,15 @@ _HOME = {
     "loader": ["StreamLoader"],
     "packing": ["pack"],
     "schema": ["Bytes", "Dense", "Ragged", "Schema", "Sparse", "Text"],
-    "stream": ["ShardStream", "batched"],
+    "stream": ["ShardStream"],
+    "transforms": ["Place", "batched", "placed"],
     "writer": ["ShardWriter"],
     "errors": ["ChecksumError", "CodecError", "ConfigError", "Conflict", "DatasetError", "DatasetNotFoundError",
                "EmptyDatasetError", "ProducerFenced", "SampleError", "SchemaError", "ShardError", "ShardNotFoundError",
                "ShardstreamError", "StateError", "StorageError", "TextError", "TokenizerError", "TransformError", "UnsafeFieldError", "WorkerError"],
 }  # fmt: skip
 _MODULE_OF = {name: module for module, names in _HOME.items() for name in names}
-_SUBMODULES = ("text", "tokenizers")
+_SUBMODULES = ("text", "tokenizers", "transforms")
 
 __all__ = sorted([*_MODULE_OF, "__version__"])
 

@@ -26,6 +26,7 @@ from shardstream.reader import Block, BlockReader
 from shardstream.source import Source
 from shardstream.storage import Cache, Fetcher
 from shardstream.storage.secrets import pickled_options
+from shardstream.transforms.marks import Place
 from shardstream.window import WindowReader
 
 LOCAL_THREADS, REMOTE_THREADS = 2, 16
@@ -166,32 +167,33 @@ class RowMaker:
             parse_nbytes(recipe.read.memory_limit, "memory_limit"),
             recipe.read.threads or (REMOTE_THREADS if "://" in reader.source.url(0) else LOCAL_THREADS))  # fmt: skip
         self._transform_is_batched = getattr(recipe.transform, "shardstream_batched", False)
+        self._transform_is_placed = getattr(recipe.transform, "shardstream_placed", False)
         self._positions, self._num_made, self._is_part = positions, 0, is_part
 
     def make(self, num_rows: int) -> Portion:
         """Return what becomes of the next ``num_rows`` positions."""
         slot, row = self._window.take(num_rows)
-        is_pad = None
+        places, is_pad = self._positions[self._num_made : self._num_made + num_rows], None
+        positions = np.arange(places.start, places.stop, places.step, np.int64)
         if self._recipe.pad:
-            first = self._positions.start + self._num_made * self._positions.step
-            is_pad = np.arange(num_rows) * self._positions.step + first >= self._order.num_samples
+            is_pad = positions >= self._order.num_samples
         self._num_made += num_rows
         kept, loss = None, Loss()
         if self._window.table.num_failed:
             kept = self._readable(slot, loss)
             if kept is not None:
-                slot, row = slot[kept], row[kept]
+                slot, row, positions = slot[kept], row[kept], positions[kept]
         portion = Portion({}, len(slot), kept, None, loss)
         if self._assembler is not None:
             table = self._window.table
             portion.columns = self._assembler.assemble(table.blocks, table.generation, slot, row)
         samples = self._decoded(slot, row) if self._assembler is None else None
         if self._recipe.transform is not None and not self._transform_is_batched:
-            samples = self._transform_rows(portion, samples, slot, row)
+            samples = self._transform_rows(portion, samples, slot, row, positions)
         if samples is not None:
             self._set_columns(portion, samples, is_pad)
         if self._transform_is_batched and portion.num_rows:
-            self._transform_columns(portion, self._place(int(slot[0])))
+            self._transform_columns(portion, positions, self._place(int(slot[0])))
         if is_pad is not None and portion.columns and SAMPLES not in portion.columns:
             portion.columns[PAD] = torch.from_numpy(is_pad if portion.kept is None else is_pad[portion.kept])
             if portion.origins is not None:
@@ -245,14 +247,20 @@ class RowMaker:
 
     # -- the user's transform ---------------------------------------------------------------------
 
+    def _transformed(self, rows: dict[str, Any], position: int | np.ndarray) -> Any:
+        """Return what the transform makes of a sample or of columns, given what its marks ask for."""
+        if self._transform_is_placed:
+            return self._recipe.transform(rows, Place(self._order.seed, self._order.epoch, position))
+        return self._recipe.transform(rows)
+
     def _transform_rows(self, portion: Portion, samples: list[dict[str, Any]] | None, slot: np.ndarray,
-                        row: np.ndarray) -> list[dict[str, Any]]:  # fmt: skip
+                        row: np.ndarray, positions: np.ndarray) -> list[dict[str, Any]]:  # fmt: skip
         """Call the transform on each sample; return those that are left, and note in ``portion`` which these are."""
         made, left = [], []
         for i, sample in enumerate(split_rows(portion.columns, portion.num_rows) if samples is None else samples):
             key = sample.get("__key__", int(row[i]))
             try:
-                sample = self._recipe.transform(sample)
+                sample = self._transformed(sample, int(positions[i]))
             except Exception as error:
                 raise TransformError(f"transform raised {type(error).__name__}: {error}", key=key,
                                      **self._place(int(slot[i]))) from error  # fmt: skip
@@ -265,10 +273,10 @@ class RowMaker:
         portion.leave(None if len(left) == portion.num_rows else np.array(left, np.int64))
         return made
 
-    def _transform_columns(self, portion: Portion, place: dict[str, Any]) -> None:
+    def _transform_columns(self, portion: Portion, positions: np.ndarray, place: dict[str, Any]) -> None:
         """Put the columns that a batched transform returns into ``portion``, and note which rows are left."""
         try:
-            columns = self._recipe.transform(portion.columns)
+            columns = self._transformed(portion.columns, positions)
         except Exception as error:
             raise TransformError(f"transform raised {type(error).__name__}: {error}", **place) from error
         left, num_rows = None, portion.num_rows

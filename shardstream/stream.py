@@ -33,12 +33,6 @@ CACHE_LIMIT = "100GB"
 MAX_EXAMPLES = 100  # samples looked at to learn what a batch without rows looks like
 
 
-def batched(transform: Callable) -> Callable:
-    """Mark a transform as taking the columns of any number of rows at once, instead of one sample."""
-    transform.shardstream_batched = True
-    return transform
-
-
 class ShardStream(IterableDataset):
     """Streams the samples of a dataset or of WebDataset shards, shuffled, resumable, each exactly once an epoch.
 
@@ -52,7 +46,8 @@ class ShardStream(IterableDataset):
         sparse: Form of sparse fields, or a dict by field: "dense", "csr", "jagged", "indices" (``assemble.py``).
         dtypes: Dict of field to dtype; by default uint16, uint32 and uint64 come as int64, all else as stored.
         transform: Function of one sample (a dict), which may return None to drop it; or, marked
-            ``@ss.batched``, of the columns of any number of rows.
+            ``@ss.batched``, of the columns of any number of rows. Marked ``@ss.placed`` it gets an ``ss.Place``
+            besides: seed, epoch and position, which are all that it may be random by.
         on_error: "raise", or "skip" unreadable blocks, counted in ``report``, up to ``read.max_skipped`` samples.
         drop_last: Of a last, short batch: False delivers it short, True leaves it out, "pad" fills it from the
             epoch's start; batches then have a bool column ``__pad__``.

@@ -1,0 +1,36 @@
+"""What a stream gives a transform, and how a transform says what it takes."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import NamedTuple
+
+import numpy as np
+
+
+class Place(NamedTuple):
+    """Where rows stand in the training run: all that a random transform may depend on.
+
+    A resumed run gives a row the same place, on any number of ranks and workers.
+
+    Attributes:
+        seed: Of the stream's order.
+        epoch: From 0.
+        position: Of the row in the epoch, an int; of all rows, int64 ``(num_rows,)``, for a batched transform.
+    """
+
+    seed: int
+    epoch: int
+    position: int | np.ndarray
+
+
+def batched(transform: Callable) -> Callable:
+    """Mark a transform as taking the columns of any number of rows at once, instead of one sample."""
+    transform.shardstream_batched = True
+    return transform
+
+
+def placed(transform: Callable) -> Callable:
+    """Mark a transform as taking a :class:`Place` as its second argument, to be random and yet repeatable."""
+    transform.shardstream_placed = True
+    return transform
