@@ -12,6 +12,7 @@ module           what it has
 ``commit``       the commit rule, free of any store
 ``folds``        many entries as one file
 ``opening``      from objects to the newest state in two rounds of requests
+``feed``         :class:`EntryFeed`: entries as they come, for followers
 ``ids``          UUIDv7
 ===============  ===========================================================================
 
@@ -19,10 +20,11 @@ Imports ``storage``, ``schema`` and ``errors``; formats in docs/FORMAT.md, secti
 """
 
 from shardstream.log.entries import Entry, ShardRecord
+from shardstream.log.feed import EntryFeed
 from shardstream.log.ids import new_id
 from shardstream.log.log import Log
 from shardstream.log.snapshot import Snapshot
-from shardstream.log.state import Producer
+from shardstream.log.state import Producer, Step
 from shardstream.log.table import ShardTable
 
-__all__ = ["Entry", "Log", "Producer", "ShardRecord", "ShardTable", "Snapshot", "new_id"]
+__all__ = ["Entry", "EntryFeed", "Log", "Producer", "ShardRecord", "ShardTable", "Snapshot", "Step", "new_id"]

@@ -15,6 +15,7 @@ from shardstream.errors import ChecksumError, Conflict, DatasetError, StorageErr
 from shardstream.log import entries, proposals
 from shardstream.log.commit import Get, Outcome, Propose, Put, commit, create
 from shardstream.log.entries import Entry, ShardRecord
+from shardstream.log.feed import EntryFeed
 from shardstream.log.ids import new_id
 from shardstream.log.opening import MAX_READ_NBYTES, Head, Opening, beside
 from shardstream.log.proposals import UNCHANGED
@@ -72,6 +73,10 @@ class Log:
         """Return one entry, None while it does not stand yet: one request. What followers poll."""
         (data,) = self._read_many([entries.name(version)])
         return None if data is None else entries.decode(data, version)
+
+    def feed(self, dataset: str, version: int) -> EntryFeed:
+        """Return a reader of the entries above ``version`` of this log, which is of ``dataset``."""
+        return EntryFeed(self._read_many, dataset, version)
 
     def _read_many(self, names: Sequence[str]) -> list[bytes | None]:
         try:

@@ -12,32 +12,46 @@ from bisect import bisect_right
 from collections.abc import Iterator
 from typing import NamedTuple
 
+import numpy as np
+
 from shardstream.errors import ConfigError
 from shardstream.order.epoch import EpochOrder
 
 
 class Segment(NamedTuple):
-    """Shards that are shuffled together, and the cumulative position of the first of their samples."""
+    """Shards that are shuffled together.
+
+    Attributes:
+        version: At which the segment ends.
+        base: Cumulative position of the first of its samples.
+        first_shard: Ordinal of the first of its shards; they are numbered through all segments.
+        order: Of the segment alone.
+    """
 
     version: int
     base: int
+    first_shard: int
     order: EpochOrder
 
 
 class FollowOrder:
     """The segments known so far; append-only, and independent of when each was appended.
 
+    To who reads, it is an order of one epoch: ``line`` and ``locate`` take cumulative positions, and a segment's
+    samples lie on the line from its ``base`` on.
+
     Args:
         seed, lanes, window, shuffle: As of an EpochOrder. A segment's order is that of epoch ``version``, the
             version at which it ends.
         base: Cumulative position of the first segment appended: 0, or a saved one.
+        first_shard: Ordinal of the first shard of the first segment appended.
     """
 
-    def __init__(self, *, seed: int, lanes: int, window: int, shuffle: bool, base: int = 0):
+    def __init__(self, *, seed: int, lanes: int, window: int, shuffle: bool, base: int = 0, first_shard: int = 0):
         self._arguments = {"seed": seed, "lanes": lanes, "window": window, "shuffle": shuffle}
-        self.lanes = lanes
+        self.lanes, self.window = lanes, window
         self.segments: list[Segment] = []
-        self.num_samples = base
+        self.num_samples, self._num_shards = base, first_shard
 
     def append(self, version: int, shard_num_samples) -> Segment:
         """Add the segment that ends at ``version``; its shards in the log's order. Returns it.
@@ -47,8 +61,9 @@ class FollowOrder:
         if self.segments and version <= self.segments[-1].version:
             raise ConfigError(f"version={version} must be above {self.segments[-1].version}, the last segment's.")
         order = EpochOrder(shard_num_samples, epoch=version, phase=self.num_samples % self.lanes, **self._arguments)
-        self.segments.append(Segment(version, self.num_samples, order))
+        self.segments.append(Segment(version, self.num_samples, self._num_shards, order))
         self.num_samples += order.num_samples
+        self._num_shards += order.shard_num_samples.size
         return self.segments[-1]
 
     def forget(self, position: int) -> None:
@@ -72,3 +87,23 @@ class FollowOrder:
             num = len(range(positions.start, min(positions.stop, end), positions.step))
             own, positions = positions[:num], positions[num:]
             yield segment, range(own.start - segment.base, own[-1] + 1 - segment.base, own.step)
+
+    def line(self, begin: int, end: int, step: int = 1) -> np.ndarray:
+        """Return int64: the line indices of the cumulative positions ``begin, begin + step, ...`` below ``end``."""
+        parts = [segment.base + segment.order.line(own.start, own.stop, own.step)
+                 for segment, own in self.parts(range(begin, end, step))]  # fmt: skip
+        return np.concatenate([np.empty(0, np.int64), *parts])
+
+    def locate(self, line_indices) -> tuple[np.ndarray, np.ndarray]:
+        """Return ``(shard ordinal, row)``, both int64, of each line index."""
+        line_indices = np.asarray(line_indices, np.int64)
+        shard, row = np.empty_like(line_indices), np.empty_like(line_indices)
+        # side="right" steps over empty segments, which begin where the next one does.
+        places = np.searchsorted([segment.base for segment in self.segments], line_indices, side="right") - 1
+        bounds = [0, *(np.flatnonzero(np.diff(places)) + 1).tolist(), len(places)]
+        for begin, end in zip(bounds, bounds[1:]):
+            if begin < end:
+                segment, mine = self.segments[places[begin]], slice(begin, end)
+                shard[mine], row[mine] = segment.order.locate(line_indices[mine] - segment.base)
+                shard[mine] += segment.first_shard
+        return shard, row

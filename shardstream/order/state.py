@@ -1,4 +1,4 @@
-"""The dict that a training run saves: nine fields, JSON, under 1 kB, the same on every rank.
+"""The dict that a training run saves: nine fields, ten when it follows, JSON, under 1 kB, the same on every rank.
 
 It is the position in an order, and what the order is a function of; nothing about topology, batches,
 memory or URLs, so it loads onto any of them. docs/FORMAT.md section 8; golden files in
@@ -39,15 +39,37 @@ def list_id(shards: Iterable[tuple[str, int, int]]) -> str:
 
 
 @dataclass(frozen=True)
+class Following:
+    """Where a run that follows a dataset stands in the log: the segment of the last sample consumed.
+
+    Attributes:
+        after: The version behind which the segment begins; None if it is the whole dataset at the state's version.
+        base: Cumulative position of the segment's first sample.
+        group: How many entries that add shards make a segment.
+    """
+
+    after: int | None
+    base: int
+    group: int
+
+    def __post_init__(self):
+        if self.after is not None:
+            check_integer("follow.after", self.after, 0, MAX_SAMPLES)
+        check_integer("follow.base", self.base, 0, MAX_SAMPLES)
+        check_integer("follow.group", self.group, 1, MAX_SAMPLES)
+
+
+@dataclass(frozen=True)
 class State:
     """A position in an epoch, and all that the order depends on; the fields of the saved dict but ``format``.
 
     Attributes:
         dataset: Id from entry 0 of the log, or ``list_id`` of a list of shards.
-        version: Of the log; ``None`` for a list.
+        version: Of the log; ``None`` for a list. Of a run that follows: at which the segment ends.
         order: ``"shuffle-1"`` or ``"sequence-1"``: the name of the whole algorithm, so that it can change.
         seed: In [0, 2^64).
-        position: Samples of ``epoch`` that the whole job has consumed.
+        position: Samples of ``epoch`` that the whole job has consumed; of a run that follows, of all its segments.
+        follow: Of a run that follows a dataset (docs/FORMAT.md section 7.7), else None.
     """
 
     dataset: str
@@ -58,6 +80,7 @@ class State:
     lanes: int
     window: int
     position: int
+    follow: Following | None = None
 
     def __post_init__(self):
         if not isinstance(self.dataset, str) or not 0 < len(self.dataset) <= MAX_DATASET_CHARS:
@@ -77,6 +100,16 @@ class State:
             )
         if self.window % self.lanes:
             raise StateError(f"the state's window {self.window} must be a multiple of its lanes {self.lanes}.")
+        if self.follow is not None:
+            self._check_follow(self.follow)
+
+    def _check_follow(self, follow: Following) -> None:
+        if self.version is None or self.epoch != 0:
+            raise StateError(f"the state follows, so its version {self.version} must be a number and its epoch {self.epoch} 0.")
+        if follow.after is not None and follow.after > self.version:
+            raise StateError(f"the state's segment begins after version {follow.after} and ends at {self.version}.")
+        if follow.base > self.position:
+            raise StateError(f"the state's position {self.position} is before its segment, which begins at {follow.base}.")
 
     @property
     def shuffle(self) -> bool:
@@ -85,13 +118,24 @@ class State:
 
     def to_dict(self) -> dict[str, Any]:
         """Return the dict to save."""
-        return {"format": FORMAT, **asdict(self)}
+        fields = asdict(self)
+        if self.follow is None:
+            del fields["follow"]
+        return {"format": FORMAT, **fields}
 
     @classmethod
     def from_dict(cls, state: Mapping) -> State:
         """Return the state of :meth:`to_dict`'s dict; raises StateError naming what is wrong with any other value."""
-        fields = fields_of(state, FORMAT, ("format", *cls.__dataclass_fields__))
-        return cls(**{name: value for name, value in fields.items() if name != "format"})
+        names = {"format", *cls.__dataclass_fields__}
+        follows = isinstance(state, Mapping) and "follow" in state
+        fields = fields_of(state, FORMAT, names if follows else names - {"follow"})
+        del fields["format"]
+        if follows:
+            where = fields["follow"]
+            if not isinstance(where, Mapping) or set(where) != set(Following.__dataclass_fields__):
+                raise StateError(f"the state's follow {where!r:.100} must have the fields {', '.join(Following.__dataclass_fields__)}.")
+            fields["follow"] = Following(**where)
+        return cls(**fields)
 
     def check_dataset(self, dataset: str) -> None:
         """Raise StateError if this is the state of another dataset. A copy elsewhere is the same one."""
