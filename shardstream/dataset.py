@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from datetime import datetime
+
 from shardstream.log import Log, Snapshot
 from shardstream.schema import Schema
 from shardstream.storage import Store
@@ -12,18 +14,20 @@ class Dataset:
 
     Args:
         url: Folder or prefix of the dataset.
-        version: Number of a log entry; by default the newest.
+        version: A version's number, a tag, or a time: a ``datetime``, or ISO 8601 as ``"2026-11-27T14:03:00Z"`` (UTC
+            if it has no offset), for what was the newest then. By default the newest. What it is is in ``.version``.
         storage_options: For fsspec.
 
     Raises:
-        DatasetNotFoundError: There is no dataset at ``url``.
+        DatasetNotFoundError: There is no dataset at ``url``, or no such version (any more).
 
     Example:
         >>> for url in ss.Dataset("s3://bucket/words").shards:
         ...     print(url)
     """
 
-    def __init__(self, url: str, version: int | None = None, storage_options: dict | None = None):
+    def __init__(self, url: str, version: int | str | datetime | None = None,
+                 storage_options: dict | None = None):  # fmt: skip
         self._store = Store(url, storage_options)
         self.snapshot: Snapshot = Log(self._store).snapshot(version)
 

@@ -66,9 +66,11 @@ class Source:
         return self._load_index(shard, fetcher)
 
 
-def open_source(url_or_urls, version: int | None = None, storage_options: dict | None = None,
+def open_source(url_or_urls, version: int | str | None = None, storage_options: dict | None = None,
                 progress: Callable | None = None) -> Source:  # fmt: skip
     """Return the source at a dataset's URL, or of a list, glob, brace pattern or folder of shards.
+
+    ``version`` is a number, a tag or a time, as :meth:`Log.snapshot` takes it.
 
     Raises:
         DatasetNotFoundError: Nothing is there.

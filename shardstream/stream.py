@@ -10,6 +10,7 @@ from __future__ import annotations
 import warnings
 from collections.abc import Callable, Iterator
 from dataclasses import replace
+from datetime import datetime
 from multiprocessing.context import get_spawning_popen
 from typing import Any
 
@@ -19,6 +20,7 @@ from shardstream.collate import empty_like, split_rows
 from shardstream.config import ReadPolicy
 from shardstream.errors import ConfigError, DatasetNotFoundError, EmptyDatasetError
 from shardstream.job import agreed_version, current_place, is_distributed, warn_if_young
+from shardstream.log.travel import canonical
 from shardstream.order.batches import BatchPlan
 from shardstream.order.epoch import normalize_seed, resolve_lanes, resolve_window
 from shardstream.order.schedule import readers_per_block
@@ -51,7 +53,8 @@ class ShardStream(IterableDataset):
         on_error: "raise", or "skip" unreadable blocks, counted in ``report``, up to ``read.max_skipped`` samples.
         drop_last: Of a last, short batch: False delivers it short, True leaves it out, "pad" fills it from the
             epoch's start; batches then have a bool column ``__pad__``.
-        version: Number of a log entry; by default the newest when the stream is first used.
+        version: A version's number, a tag, or a time (a ``datetime`` or ISO 8601, UTC if it has no offset); by default
+            the newest when the stream is first used. A tag or time is resolved once: the state has the number.
         lanes, window: How many places of the epoch are interleaved, and how many samples are shuffled together;
             by default 96, and 16,384 samples or 256 MiB.
         rank, world_size: By default those of torch.distributed, else of the environment, else 0 and 1.
@@ -69,7 +72,7 @@ class ShardStream(IterableDataset):
     def __init__(self, url_or_urls, batch_size: int | None = None, shuffle: bool = False, seed: int = 0,
                  epochs: int | None = 1, fields: list[str] | None = None, sparse: str | dict[str, str] = "dense",
                  dtypes: dict[str, Any] | None = None, transform: Callable | None = None, on_error: str = "raise",
-                 drop_last: bool | str = False, version: int | None = None, lanes: int | None = None,
+                 drop_last: bool | str = False, version: int | str | datetime | None = None, lanes: int | None = None,
                  window: int | None = None, rank: int | None = None, world_size: int | None = None,
                  cache_dir: str | None = None, cache_limit: int | str | None = None,
                  read: ReadPolicy | None = None, allow_unsafe: bool = False,
@@ -93,6 +96,7 @@ class ShardStream(IterableDataset):
         self.recipe = Recipe(fields, sparse, dtypes, transform, on_error, allow_unsafe, read or ReadPolicy(),
                               storage_options, pad=drop_last == "pad", as_samples=batch_size is None,
                               cache=None if cache_dir is None else Cache(cache_dir, cache_limit or CACHE_LIMIT))  # fmt: skip
+        version = None if version is None else canonical(version)
         self._asked = {"version": version, "seed": seed, "shuffle": shuffle, "lanes": lanes, "window": window}
         self._asked_place = self._place = None if rank is None else (rank, world_size)
         self._source: Source | None = None
@@ -187,7 +191,7 @@ class ShardStream(IterableDataset):
             if self._loaded is not None:  # perhaps it is another dataset, which never had this version
                 self._loaded.check_dataset(open_source(self._urls, None, self.recipe.storage_options).id)
             raise
-        if version is None and source.version is not None:
+        if not isinstance(version, int) and source.version is not None:  # a tag may move while ranks start
             source = self._agreed(source)
         if source.total_samples == 0:
             raise EmptyDatasetError(f"there are no samples at {self._urls!r} (version {source.version}).")
@@ -204,7 +208,7 @@ class ShardStream(IterableDataset):
             arguments = {**self._asked, "batch_size": self.batch_size, "drop_last": self._drop_last, "epochs": self._epochs}
             version = agreed_version(newest.id, newest.version, arguments)
             return newest if version == newest.version else open_source(self._urls, version, self.recipe.storage_options)
-        if worker.id == 0 if worker is not None else self._place[1] > 1:
+        if self._asked["version"] is None and (worker.id == 0 if worker is not None else self._place[1] > 1):
             warn_if_young(newest.time, newest.version)
         return newest
 
@@ -223,7 +227,10 @@ class ShardStream(IterableDataset):
         """Return a loaded state if it is of this source and no argument says otherwise; defaults say nothing."""
         loaded.check_dataset(source.id)
         loaded.check_position(source.total_samples)
-        loaded.check_arguments(**{name: value for name, value in self._asked.items() if value})
+        given = {name: value for name, value in self._asked.items() if value}
+        if isinstance(given.get("version"), str):
+            del given["version"]  # what a tag or time meant when the run began is in the state
+        loaded.check_arguments(**given)
         return loaded
 
     def plan(self, start_position: int, world_size: int | None = None) -> BatchPlan:

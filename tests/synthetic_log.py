@@ -9,7 +9,7 @@ import numpy as np
 
 from shardstream.log import ShardRecord, ShardTable, entries, folds, new_id
 from shardstream.log.entries import Entry
-from shardstream.log.opening import HINT, HINT_ALL
+from shardstream.log.opening import HINT, HINT_ALL, HINT_EXPIRED
 from shardstream.log.state import State, Step
 
 DATASET = "01890000-0000-7000-8000-000000000000"
@@ -49,6 +49,8 @@ class SyntheticLog:
         if name in (HINT, HINT_ALL):
             unit, first = (folds.FINE, 2) if name == HINT else (folds.ALL, folds.ALL)
             return b"%d" % (self.version // unit * unit) if self.version >= first else None
+        if name == HINT_EXPIRED:
+            return None
         number, _, ending = name.rpartition("/")[2].partition(".")
         version = int(number)
         if version > self.version:

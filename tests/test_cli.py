@@ -175,7 +175,7 @@ def test_debug_shows_the_traceback(capfd, tmp_path):
 
 
 @pytest.mark.parametrize(
-    "arguments", [["pakc"], ["pack"], ["ls"], ["ls", "x", "--version", "new"], ["pack", "x", "--nothing"]]
+    "arguments", [["pakc"], ["pack"], ["ls"], ["ls", "x", "--versoin", "1"], ["pack", "x", "--nothing"]]
 )
 def test_wrong_command_line_is_status_2(capfd, arguments):
     """A typo in the command line says so, and where help is."""

@@ -172,6 +172,18 @@ def test_tags(log):
             log.tag(name, 1)
 
 
+def test_a_precondition_is_judged_by_the_newest_state(log):
+    """A Log that has not looked for a while tags, replaces and expires what others have added since."""
+    log.append([record()])
+    added = record()
+    fresh(log).append([added])
+    assert log.tag("new", 2) == 3
+    fresh(log).append([record()])
+    assert log.replace([added.sid], [record()]) == 5
+    fresh(log).append([record()])
+    assert log.expire(6) == 7
+
+
 def test_nothing_is_added_after_the_end(log):
     """After an end entry appends and claims are conflicts; followers can see which entry it was."""
     version = log.end()

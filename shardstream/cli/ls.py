@@ -22,7 +22,9 @@ VERSIONS_SHOWN = 10
 
 def command(
     url: Annotated[str, typer.Argument(metavar="URL", help="A dataset: a folder or a prefix of an object store.")],
-    version: Annotated[int | None, typer.Option(help="Look at this version instead of the newest.")] = None,
+    version: Annotated[
+        str | None, typer.Option(help="Look at this version instead of the newest: a number, a tag or a time.")
+    ] = None,
     shards: Annotated[bool, typer.Option("--shards", help="List the shards, too.")] = False,
     as_json: Annotated[bool, typer.Option("--json", help="Print all of it as JSON.")] = False,
 ) -> None:

@@ -13,6 +13,7 @@ module           what it has
 ``folds``        many entries as one file
 ``opening``      from objects to the newest state in two rounds of requests
 ``feed``         :class:`EntryFeed`: entries as they come, for followers
+``travel``       which version a number, a tag or a time means
 ``ids``          UUIDv7
 ===============  ===========================================================================
 

@@ -17,6 +17,7 @@ from collections.abc import Callable, Generator
 from dataclasses import dataclass
 from enum import Enum
 
+from shardstream.errors import Conflict
 from shardstream.log import entries
 from shardstream.log.entries import Entry
 from shardstream.log.opening import Head
@@ -60,17 +61,31 @@ def commit(head: Head, propose: Propose) -> Generator[Put | Get, Outcome | bytes
     """Append one entry; returns the head that ends in it.
 
     ``propose(state)`` returns the entry that would follow ``state``, or raises because a precondition
-    fails: it is asked again after every entry taken in, and must keep the same commit id.
+    fails: it is asked again after every entry taken in, and must keep the same commit id. A precondition
+    that fails is final only against the newest state: ``head`` may be old.
     """
     while True:
-        entry = propose(head.state)
+        try:
+            entry = propose(head.state)
+        except Conflict:
+            newest = yield from _read_on(head)
+            if newest is head:
+                raise
+            head = newest
+            continue
         stands = yield from _settle(entry)
         head = head.after([Step.of(stands)])
         if stands.commit == entry.commit:
             return head
         # Who lost a race is often further behind; reading on is cheaper than losing again with a put.
-        while (found := (yield Get(head.state.version + 1))) is not None:
-            head = head.after([Step.of(entries.decode(found, head.state.version + 1))])
+        head = yield from _read_on(head)
+
+
+def _read_on(head: Head) -> Generator[Get, bytes | None, Head]:
+    """Take in the entries that follow ``head`` until one is absent; ``head`` itself if none follows."""
+    while (found := (yield Get(head.state.version + 1))) is not None:
+        head = head.after([Step.of(entries.decode(found, head.state.version + 1))])
+    return head
 
 
 def _settle(entry: Entry) -> Generator[Put | Get, Outcome | bytes | None, Entry]:

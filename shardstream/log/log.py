@@ -9,10 +9,11 @@ from __future__ import annotations
 import threading
 import time
 from collections.abc import Generator, Sequence
+from datetime import datetime
 from typing import Any
 
 from shardstream.errors import ChecksumError, Conflict, DatasetError, StorageError, StorageRefused
-from shardstream.log import entries, proposals
+from shardstream.log import entries, proposals, travel
 from shardstream.log.commit import Get, Outcome, Propose, Put, commit, create
 from shardstream.log.entries import Entry, ShardRecord
 from shardstream.log.feed import EntryFeed
@@ -55,18 +56,23 @@ class Log:
         """Return whether there is a dataset: one request."""
         return self.store.read_many([entries.name(0)], 1) != [None]
 
-    def snapshot(self, version: int | None = None) -> Snapshot:
-        """Return the newest version, or exactly ``version``.
+    def snapshot(self, version: int | str | datetime | None = None) -> Snapshot:
+        """Return the newest version, or exactly ``version``: a number, a tag or a time (:func:`travel.canonical`).
 
         At most 14 requests in 2 rounds for a log of any length, 5 in one round for one of up to two
-        entries; more when the hint or a fold is lost.
+        entries; more when the hint or a fold is lost. A number costs 8 in one round.
 
         Raises:
-            DatasetNotFoundError: no dataset here, or no such version.
+            DatasetNotFoundError: no dataset here, no such version or tag, or it has expired.
             DatasetError: the log is malformed, or of a newer format.
+            ConfigError: ``version`` is not a version, or a time that is still to come.
         """
         opening = Opening(self._read_many, self.store.url)
-        head = opening.newest() if version is None else opening.at(version)
+        if version is None:
+            head = opening.newest()
+        else:
+            wanted = travel.canonical(version)
+            head = opening.at(wanted) if isinstance(wanted, int) else opening.named(wanted)
         return Snapshot.of(head.state, self.store.url)
 
     def entry(self, version: int) -> Entry | None:

@@ -9,19 +9,23 @@ only that entries have no gap: the newest is the one whose successor is absent.
 
 from __future__ import annotations
 
+import difflib
+import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
-from shardstream.errors import DatasetNotFoundError
-from shardstream.log import entries, folds
+from shardstream.errors import ConfigError, DatasetNotFoundError
+from shardstream.log import entries, folds, travel
 from shardstream.log.entries import Entry
 from shardstream.log.state import State, Step, fold
 
 HINT = f"{entries.FOLDER}/newest"  # the newest fold's number; 0 from entry 2 on, while there is none
 HINT_ALL = f"{entries.FOLDER}/newest.all"  # the newest <n>.all: the spare of the hint
+HINT_EXPIRED = f"{entries.FOLDER}/expired"  # the number of the newest expire entry, put before anything is deleted
 MAX_READ_NBYTES = folds.MAX_FOLD_NBYTES + 1
 NUM_AHEAD = folds.FINE  # entries read above the newest fold: one of them is absent when the hint is fresh
 MAX_AHEAD = 16
+NUM_PROBES = 16  # entries looked at together when one of a certain time is searched for
 
 ReadMany = Callable[[Sequence[str]], list[bytes | None]]
 
@@ -81,13 +85,37 @@ class Opening:
             return self._make(self._last_entry(0))
 
     def at(self, version: int) -> Head:
-        """Return the head as it was after entry ``version``: one round of at most 7 requests."""
-        self._fetch([entries.name(0), *(name for _, _, name in folds.cover(version))])
+        """Return the head as it was after entry ``version``: one round of at most 8 requests; one more after a gc.
+
+        Raises:
+            DatasetNotFoundError: no such version, or it has expired.
+        """
+        self._fetch([entries.name(0), HINT_EXPIRED, *(name for _, _, name in folds.cover(version))])
         self._first()
         try:
-            return self._make(version)
+            head = self._make(version)
         except _Gap as error:
             raise DatasetNotFoundError(f"the dataset at {self._where} has no version {version}.") from error
+        if (number := self._number(HINT_EXPIRED)) is not None and self._fetched(number):
+            expiry = self._entry(number)
+            if expiry.kind == "expire" and version < expiry.below and version not in expiry.keep:
+                raise self._expired(version, expiry.below)
+        return head
+
+    def named(self, name: str) -> Head:
+        """Return the head that a tag names, or the one that was the newest at a time (:func:`travel.canonical`).
+
+        Costs :meth:`newest` and the pieces of the version; a time also some rounds of 16 requests.
+
+        Raises:
+            DatasetNotFoundError: no such tag, the dataset began later, or the version has expired.
+            ConfigError: the time has not come yet, so the version would be another one later.
+        """
+        newest, time_s = self.newest(), travel.moment(name)
+        version = self._tagged(newest.state, name) if time_s is None else self._newest_at(newest.state, time_s)
+        if newest.state.expired(version):
+            raise self._expired(version, newest.state.expired_below)
+        return newest if version == newest.state.version else self._make(version)
 
     def follow(self, head: Head) -> Head:
         """Return the newest head, knowing an older one: one request when nothing came since."""
@@ -147,6 +175,44 @@ class Opening:
                 low, high = (low, middle) if self._objects[name] is None else (middle, high)
             base += low * unit
         return base
+
+    # -- versions by name --------------------------------------------------------------------
+
+    def _expired(self, version: int, below: int) -> DatasetNotFoundError:
+        return DatasetNotFoundError(
+            f"version {version} of the dataset at {self._where} has expired: gc gave up the versions below {below} that "
+            "had no tag, and their shards may be gone."
+        )
+
+    def _tagged(self, state: State, name: str) -> int:
+        if name not in state.tags:
+            near = difflib.get_close_matches(name, state.tags, 1)
+            there = f"did you mean {near[0]!r}?" if near else f"its tags are {sorted(state.tags)[:10]}." if state.tags else "it has none."
+            raise DatasetNotFoundError(f"the dataset at {self._where} has no tag {name!r}; {there}")
+        return state.tags[name]
+
+    def _newest_at(self, newest: State, time_s: float) -> int:
+        """Return the version that was the newest at a time."""
+        if time_s > max(time.time(), newest.time):
+            raise ConfigError(f"version={travel.iso(time_s)!r} is still to come, so it does not name a version yet.")
+        if time_s < self._first().time:
+            raise DatasetNotFoundError(f"the dataset at {self._where} began at {travel.iso(self._first().time)}, after {travel.iso(time_s)}.")
+        return self.last_version(newest, lambda versions: [self._entry(version).time <= time_s for version in versions])
+
+    def last_version(self, newest: State, holds: Callable[[Sequence[int]], list[bool]]) -> int:
+        """Return the last version of which a condition holds that holds of 0 and, once it fails, fails for good.
+
+        ``holds(versions)`` is asked for up to 16 versions a round, whose entries have then been fetched.
+        """
+        low, high = 0, newest.version + 1
+        while high - low > 1:
+            step = max(1, -(-(high - low) // (NUM_PROBES + 1)))
+            probes = list(range(low + step, high, step))
+            self._fetch([entries.name(version) for version in probes])
+            answers = holds(probes)
+            passed = answers.index(False) if False in answers else len(probes)
+            low, high = ([low, *probes][passed], [*probes, high][passed])
+        return low
 
     # -- making a version --------------------------------------------------------------------
 
