@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import threading
 from collections import OrderedDict
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -17,7 +17,7 @@ from shardstream._native.crc32c import crc32c
 from shardstream.buffers import BufferPool
 from shardstream.codecs import columns
 from shardstream.codecs.shard import ShardIndex
-from shardstream.errors import ChecksumError, CodecError, ConfigError, ShardError
+from shardstream.errors import ChecksumError, CodecError, ConfigError, ShardError, ShardstreamError
 from shardstream.schema import Schema, Sparse
 from shardstream.source import Source
 from shardstream.storage import Fetcher
@@ -92,6 +92,14 @@ class BlockReader:
                 nbytes += size * ZSTD_GROWTH if index.columns[c].endswith(".zst") else size
         return nbytes
 
+    def span(self, shard: int, block: int) -> tuple[int, int]:
+        """Return the bytes ``[begin, end)`` of the shard that hold what is wanted of a block."""
+        index, _ = self.index(shard)
+        extents = index.extents[block]
+        if self.source.schema is not None:
+            extents = extents[[c for name in self.fields for c in self._member_numbers(index, shard, name)]]
+        return int(extents[:, 0].min()), int(extents.sum(axis=1).max())
+
     def read(self, shard: int, block: int) -> Block:
         """Return one block; every error names shard, block and offset.
 
@@ -101,48 +109,60 @@ class BlockReader:
             ShardError, CodecError: They match but are not what the format says.
             StorageError: The store failed for good.
         """
+        [block] = self.read_many(shard, [block])
+        if not isinstance(block, Block):
+            raise block
+        return block
+
+    def read_many(self, shard: int, blocks: Sequence[int]) -> list[Block | ShardstreamError]:
+        """Return each of several ascending blocks, or the error that :meth:`read` would raise; neighbours come by one request."""
         index, _ = self.index(shard)
-        url = self.source.url(shard)
-        try:
-            return self._read_files(index, url, block) if self.source.schema is None else self._read_columns(index, shard, block)
-        except (ShardError, CodecError) as error:
-            error.shard, error.block = error.shard or url, block if error.block is None else error.block
-            raise
+        url, spans = self.source.url(shard), [self.span(shard, block) for block in blocks]
+        verify = [self._verifier(index, shard, block, begin) for block, (begin, _) in zip(blocks, spans)]
+        found = self.fetcher.read_spans(url, spans, verify, self.pool.take)
+        with self._lock:
+            self.num_bytes_read += sum(len(data) for data in found if isinstance(data, np.ndarray))
+        for i, (block, (begin, _)) in enumerate(zip(blocks, spans)):
+            try:
+                if isinstance(found[i], np.ndarray):
+                    found[i] = self._decoded(index, shard, block, found[i], begin)
+            except (ShardError, CodecError) as error:
+                found[i] = error
+            if isinstance(found[i], (ShardError, CodecError)):
+                found[i].shard, found[i].block = found[i].shard or url, block if found[i].block is None else found[i].block
+        return found
 
-    def _read_files(self, index: ShardIndex, url: str, block: int) -> Block:
-        from shardstream.codecs import files
-
-        offset, nbytes = index.extents[block, 0].tolist()
-        data = self._fetch(url, offset, offset + nbytes, lambda data: _verify(data, int(index.crc32c[block, 0]), offset))
-        num_samples = int(index.num_samples[block])
-        samples = files.read_block(data, offset, num_samples, url)
-        return Block({"__samples__": samples}, num_samples, len(data))
-
-    def _read_columns(self, index: ShardIndex, shard: int, block: int) -> Block:
-        members = {name: self._member_numbers(index, shard, name) for name in self.fields}
-        wanted = [c for numbers in members.values() for c in numbers]
-        extents = index.extents[block]
-        begin = int(extents[wanted, 0].min())
+    def _verifier(self, index: ShardIndex, shard: int, block: int, begin: int) -> Callable[[np.ndarray], None]:
+        """Return a function that checks the wanted members of a block, given its bytes from ``begin`` on."""
+        if self.source.schema is None:
+            return lambda data: _verify(data, int(index.crc32c[block, 0]), begin)
+        members = [(name, c) for name in self.fields for c in self._member_numbers(index, shard, name)]
 
         def verify(data: np.ndarray) -> None:
-            for name, numbers in members.items():
-                for c in numbers:
-                    offset, size = extents[c].tolist()
-                    _verify(data[offset - begin : offset - begin + size], int(index.crc32c[block, c]), offset, name)
+            for name, c in members:
+                offset, size = index.extents[block, c].tolist()
+                _verify(data[offset - begin : offset - begin + size], int(index.crc32c[block, c]), offset, name)
 
-        data = self._fetch(self.source.url(shard), begin, int(extents[wanted].sum(axis=1).max()), verify)
+        return verify
+
+    def _decoded(self, index: ShardIndex, shard: int, block: int, data: np.ndarray, begin: int) -> Block:
         num_samples = int(index.num_samples[block])
+        if self.source.schema is None:
+            from shardstream.codecs import files
+
+            samples = files.read_block(data, begin, num_samples, self.source.url(shard))
+            return Block({"__samples__": samples}, num_samples, len(data))
         decoded, nbytes = {}, 0
-        for name, numbers in members.items():
-            views = []
+        for name in self.fields:
+            views, numbers = [], self._member_numbers(index, shard, name)
             for c in numbers:
-                offset, size = extents[c].tolist()
+                offset, size = index.extents[block, c].tolist()
                 views.append(data[offset - begin : offset - begin + size])
             compressed = "zstd" if index.columns[numbers[0]].endswith(".zst") else None
             try:
                 decoded[name] = columns.decode_column(self.source.schema[name], views, num_samples, compressed)
             except CodecError as error:
-                error.field, error.offset = name, int(extents[numbers[0], 0]) + (error.offset or 0)
+                error.field, error.offset = name, int(index.extents[block, numbers[0], 0]) + (error.offset or 0)
                 raise
             parts = decoded[name] if isinstance(decoded[name], tuple) else (decoded[name],)
             nbytes += sum(part.nbytes for part in parts if part is not None)
@@ -156,12 +176,6 @@ class BlockReader:
             if set(suffixes) <= set(index.columns):
                 return [index.columns.index(suffix) for suffix in suffixes]
         raise ShardError(f"the shard has no column {name!r}.", shard=self.source.url(shard), field=name)
-
-    def _fetch(self, url: str, begin: int, end: int, verify: Callable[[np.ndarray], None]) -> np.ndarray:
-        data = self.fetcher.read(url, begin, end, self.pool.take, verify)
-        with self._lock:
-            self.num_bytes_read += end - begin
-        return data
 
 
 def checked_fields(schema: Schema, fields: list[str] | None) -> list[str]:

@@ -29,7 +29,7 @@ from shardstream.storage.secrets import pickled_options
 from shardstream.transforms.marks import Place
 from shardstream.window import WindowReader
 
-LOCAL_THREADS, REMOTE_THREADS = 2, 16
+LOCAL_THREADS, REMOTE_THREADS = 2, 32  # remote: as many as requests may be in flight
 ERRORS_KEPT = 100
 PAD, SAMPLES = "__pad__", "__samples__"
 

@@ -4,11 +4,12 @@ Positions of the epoch come in *chunks* of whole runs of every lane (``order/``)
 thread finds the blocks that hold its rows, waits until memory allows, and has them read by a pool of threads;
 it stays ahead of the consumer, so blocks of the next chunk arrive while this one is used. A block that two
 chunks need is read once. What is held: the blocks of the chunk in use and, as far as ``memory_limit`` allows,
-those of the next.
+those of the next. From remote shards blocks come in parts (``parts.py``): neighbours by one request.
 """
 
 from __future__ import annotations
 
+import math
 import queue
 import threading
 from collections.abc import Callable, Iterator
@@ -19,6 +20,7 @@ import numpy as np
 
 from shardstream.errors import ConfigError, ShardstreamError
 from shardstream.order.epoch import EpochOrder
+from shardstream.parts import PartPlanner
 from shardstream.reader import Block, BlockReader
 
 CHUNK_SAMPLES, CHUNK_NBYTES = 4096, 16 * 2**20  # short runs are taken together until a chunk has about either
@@ -31,9 +33,12 @@ class Plan:
     """A chunk's rows of this reader, in position order: row ``i`` is row ``row[i]`` of block ``keys[block[i]]``.
 
     ``failures`` has the error of each shard whose index could not be read, by its key; its rows stand in that block.
+    ``lanes`` and ``shard_begins`` say, of each block, in which lane and where on the epoch line its shard begins.
     """
 
     keys: list[Key]
+    lanes: list[int]
+    shard_begins: list[int]
     block: np.ndarray
     row: np.ndarray
     failures: dict[Key, ShardstreamError]
@@ -95,6 +100,10 @@ class MemoryBudget:
             self._add(nbytes)
             return not self._closed
 
+    def has_room(self, nbytes: int) -> bool:
+        """Return whether ``nbytes`` that are not needed yet may be held: half of the limit is for those that are."""
+        return 2 * (self.held_nbytes + nbytes) <= self.limit_nbytes
+
     def set_awaited(self, is_awaited: bool) -> None:
         """Say whether the consumer is waiting for what is being reserved: then it lets go of nothing before that is there."""
         with self._changed:
@@ -138,6 +147,11 @@ class WindowReader:
         self.budget = MemoryBudget(memory_limit_nbytes)
         self._pool = ThreadPoolExecutor(num_threads, thread_name_prefix="shardstream-read")
         self._shared: dict[Key, _SharedBlock] = {}
+        self._ahead: dict[Key, int] = {}  # blocks that no plan counts on yet, and the position by which one should have
+        self._parts = None
+        if "://" in reader.source.url(0):  # of local files, neighbours are no cheaper together
+            num_lanes = order.lanes // math.gcd(step, order.lanes)
+            self._parts = PartPlanner(reader, order, num_lanes, memory_limit_nbytes)
         self._lock = threading.Lock()
         self._plans: queue.Queue = queue.Queue(CHUNKS_AHEAD)
         self._closed = False
@@ -206,9 +220,15 @@ class WindowReader:
                 shared = self._shared[key]
                 shared.num_plans -= 1
                 if shared.num_plans == 0:
-                    del self._shared[key]
-                    self.budget.adjust(-shared.nbytes)
+                    self._drop(key)
         return True
+
+    def _drop(self, key: Key) -> None:
+        """Let go of a block; its part's memory is free when all of the part's blocks are let go of."""
+        part = self._shared.pop(key).part
+        part.num_blocks -= 1
+        if part.num_blocks == 0:
+            self.budget.adjust(-part.nbytes)
 
     # -- the planner's side -----------------------------------------------------------------------
 
@@ -219,7 +239,7 @@ class WindowReader:
                     return
                 plan = self._plan(begin, end)
                 if plan.row.size:
-                    if not self._request(plan):
+                    if not self._request(plan, begin):
                         return
                     self._plans.put(plan)
             self._plans.put(IndexError(f"there are no positions from {self._end} on."))
@@ -242,7 +262,9 @@ class WindowReader:
     def _plan(self, begin: int, end: int) -> Plan:
         pass_begin = begin // self._order.num_samples * self._order.num_samples
         begin += -(begin - self._first) % self._step
-        shard, row = self._order.locate(self._order.line(begin - pass_begin, end - pass_begin, self._step) if begin < end else [])
+        line = self._order.line(begin - pass_begin, end - pass_begin, self._step) if begin < end else np.empty(0, np.int64)
+        shard, row = self._order.locate(line)
+        shard_begin = line - row
         block, failures = np.empty(len(row), np.int64), {}
         by_shard = np.argsort(shard, kind="stable")
         ordinals, begins = np.unique(shard[by_shard], return_index=True)
@@ -262,31 +284,56 @@ class WindowReader:
         rank = np.empty(len(codes), np.int64)
         rank[by_need] = np.arange(len(codes))
         keys = [(code >> 32, (code & 0xFFFFFFFF) - 1) for code in codes[by_need].tolist()]
-        return Plan(keys, rank[inverse.reshape(-1)], row.astype(np.uint32), failures)
+        lanes = (begin - pass_begin + firsts[by_need] * self._step) % self._order.lanes
+        return Plan(keys, lanes.tolist(), shard_begin[firsts[by_need]].tolist(), rank[inverse.reshape(-1)],
+                    row.astype(np.uint32), failures)  # fmt: skip
 
-    def _request(self, plan: Plan) -> bool:
+    def _request(self, plan: Plan, position: int) -> bool:
         """Have the chunk's blocks read, those already here first so that they stay; False when closed."""
-        new = []
         with self._lock:
             for key in plan.keys:
                 if key in self._shared:
                     self._shared[key].num_plans += 1
-                else:
-                    new.append(key)
+                    self._ahead.pop(key, None)
+            for key in [key for key, last in self._ahead.items() if last <= position]:
+                del self._ahead[key]
+                self._drop(key)
+            new = [key for key in plan.keys if key not in self._shared]
         sizes = {key: self._reader.estimate_nbytes(*key) for key in new if key[1] >= 0}
         self._check_limit(plan.keys, sizes)
+        places = dict(zip(plan.keys, zip(plan.lanes, plan.shard_begins)))
         for key in new:
             if key in plan.failures:
                 with self._lock:
-                    shared = self._shared[key] = _SharedBlock(0)
-                    shared.future = Future()
+                    shared = self._shared[key] = _SharedBlock(_Part(0), 0, 1)
                     shared.future.set_exception(plan.failures[key])
-                continue
-            if not self.budget.reserve(sizes[key]):
+            elif key not in self._shared and not self._request_part(key, *places[key], sizes, position):
                 return False
-            with self._lock:
-                shared = self._shared[key] = _SharedBlock(sizes[key])
-            shared.future = self._pool.submit(self._read, key, shared)
+        return True
+
+    def _request_part(self, key: Key, lane: int, shard_begin: int, sizes: dict[Key, int], position: int) -> bool:
+        """Have a block read, and what follows it: as far as this chunk needs it too, or there is room."""
+        if not self.budget.reserve(sizes[key]):
+            return False
+        part, shared, followers = _Part(sizes[key]), {}, ()
+        shared[key] = _SharedBlock(part, sizes[key], 1)
+        if self._parts is not None:
+            row_end = int(self._order.lane_begin[lane]) + self._order.lane_length(lane) - shard_begin
+            followers = self._parts.followers(*key, sizes[key], row_end)
+        for block, nbytes in followers:
+            follower = (key[0], block)
+            if follower in self._shared or not self.budget.has_room(nbytes):
+                break
+            self.budget.adjust(nbytes)
+            part.nbytes += nbytes
+            part.num_blocks += 1
+            shared[follower] = _SharedBlock(part, nbytes, num_plans=int(follower in sizes))
+            if follower not in sizes:
+                pass_begin = position - position % self._order.num_samples
+                self._ahead[follower] = pass_begin + self._parts.last_position(shard_begin, lane, *follower)
+        with self._lock:
+            self._shared.update(shared)
+        self._pool.submit(self._read, part, shared)
         return True
 
     def _check_limit(self, keys: list[Key], new: dict[Key, int]) -> None:
@@ -298,19 +345,35 @@ class WindowReader:
                 f"{self._order.window}), memory_limit is {self.budget.limit_nbytes / 1e6:.0f} MB: raise "
                 "read=ss.ReadPolicy(memory_limit=...), or start with fewer lanes or a smaller window.")  # fmt: skip
 
-    def _read(self, key: Key, shared: _SharedBlock) -> Block:
-        block = self._reader.read(*key)
-        self.budget.adjust(block.nbytes - shared.nbytes)
-        shared.nbytes = block.nbytes
-        return block
+    def _read(self, part: _Part, shared: dict[Key, _SharedBlock]) -> None:
+        try:
+            found = self._reader.read_many(next(iter(shared))[0], [block for _, block in shared])
+        except BaseException as error:  # the consumer's thread raises it
+            found = [error] * len(shared)
+        nbytes = sum(block.nbytes for block in found if isinstance(block, Block))
+        self.budget.adjust(nbytes - part.nbytes)
+        part.nbytes = nbytes
+        for each, block in zip(shared.values(), found):
+            if isinstance(block, Block):
+                each.nbytes = block.nbytes
+                each.future.set_result(block)
+            else:
+                each.future.set_exception(block)
+
+
+class _Part:
+    """Blocks that came by one request, and are views of one array."""
+
+    def __init__(self, nbytes: int):
+        self.nbytes, self.num_blocks = nbytes, 1
 
 
 class _SharedBlock:
     """A block on its way or here, and how many chunks count on it."""
 
-    def __init__(self, nbytes: int):
-        self.nbytes, self.num_plans = nbytes, 1
-        self.future: Future | None = None
+    def __init__(self, part: _Part, nbytes: int, num_plans: int):
+        self.part, self.nbytes, self.num_plans = part, nbytes, num_plans
+        self.future: Future = Future()
 
 
 class _OpenChunk:

@@ -17,7 +17,7 @@ ROWS = (
     {"storage"},
     {"log", "codecs", "tokenizers", "text"},
     {"order", "transforms"},
-    {"source", "dataset", "adopt", "reader", "window", "shardfile", "writer", "memory", "memmap"},
+    {"source", "dataset", "adopt", "reader", "parts", "window", "shardfile", "writer", "memory", "memmap"},
     {"collate", "assemble", "rowmaker", "handover", "merge", "worker", "workers", "job"},
     {"stream", "loader", "packing"},
     {"cli", "__main__"},

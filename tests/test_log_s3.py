@@ -89,7 +89,7 @@ def test_store_calls_cost_one_request_each(proxied, tmp_path, client, monkeypatc
         "put_bytes": ("PUT", lambda: store.put_bytes("a", b"1")),
         "put_if_absent": ("PUT", lambda: store.put_if_absent("a", b"1")),
         "read": ("GET", lambda: store.read("a")),
-        "fetch": ("GET", lambda: fetcher.read(store.join("big.tar"), 1 << 20, 30 << 20)),
+        "fetch": ("GET", lambda: fetcher.read(store.join("big.tar"), 1 << 20, 16 << 20)),
         "size": ("HEAD", lambda: store.size("a")),
         "list": ("GET", store.list),
         "delete": ("DELETE", lambda: store.delete(["a"])),

@@ -2,7 +2,8 @@
 
 Local files are read by ``pread`` in steps of 1 MiB through a small cache of descriptors: no
 mmap, since a mapped file that shrinks is a SIGBUS. Remote ranges cost one GET each, repeated
-while that can help; what a caller's ``verify`` refuses counts as a reply gone wrong.
+while that can help; neighbouring ones share a GET, long ones are divided. What a caller's ``verify``
+refuses counts as a reply gone wrong.
 """
 
 from __future__ import annotations
@@ -10,13 +11,14 @@ from __future__ import annotations
 import os
 import threading
 from collections import OrderedDict
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from time import monotonic
 
 import numpy as np
 
 from shardstream.config import RetryPolicy
-from shardstream.errors import ChecksumError, ShardError, ShardNotFoundError
+from shardstream.errors import ChecksumError, ShardError, ShardNotFoundError, ShardstreamError, StorageRefused
 from shardstream.storage.cache import Cache
 from shardstream.storage.clients import filesystem, run
 from shardstream.storage.pace import SLOW_DOWN, Pace, first_of
@@ -27,6 +29,9 @@ from shardstream.storage.urls import is_local, normalise, protocol, redact
 
 STEP_NBYTES = 1 << 20
 MAX_DESCRIPTORS = 128
+MAX_GAP_NBYTES = 64 * 1024  # between two ranges that share a GET: what is read in vain costs less than a request
+PIECE_NBYTES = 8 << 20  # of a range twice as long or more; each piece is a GET, and only a piece is repeated
+MAX_PIECES = 8  # of one range that are in flight together
 MAX_SHORT = 2  # replies shorter than asked for before the object itself is taken to be short
 
 
@@ -57,6 +62,10 @@ class _Descriptors:
     def __del__(self):
         for descriptor, _ in self.files.values():
             os.close(descriptor)
+
+
+Allocate = Callable[[int], np.ndarray]
+Verify = Callable[[np.ndarray], None]
 
 
 def _new(nbytes: int) -> np.ndarray:
@@ -92,8 +101,7 @@ class Fetcher:
     def __setstate__(self, state: dict) -> None:
         self.__init__(**state)
 
-    def read(self, url: str, begin: int, end: int, allocate: Callable[[int], np.ndarray] = _new,
-             verify: Callable[[np.ndarray], None] = _trusted) -> np.ndarray:  # fmt: skip
+    def read(self, url: str, begin: int, end: int, allocate: Allocate = _new, verify: Verify = _trusted) -> np.ndarray:
         """Return bytes ``[begin, end)`` of an object as a uint8 array of exactly that length.
 
         ``allocate`` makes the array for local files; a remote client brings its own memory. ``verify`` raises
@@ -119,6 +127,39 @@ class Fetcher:
             raise ShardNotFoundError("the shard is missing.", shard=redact(url)) from error
         verify(data)
         return data
+
+    def read_spans(self, url: str, spans: Sequence[tuple[int, int]], verify: Sequence[Verify],
+                   allocate: Allocate = _new) -> list[np.ndarray | ShardstreamError]:  # fmt: skip
+        """Return each of several ascending ranges ``(begin, end)`` as by :meth:`read`, or the error that it would raise.
+
+        Remote neighbours, at most ``MAX_GAP_NBYTES`` apart and not in the cache, come by one GET as views of one array.
+        """
+        found: list[np.ndarray | ShardstreamError | None] = [None] * len(spans)
+        is_joined = not is_local(url) and len(spans) > 1
+        if is_joined and self.cache is not None:
+            found = [self._cached(url, *span, allocate, check) for span, check in zip(spans, verify, strict=True)]
+        missing = [i for i, data in enumerate(found) if data is None]
+        for group in _neighbours(spans, missing) if is_joined else ():
+            try:
+                begin = spans[group[0]][0]
+                data = self._read_remote(url, begin, spans[group[-1]][1], _trusted)
+                for i in group:
+                    found[i] = self._checked(url, *spans[i], data[spans[i][0] - begin : spans[i][1] - begin], verify[i])
+            except FileNotFoundError as error:
+                missing_shard = ShardNotFoundError("the shard is missing.", shard=redact(url))
+                missing_shard.__cause__ = error
+                found = [missing_shard if i in group else data for i, data in enumerate(found)]
+            except ShardError:  # it ends early: some of them may be whole
+                pass
+            except ShardstreamError as error:
+                found = [error if i in group else data for i, data in enumerate(found)]
+        for i in missing:
+            if found[i] is None:
+                try:
+                    found[i] = self.read(url, *spans[i], allocate, verify[i])
+                except ShardstreamError as error:
+                    found[i] = error
+        return found
 
     def size(self, url: str) -> int:
         """Return an object's size in bytes: one request."""
@@ -165,23 +206,61 @@ class Fetcher:
             raise explained(error, f"reading {url} at byte {begin + done}") from error
         return data[:done]
 
-    def _read_cached(self, url: str, begin: int, end: int, allocate: Callable[[int], np.ndarray],
-                     verify: Callable[[np.ndarray], None]) -> np.ndarray:  # fmt: skip
+    def _read_cached(self, url: str, begin: int, end: int, allocate: Allocate, verify: Verify) -> np.ndarray:
+        data = self._cached(url, begin, end, allocate, verify)
+        if data is None:
+            data = self._read_remote(url, begin, end, verify)
+            self._keep(url, begin, data, verify)
+        return data
+
+    def _cached(self, url: str, begin: int, end: int, allocate: Allocate, verify: Verify) -> np.ndarray | None:
+        """Return what the cache has, if it is what it should be."""
         if self.cache is None or verify is _trusted:
-            return self._read_remote(url, begin, end, verify)
+            return None
         data = self.cache.read(url, begin, end, allocate)
         if data is not None:
             try:
                 verify(data)
                 self.num_bytes_cached += len(data)
-                return data
             except ChecksumError:
-                pass  # not there, or spoilt: what is fetched now is written over it
-        data = self._read_remote(url, begin, end, verify)
-        self.cache.write(url, begin, data)
+                return None  # not there, or spoilt: what is fetched now is written over it
         return data
 
-    def _read_remote(self, url: str, begin: int, end: int, verify: Callable[[np.ndarray], None]) -> np.ndarray:
+    def _keep(self, url: str, begin: int, data: np.ndarray, verify: Verify) -> None:
+        if self.cache is not None and verify is not _trusted:
+            self.cache.write(url, begin, data)
+
+    def _checked(self, url: str, begin: int, end: int, data: np.ndarray, verify: Verify) -> np.ndarray | None:
+        """Return one range's bytes of a reply that held several, None if they are wrong."""
+        try:
+            verify(data)
+        except ChecksumError:
+            return None
+        self._keep(url, begin, data, verify)
+        return data
+
+    def _read_remote(self, url: str, begin: int, end: int, verify: Verify) -> np.ndarray:
+        if end - begin < 2 * PIECE_NBYTES:
+            return self._get(url, begin, end, verify)
+        data = np.empty(end - begin, np.uint8)
+
+        def read_piece(piece: int) -> None:
+            data[piece - begin : piece - begin + PIECE_NBYTES] = self._get(url, piece, min(piece + PIECE_NBYTES, end), _trusted)
+
+        def read_all() -> np.ndarray:
+            pieces = range(begin, end, PIECE_NBYTES)
+            with ThreadPoolExecutor(min(MAX_PIECES, len(pieces)), thread_name_prefix="shardstream-piece") as pool:
+                list(pool.map(read_piece, pieces))
+            verify(data)
+            return data
+
+        try:
+            return read_all()
+        except ChecksumError:
+            return read_all()  # once: which of the pieces is wrong cannot be told
+
+    def _get(self, url: str, begin: int, end: int, verify: Verify) -> np.ndarray:
+        """Return a range by one GET, repeated by the rules of ``retry``."""
         pace, num_short = self._here().pace, 0
 
         def request(timeout_s: float) -> np.ndarray:
@@ -198,9 +277,9 @@ class Fetcher:
                     if status_of(error) in SLOW_DOWN:
                         pace.slow_down()
                     raise
-                pace.succeeded(monotonic() - started)
-            num_short += len(data) != end - begin
-            if len(data) != end - begin and num_short < MAX_SHORT:
+                pace.succeeded(monotonic() - started, len(data))
+            num_short += len(data) < end - begin
+            if len(data) < end - begin and num_short < MAX_SHORT:
                 raise ConnectionError(f"{len(data)} bytes came instead of {end - begin}.")
             _complete(data, url, begin, end)
             verify(data)
@@ -210,7 +289,21 @@ class Fetcher:
 
 
 def _complete(data: np.ndarray, url: str, begin: int, end: int) -> np.ndarray:
-    """Return ``data`` if it has all bytes asked for; raise :class:`ShardError` if the object ends before."""
-    if len(data) != end - begin:
+    """Return ``data`` if it has just the bytes asked for; raise :class:`ShardError` if the object ends before."""
+    if len(data) > end - begin:
+        raise StorageRefused(f"reading {redact(url)} failed: asked for {end - begin} bytes the server sent {len(data)}, so it "
+                             "ignores ranges; use a server that honours the Range header.")  # fmt: skip
+    if len(data) < end - begin:
         raise ShardError(f"the shard is truncated: it ends before byte {end}.", shard=redact(url), offset=begin + len(data))
     return data
+
+
+def _neighbours(spans: Sequence[tuple[int, int]], chosen: Sequence[int]) -> list[list[int]]:
+    """Return the chosen ranges' numbers in groups of two and more that one GET can bring."""
+    groups: list[list[int]] = []
+    for i in chosen:
+        if groups and groups[-1][-1] == i - 1 and 0 <= spans[i][0] - spans[i - 1][1] <= MAX_GAP_NBYTES:
+            groups[-1].append(i)
+        else:
+            groups.append([i])
+    return [group for group in groups if len(group) > 1]

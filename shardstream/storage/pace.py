@@ -1,6 +1,8 @@
 """How many requests are in flight, and when a slow one gets a second chance.
 
-Two controls that a process has over a store that is busy. Asked to slow down (503, 429), it halves the
+Three controls. How many are useful follows from what is measured, as in BBR (N. Cardwell et al., CACM 2017): the best
+rate times the least time of a request is what must be in flight to have that rate; twice as much is allowed, so that
+the rate can be seen to grow while it does. Asked to slow down (503, 429), a process halves the
 number of requests in flight, and with each that succeeds allows a fraction of one more: additive
 increase, multiplicative decrease (D. Chiu and R. Jain, 1989). A request that takes several times the median
 is probably stuck on one connection or one disk of the store: a second one is sent, and the first to answer
@@ -10,6 +12,7 @@ as a whole is not loaded twice.
 
 from __future__ import annotations
 
+import math
 import statistics
 import threading
 from collections import deque
@@ -19,7 +22,9 @@ from contextlib import contextmanager
 from time import monotonic
 from typing import Any
 
-MAX_IN_FLIGHT = 32
+MAX_IN_FLIGHT, MIN_IN_FLIGHT = 32, 4
+FIRST_IN_FLIGHT = 16  # before anything is measured
+NUM_MEASURED, ROUNDS_KEPT = 16, 8  # answers that make a round of measuring, and rounds whose best counts
 SLOW_DOWN = {429, 503}
 NUM_RECENT, MIN_RECENT = 64, 8  # requests that the median is taken of, and how many it needs
 HEDGE_FLOOR_S = 0.25
@@ -30,17 +35,22 @@ class Pace:
     """The requests of one process to one store; threads share it."""
 
     def __init__(self):
-        self.limit = float(MAX_IN_FLIGHT)
+        self.limit = float(MAX_IN_FLIGHT)  #: by what the store asks for
+        self.useful = FIRST_IN_FLIGHT  #: by what is measured
         self.num_in_flight = 0
         self.num_requests = self.num_hedged = 0
         self._recent: deque[float] = deque(maxlen=NUM_RECENT)
+        self._round = _Round()
+        self._rounds: deque[_Round] = deque(maxlen=ROUNDS_KEPT)
         self._changed = threading.Condition()
 
     @contextmanager
     def slot(self):
         """Wait until one more request may be in flight; hold its place."""
         with self._changed:
-            self._changed.wait_for(lambda: self.num_in_flight < max(1, int(self.limit)))
+            if self.num_in_flight >= self.in_flight_limit:
+                self._round.was_full = True
+                self._changed.wait_for(lambda: self.num_in_flight < self.in_flight_limit)
             self.num_in_flight += 1
             self.num_requests += 1
         try:
@@ -50,12 +60,29 @@ class Pace:
                 self.num_in_flight -= 1
                 self._changed.notify()
 
-    def succeeded(self, seconds: float) -> None:
+    @property
+    def in_flight_limit(self) -> int:
+        """How many requests may be in flight now."""
+        return max(1, min(int(self.limit), self.useful))
+
+    def succeeded(self, seconds: float, nbytes: int) -> None:
         """Note a request that was answered: one more may be in flight after ``limit`` of them."""
         with self._changed:
             self._recent.append(seconds)
             self.limit = min(float(MAX_IN_FLIGHT), self.limit + 1.0 / self.limit)
-            self._changed.notify()
+            self._round.answers.append((seconds, nbytes))
+            if len(self._round.answers) == NUM_MEASURED:
+                if self._round.was_full:  # else the rate is the consumer's, not the store's
+                    self._measure(self._round)
+                self._round = _Round()
+            self._changed.notify_all()
+
+    def _measure(self, full: _Round) -> None:
+        full.end()
+        self._rounds.append(full)
+        alike = [each for each in self._rounds if each.mean_nbytes <= 2 * full.mean_nbytes <= 4 * each.mean_nbytes]
+        wanted = 2.0 * max(each.rate for each in alike) * min(each.least_s for each in alike)
+        self.useful = min(MAX_IN_FLIGHT, max(MIN_IN_FLIGHT, math.ceil(wanted)))
 
     def slow_down(self) -> None:
         """Note that the store asked for fewer requests."""
@@ -74,6 +101,20 @@ class Pace:
     def count_hedged(self) -> None:
         with self._changed:
             self.num_hedged += 1
+
+
+class _Round:
+    """``NUM_MEASURED`` answers in a row: their rate, and the least time that a typical one took."""
+
+    def __init__(self):
+        self.began = monotonic()
+        self.answers: list[tuple[float, int]] = []
+        self.was_full = False  # whether a request had to wait for a slot
+
+    def end(self) -> None:
+        self.rate = len(self.answers) / max(monotonic() - self.began, 1e-6)
+        self.mean_nbytes = sum(nbytes for _, nbytes in self.answers) / len(self.answers)
+        self.least_s = min(seconds for seconds, nbytes in self.answers if 2 * nbytes >= self.mean_nbytes)
 
 
 def first_of(start: Callable[[], Future], pace: Pace, factor: float, timeout_s: float) -> Any:
