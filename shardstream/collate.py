@@ -51,6 +51,22 @@ def rows_of(column: Any) -> list:
     return column if isinstance(column, list) else list(column)
 
 
+def take_rows(column: Any, rows: np.ndarray) -> Any:
+    """Return the rows of a column, or of anything that numpy's integer arrays index, by their int64 numbers."""
+    if isinstance(column, Jagged):
+        offsets = column.offsets.numpy()
+        lengths = offsets[rows + 1] - offsets[rows]
+        ends = np.cumsum(lengths)
+        chosen = torch.from_numpy(np.arange(lengths.sum()) + np.repeat(offsets[rows] - (ends - lengths), lengths))
+        weights = None if column.weights is None else column.weights[chosen]
+        return Jagged(column.values[chosen], torch.from_numpy(np.concatenate([[0], ends])), weights)
+    if isinstance(column, (list, tuple)):
+        return [column[row] for row in rows.tolist()]
+    if isinstance(column, torch.Tensor):
+        return column.index_select(0, torch.from_numpy(rows))
+    return column[rows]
+
+
 def column_length(column: Any) -> int | None:
     """Return the rows of a column, None if this is not one."""
     if isinstance(column, Jagged):

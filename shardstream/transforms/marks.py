@@ -7,6 +7,8 @@ from typing import NamedTuple
 
 import numpy as np
 
+from shardstream.errors import ConfigError
+
 
 class Place(NamedTuple):
     """Where rows stand in the training run: all that a random transform may depend on.
@@ -34,3 +36,9 @@ def placed(transform: Callable) -> Callable:
     """Mark a transform as taking a :class:`Place` as its second argument, to be random and yet repeatable."""
     transform.shardstream_placed = True
     return transform
+
+
+def check_unplaced(transform: Callable | None) -> None:
+    """Raise :class:`ConfigError` for a placed transform where rows have no place in a run: in a map-style dataset."""
+    if getattr(transform, "shardstream_placed", False):
+        raise ConfigError("a transform marked @ss.placed needs the epoch and position of a row, which only a ShardStream has.")

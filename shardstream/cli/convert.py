@@ -1,0 +1,49 @@
+"""``shardstream convert``: shards to memory-mapped columns, and back."""
+
+from __future__ import annotations
+
+import os
+from typing import Annotated
+
+import typer
+
+EXAMPLES = """\
+[bold]Examples[/bold]
+
+    shardstream convert s3://bucket/words /data/words --part-nbytes 4GB
+
+    shardstream convert /data/words s3://bucket/words-again --compression zstd
+
+    shardstream convert 's3://bucket/words/*.tar' /data/labels --field y
+"""
+
+
+def command(
+    source: Annotated[str, typer.Argument(metavar="SOURCE", help="A dataset or shards; or a folder for MemmapDataset.")],
+    target: Annotated[str, typer.Argument(metavar="TARGET", help="The folder to make of it; or the dataset.")],
+    field: Annotated[list[str] | None, typer.Option(metavar="NAME", help="Take this field only; may be repeated.")] = None,
+    version: Annotated[int | None, typer.Option(help="Version of the dataset; by default the newest.")] = None,
+    part_nbytes: Annotated[str, typer.Option(metavar="SIZE", help="Of a part of memory-mapped columns.")] = "1GB",
+    shard_nbytes: Annotated[str, typer.Option(metavar="SIZE", help="Of a shard.")] = "64MB",
+    compression: Annotated[str | None, typer.Option(metavar="zstd", help="Of shards.")] = None,
+    as_json: Annotated[bool, typer.Option("--json", help="Print what was done as JSON.")] = False,
+) -> None:
+    """Copy samples from shards to memory-mapped columns for random access on local disk, or the other way round."""
+    from shardstream.cli import show
+    from shardstream.convert import is_memmap, to_memmap, to_shards
+    from shardstream.errors import ConfigError
+
+    if is_memmap(source):
+        if version is not None:
+            raise ConfigError(f"--version needs a dataset; {source!r} is a folder of memory-mapped columns.")
+        num_samples = to_shards(source, target, field, shard_nbytes, compression)
+    else:
+        if compression is not None:
+            raise ConfigError("--compression is for shards; memory-mapped columns are read in place.")
+        if "://" in target or not os.path.basename(target.rstrip("/")):
+            raise ConfigError(f"{target!r} is not a local folder; {source!r} holds shards, which become memory-mapped columns.")
+        num_samples = to_memmap(source, target, field, part_nbytes, version)
+    if as_json:
+        show.json({"source": source, "target": target, "num_samples": num_samples})
+    else:
+        typer.echo(f"{num_samples:,} samples in {target}")

@@ -1,0 +1,99 @@
+"""From shards to memory-mapped columns and back: moves between the tiers, in the order of the rows."""
+
+from __future__ import annotations
+
+import os
+from collections import deque
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any
+
+from shardstream.errors import ConfigError, SchemaError
+from shardstream.memmap.dataset import MemmapDataset
+from shardstream.memmap.layout import SCHEMA_FILE
+from shardstream.memmap.writer import MemmapWriter
+from shardstream.progress import byte_bar
+from shardstream.reader import Block, BlockReader
+from shardstream.schema import Dense, Field, Schema
+from shardstream.source import open_source
+from shardstream.storage import Fetcher
+from shardstream.writer import ShardWriter
+
+BLOCKS_AHEAD = 8  # being read while one is written
+ROWS_AT_ONCE = 8192
+
+
+def is_memmap(place: str | os.PathLike) -> bool:
+    """Return whether a place is a folder that :class:`MemmapWriter` wrote."""
+    return os.path.isfile(os.path.join(os.fspath(place), SCHEMA_FILE))
+
+
+def to_memmap(url_or_urls: Any, folder: str, fields: list[str] | None = None, part_nbytes: int | str = "1GB", version: int | None = None,
+              storage_options: dict | None = None) -> int:  # fmt: skip
+    """Write the samples of a dataset or of shards to a folder for :class:`MemmapDataset`; return their number.
+
+    Args:
+        url_or_urls, version, storage_options: As of :class:`ShardStream`.
+        folder: Local, and without rows yet.
+        fields: Names to take; by default all.
+        part_nbytes: As of :class:`MemmapWriter`.
+
+    Raises:
+        SchemaError: The shards have no schema (the files layout).
+        ConfigError: The folder has rows already.
+    """
+    source = open_source(url_or_urls, version, storage_options)
+    if source.schema is None:
+        raise SchemaError(f"{url_or_urls!r} is in the files layout, whose samples have no columns to map.")
+    reader = BlockReader(source, fields, Fetcher(storage_options))
+    schema = Schema(**{name: source.schema[name] for name in reader.fields})
+    if is_memmap(folder) and MemmapDataset(folder).num_parts:
+        raise ConfigError(f"{folder!r} has rows already; name another folder.")
+    with MemmapWriter(folder, schema, part_nbytes) as writer, byte_bar("converting", source.nbytes) as advance:
+        for block, nbytes in _blocks(reader):
+            writer.write_batch({name: _rows(block.columns[name], 0, block.num_samples, field) for name, field in schema.items()})
+            advance(nbytes)
+    return writer.num_samples
+
+
+def to_shards(folder: str, url: str, fields: list[str] | None = None, shard_nbytes: int | str = "64MB", compression: str | None = None,
+              storage_options: dict | None = None) -> int:  # fmt: skip
+    """Write the rows of a :class:`MemmapDataset` to the dataset at ``url``, by one commit; return their number."""
+    dataset = MemmapDataset(folder, fields)
+    schema, blocks = dataset.mapped()
+    with (ShardWriter(url, schema=schema, shard_nbytes=shard_nbytes, compression=compression, storage_options=storage_options) as writer,
+          byte_bar("converting", len(dataset)) as advance):  # fmt: skip
+        for block in blocks:
+            for begin in range(0, block.num_samples, ROWS_AT_ONCE):
+                end = min(begin + ROWS_AT_ONCE, block.num_samples)
+                writer.write_batch({name: _rows(block.columns[name], begin, end, field) for name, field in schema.items()})
+                advance(end - begin)
+    return writer.num_samples
+
+
+def _blocks(reader: BlockReader) -> Iterator[tuple[Block, int]]:
+    """Yield all blocks in row order, some read ahead, each with the bytes that it takes in its shard."""
+    with ThreadPoolExecutor(BLOCKS_AHEAD, thread_name_prefix="shardstream-convert") as pool:
+        ahead: deque = deque()
+        for shard in range(reader.source.num_shards):
+            index, _ = reader.index(shard)
+            for block in range(index.num_blocks):
+                ahead.append((pool.submit(reader.read, shard, block), int(index.extents[block, :, 1].sum())))
+                if len(ahead) > BLOCKS_AHEAD:
+                    future, nbytes = ahead.popleft()
+                    yield future.result(), nbytes
+        for future, nbytes in ahead:
+            yield future.result(), nbytes
+
+
+def _rows(column: Any, begin: int, end: int, field: Field) -> Any:
+    """Return some rows of a column in its decoded form as ``write_batch`` takes them."""
+    if isinstance(field, Dense):
+        return column[begin:end]
+    if len(column) == 3:
+        indices, indptr, values = column
+        first, last = int(indptr[begin]), int(indptr[end])
+        bounds = indptr[begin : end + 1] - first
+        return (indices[first:last], bounds) if values is None else (indices[first:last], bounds, values[first:last])
+    values, offsets = column
+    return values[int(offsets[begin]) : int(offsets[end])], offsets[begin : end + 1] - offsets[begin]

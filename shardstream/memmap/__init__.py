@@ -1,0 +1,1 @@
+"""Columns as memory-mapped files on local disk: ``MemmapWriter`` and ``MemmapDataset``."""
