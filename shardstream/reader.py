@@ -85,7 +85,10 @@ class BlockReader:
             return int(index.extents[block, :, 1].sum())
         nbytes = 0
         for name in self.fields:
-            for c in self._member_numbers(index, shard, name):
+            numbers = self._member_numbers(index, shard, name)
+            if not numbers:
+                nbytes += int(index.num_samples[block]) * _nbytes(columns.default_column(self.source.schema[name], 1))
+            for c in numbers:
                 size = int(index.extents[block, c, 1])
                 if isinstance(self.source.schema[name], Sparse):
                     size = SPARSE_GROWTH * size + 8 * int(index.num_samples[block])
@@ -93,11 +96,13 @@ class BlockReader:
         return nbytes
 
     def span(self, shard: int, block: int) -> tuple[int, int]:
-        """Return the bytes ``[begin, end)`` of the shard that hold what is wanted of a block."""
+        """Return the bytes ``[begin, end)`` of the shard that hold what is wanted of a block; none if all of it is defaults."""
         index, _ = self.index(shard)
         extents = index.extents[block]
         if self.source.schema is not None:
             extents = extents[[c for name in self.fields for c in self._member_numbers(index, shard, name)]]
+        if not len(extents):
+            return 0, 0
         return int(extents[:, 0].min()), int(extents.sum(axis=1).max())
 
     def read(self, shard: int, block: int) -> Block:
@@ -119,7 +124,10 @@ class BlockReader:
         index, _ = self.index(shard)
         url, spans = self.source.url(shard), [self.span(shard, block) for block in blocks]
         verify = [self._verifier(index, shard, block, begin) for block, (begin, _) in zip(blocks, spans)]
-        found = self.fetcher.read_spans(url, spans, verify, self.pool.take)
+        if all(begin == end for begin, end in spans):  # the shard is older than all wanted fields
+            found = [np.empty(0, np.uint8) for _ in spans]
+        else:
+            found = self.fetcher.read_spans(url, spans, verify, self.pool.take)
         with self._lock:
             self.num_bytes_read += sum(len(data) for data in found if isinstance(data, np.ndarray))
         for i, (block, (begin, _)) in enumerate(zip(blocks, spans)):
@@ -155,6 +163,10 @@ class BlockReader:
         decoded, nbytes = {}, 0
         for name in self.fields:
             views, numbers = [], self._member_numbers(index, shard, name)
+            if not numbers:
+                decoded[name] = columns.default_column(self.source.schema[name], num_samples)
+                nbytes += _nbytes(decoded[name])
+                continue
             for c in numbers:
                 offset, size = index.extents[block, c].tolist()
                 views.append(data[offset - begin : offset - begin + size])
@@ -164,18 +176,24 @@ class BlockReader:
             except CodecError as error:
                 error.field, error.offset = name, int(index.extents[block, numbers[0], 0]) + (error.offset or 0)
                 raise
-            parts = decoded[name] if isinstance(decoded[name], tuple) else (decoded[name],)
-            nbytes += sum(part.nbytes for part in parts if part is not None)
+            nbytes += _nbytes(decoded[name])
         return Block(decoded, num_samples, nbytes)
 
     def _member_numbers(self, index: ShardIndex, shard: int, name: str) -> list[int]:
-        """Return which of the index's columns hold a field."""
-        field = self.source.schema[name]
-        for compression in (None, "zstd"):
-            suffixes = columns.member_suffixes(name, field, compression)
-            if set(suffixes) <= set(index.columns):
+        """Return which of the index's columns hold a field; none if the shard was written before there was the field."""
+        field, known = self.source.schema[name], set(index.columns)
+        forms = [columns.member_suffixes(name, field, compression) for compression in (None, "zstd")]
+        for suffixes in forms:
+            if known.issuperset(suffixes):
                 return [index.columns.index(suffix) for suffix in suffixes]
+        if field.default is not None and known.isdisjoint(suffix for suffixes in forms for suffix in suffixes):
+            return []
         raise ShardError(f"the shard has no column {name!r}.", shard=self.source.url(shard), field=name)
+
+
+def _nbytes(column) -> int:
+    parts = column if isinstance(column, tuple) else (column,)
+    return sum(part.nbytes for part in parts if part is not None)
 
 
 def checked_fields(schema: Schema, fields: list[str] | None) -> list[str]:

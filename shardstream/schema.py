@@ -168,6 +168,8 @@ def _default_array(default: Any, dtype: str, shape: tuple[int, ...], kind: str) 
         raise SchemaError(f"{kind}: default has shape {array.shape}, not {shape}.")
     if array.size and exact.dtype.kind in "iub" and not np.array_equal(exact, array):
         raise SchemaError(f"{kind}: default {default!r} does not fit dtype {dtype}.")
+    if not np.isfinite(exact).all():
+        raise SchemaError(f"{kind}: default {default!r} must be finite in dtype {dtype}; JSON, which keeps it, has no other numbers.")
     return exact
 
 

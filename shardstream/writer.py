@@ -44,7 +44,9 @@ class ShardWriter:
     Args:
         url: Folder or prefix of the dataset, local or of any fsspec store; created at the first commit.
         schema: Fields of the samples (blocks layout), or None for the files layout, whose samples are
-            ``{"__key__": "0001", "jpg": bytes, "cls": 3}`` with values as WebDataset's writer takes them.
+            ``{"__key__": "0001", "jpg": bytes, "cls": 3}`` with values as WebDataset's writer takes them. It may add
+            fields with a ``default=`` to those of a dataset that stands: the first commit makes them the dataset's, and
+            older samples are read with the default.
         shard_nbytes: Size at which a shard is finished.
         max_latency: Longest time a sample waits for its commit, such as ``"5s"``; also while the caller is idle.
         compression: None or ``"zstd"``.
@@ -52,7 +54,8 @@ class ShardWriter:
         storage_options: For fsspec, such as ``{"endpoint_url": ...}``; AWS environment variables work without.
 
     Raises:
-        SchemaError: The dataset exists and has another schema.
+        SchemaError: The dataset exists and has another schema, which this one does not only add to.
+        Conflict: At a commit: the dataset was ended, or gained fields that this writer's samples lack.
         SampleError: At ``write`` or ``write_batch``: a sample does not fit; nothing of that call is written.
         ProducerFenced: A newer instance of ``producer`` has claimed the dataset.
         StorageError: The store failed; raised at the next call after it happened, or at the close.
@@ -282,8 +285,10 @@ class ShardWriter:
                 sid=shard.sid, num_samples=shard.num_samples, nbytes=shard.nbytes, index_offset=shard.index_offset,
                 index_nbytes=shard.index_nbytes, index_crc32c=shard.index_crc32c))  # fmt: skip
         if commit:
-            self._log.open_or_create(self.schema)
-            self.version = self._log.append(self._uploaded, producer=self._producer, incarnation=self._incarnation, source=source)
+            if self.version is None:
+                self._log.open_or_create(self.schema)
+            self.version = self._log.append(self._uploaded, producer=self._producer, incarnation=self._incarnation,
+                                            source=source, schema=self.schema)  # fmt: skip
             self.num_samples_committed += sum(record.num_samples for record in self._uploaded)
             self._uploaded = []
 

@@ -75,6 +75,24 @@ def decode_column(field: Field, members: list[np.ndarray], num_samples: int, com
     return _array(members[0], dtype, (num_values,), compression, num_values * np.dtype(dtype).itemsize), offsets
 
 
+def default_column(field: Field, num_samples: int):
+    """Return the decoded form of a column all of whose samples have the field's default: shards written before the field."""
+    if isinstance(field, Dense):
+        out = np.empty((num_samples, *field.shape), field.dtype)
+        out[...] = np.array(field.default, field.dtype)
+        return out
+    if isinstance(field, Sparse):
+        indices, *values = field.default
+        offsets = np.arange(num_samples + 1, dtype=np.int64) * len(indices)
+        values = np.tile(np.array(values[0], field.values), num_samples) if values else None
+        return np.tile(np.array(indices, np.uint32), num_samples), offsets, values
+    if isinstance(field, Ragged):
+        row = np.array(field.default, field.dtype)
+    else:
+        row = np.frombuffer(field.default.encode() if isinstance(field, Text) else field.default, np.uint8)
+    return np.tile(row, num_samples), np.arange(num_samples + 1, dtype=np.int64) * len(row)
+
+
 def decode_strings(field: Text | Bytes, values: np.ndarray, offsets: np.ndarray) -> list:
     """Return the ``str`` or ``bytes`` of each row of a text or bytes column."""
     data, bounds = values.tobytes(), offsets.tolist()
