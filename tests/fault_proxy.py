@@ -5,6 +5,8 @@
 
 One HTTP/1.1 request after another on each connection, bodies by Content-Length (what S3 clients send);
 answers are buffered whole. Which request suffers what is drawn from a seeded generator, in the order of arrival.
+With ``quiet_s`` requests wait until none has come for that long, and then go on together: such a *round* is what waits for
+no answer of another, so ``stats()["rounds"]`` is how many round trips a client needs, however fast the machine is.
 ``GET /__proxy__/stats`` answers what was counted; ``PUT /__proxy__/plan`` takes a :class:`Plan` as JSON.
 Standard library only.
 
@@ -55,6 +57,7 @@ class Plan:
     nbytes_per_s: float | None = None
     trickle_nbytes_per_s: float = 10_000.0
     stall_s: float = 5.0
+    quiet_s: float = 0.0
 
 
 class Proxy:
@@ -66,7 +69,8 @@ class Proxy:
         self.plan = plan
         self.generator = random.Random(plan.seed)
         self.left = plan.count
-        self.stats = {"requests": {}, "faults": {}, "in_flight": 0, "most_in_flight": 0}
+        self.stats = {"requests": {}, "faults": {}, "listings": 0, "rounds": 0, "in_flight": 0, "most_in_flight": 0}
+        self.round, self.round_ends = asyncio.Event(), None
 
     def draw(self, method: str, path: str) -> str | None:
         plan = self.plan
@@ -102,6 +106,7 @@ class Proxy:
             return True
         fault = self.draw(method, path)
         self.stats["requests"][method] = self.stats["requests"].get(method, 0) + 1
+        self.stats["listings"] += "list-type=" in path or "delimiter=" in path
         self.stats["in_flight"] += 1
         self.stats["most_in_flight"] = max(self.stats["most_in_flight"], self.stats["in_flight"])
         try:
@@ -110,6 +115,8 @@ class Proxy:
             self.stats["in_flight"] -= 1
 
     async def answer(self, method: str, head: bytes, body: bytes, fault: str | None, writer: asyncio.StreamWriter) -> bool:
+        if self.plan.quiet_s:
+            await self.rounded()
         await asyncio.sleep(self.plan.first_byte_s)
         if fault == "reset":
             return False
@@ -136,6 +143,18 @@ class Proxy:
         rate = self.plan.trickle_nbytes_per_s if fault == "trickle" else self.plan.nbytes_per_s
         await send(writer, answer_body, rate)
         return True
+
+    async def rounded(self) -> None:
+        """Wait for the end of the round that this request belongs to."""
+        if self.round_ends is not None:
+            self.round_ends.cancel()
+        self.round_ends = asyncio.get_running_loop().call_later(self.plan.quiet_s, self.end_round)
+        await self.round.wait()
+
+    def end_round(self) -> None:
+        self.stats["rounds"] += 1
+        self.round.set()
+        self.round = asyncio.Event()
 
     async def forwarded(self, method: str, head: bytes, body: bytes) -> tuple[bytes, bytes]:
         reader, writer = await asyncio.open_connection("127.0.0.1", self.upstream_port, limit=MAX_HEAD_NBYTES)

@@ -126,3 +126,26 @@ def test_an_epoch_through_a_bad_link(proxied):
                             storage_options=proxied.storage_options)  # fmt: skip
     assert sorted(y for batch in stream for y in batch["y"].tolist()) == list(range(3000))
     assert sum(proxied.proxy.stats()["faults"].values()) > 2
+
+
+@pytest.mark.parametrize("num_commits", [1, 10])
+def test_opening_and_first_batch_cost_two_rounds_each(proxied, num_commits):
+    """Opening a dataset is 2 rounds of requests, its first batch 2 more, whatever the log's length: all of them GETs, no listing."""
+    for _ in range(num_commits):
+        write(proxied.url, 1000, storage_options=proxied.storage_options)
+    stream = ss.ShardStream(proxied.url, batch_size=100, shuffle=True, lanes=4, storage_options=proxied.storage_options)
+    proxied.proxy.plan(quiet_s=0.5)
+    assert len(stream) == 10 * num_commits
+    opening = proxied.proxy.stats()
+    assert opening["rounds"] == (1 if num_commits == 1 else 2)
+    assert set(opening["requests"]) == {"GET"} and opening["requests"]["GET"] <= 14
+    proxied.proxy.plan(quiet_s=0.5)
+    batches = iter(stream)
+    next(batches)
+    first = proxied.proxy.stats()
+    proxied.proxy.plan()
+    assert first["rounds"] <= 2
+    rest = proxied.proxy.stats()
+    assert 100 + sum(len(batch["y"]) for batch in batches) == 1000 * num_commits
+    for stats in (opening, first, rest, proxied.proxy.stats()):
+        assert stats["listings"] == 0 and set(stats["requests"]) <= {"GET"}
