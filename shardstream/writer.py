@@ -52,6 +52,8 @@ class ShardWriter:
         compression: None or ``"zstd"``.
         producer: Name under which this writer claims the dataset; an older instance of it fails at its next commit.
         storage_options: For fsspec, such as ``{"endpoint_url": ...}``; AWS environment variables work without.
+        single_writer: Accept a store that ignores conditional PUTs (``If-None-Match: *``): nobody else writes to the
+            dataset while this writer does, you say. By default such a store is found at the first commit, and refused.
 
     Raises:
         SchemaError: The dataset exists and has another schema, which this one does not only add to.
@@ -67,7 +69,7 @@ class ShardWriter:
 
     def __init__(self, url: str, schema: Schema | None = None, shard_nbytes: int | str = "64MB",
                  max_latency: float | str | None = None, compression: str | None = None, producer: str | None = None,
-                 storage_options: dict | None = None):  # fmt: skip
+                 storage_options: dict | None = None, single_writer: bool = False):  # fmt: skip
         if schema is not None and not isinstance(schema, Schema):
             raise SchemaError(f"schema must be an ss.Schema or None, not {type(schema).__name__}.")
         if compression not in (None, "zstd"):
@@ -79,7 +81,7 @@ class ShardWriter:
         if names_shards(str(url)):
             raise ConfigError(f"{url!r} would be read as shards, not as a dataset; name a folder without * ? {{ [ and not .tar.")
         self._store = Store(url, storage_options)
-        self._log = Log(self._store)
+        self._log = Log(self._store, single_writer)
         self._commits = producer is not None or max_latency is not None
         self._finished_nbytes = 0
         self.num_samples = 0  #: samples taken by write() and write_batch()

@@ -51,17 +51,6 @@ def test_no_server_is_unknown(s3):
     assert not isinstance(caught.value, StorageRefused)
 
 
-def test_large_files_go_up_in_parts(s3, tmp_path, monkeypatch):
-    """Above the limit a file is put in parts, and arrives whole."""
-    monkeypatch.setattr("shardstream.storage.store.MULTIPART_NBYTES", 1 << 20)
-    monkeypatch.setattr("shardstream.storage.store.PART_NBYTES", 5 << 20)
-    data = bytes(range(256)) * (13 << 12)
-    (tmp_path / "large").write_bytes(data)
-    store = Store(s3.url, s3.storage_options)
-    store.put_file("large.tar", tmp_path / "large")
-    assert store.read("large.tar") == data
-
-
 def test_fetcher_tells_missing_and_truncated(s3):
     """A missing object is ShardNotFoundError, a range beyond the end ShardError at the end's offset."""
     Store(s3.url, s3.storage_options).put_bytes("s.tar", b"x" * 100)

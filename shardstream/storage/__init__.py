@@ -8,6 +8,7 @@ module         what it has
 ``cache``      :class:`Cache`: remote blocks kept on local disk, within a limit
 ``urls``       URLs and the patterns that stand for many: :func:`expand_urls`
 ``find``       files below a folder, for packing jobs
+``uploads``    finished files to S3, large ones in parts
 ``ranges``     ranged GETs as futures, by fsspec or obstore
 ``pace``       how many requests are in flight; second requests for slow ones
 ``retry``      a request tried until it succeeds, cannot succeed, or runs out of time

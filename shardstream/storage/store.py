@@ -13,14 +13,12 @@ from concurrent.futures import ThreadPoolExecutor
 
 from shardstream.config import RetryPolicy
 from shardstream.errors import ChecksumError, ConfigError, ShardstreamError
-from shardstream.storage import local
+from shardstream.storage import local, uploads
 from shardstream.storage.clients import filesystem, run
 from shardstream.storage.retry import attempt, explained, status_of
 from shardstream.storage.secrets import pickled_options
 from shardstream.storage.urls import is_local, normalise, protocol, redact
 
-MULTIPART_NBYTES = 10**9  # larger files go up in parts; a single PUT may hold 5 GB at most
-PART_NBYTES = 64 << 20
 MAX_PARALLEL = 32
 Verify = Callable[[str, bytes], None]
 _memory_lock = threading.Lock()
@@ -151,11 +149,18 @@ class Store:
         if self.is_local:
             self._locally(f"writing {url}", lambda: local.move_in(source, url))
             return
-        client, nbytes = self._client(), os.path.getsize(source)
-        options = {}
-        if protocol(self.url) in ("s3", "s3a"):  # s3fs sends one PUT below twice the part size
-            options["chunksize"] = PART_NBYTES if nbytes > MULTIPART_NBYTES else nbytes // 2 + 1
-        self._put(url, lambda timeout_s: run(client, "put_file", source, url, timeout_s=timeout_s, **options), nbytes)
+        client = self._client()
+        if self._is_s3:
+            try:
+                uploads.put_file(client, url, source, self.retry)
+            except FileNotFoundError as error:  # of a PUT, 404 speaks of the bucket
+                raise explained(error, f"writing {redact(url)}") from error
+            return
+        self._put(url, lambda timeout_s: run(client, "put_file", source, url, timeout_s=timeout_s), os.path.getsize(source))
+
+    def abort_uploads(self, older_than_s: float) -> int:
+        """Abort unfinished uploads of parts that began so long ago; returns how many. Only S3 has any."""
+        return uploads.abort_uploads(self._client(), self.url, self.retry, older_than_s) if self._is_s3 else 0
 
     def put_if_absent(self, name: str, data: bytes) -> bool:
         """Create an object in one try, never replacing one.
@@ -203,6 +208,10 @@ class Store:
                 pass
 
     # -- inside ----------------------------------------------------------------------------
+
+    @property
+    def _is_s3(self) -> bool:
+        return protocol(self.url) in ("s3", "s3a")
 
     def _client(self):
         return filesystem(protocol(self.url), self.storage_options)
