@@ -9,9 +9,9 @@ from typing import Protocol
 
 
 @contextmanager
-def byte_bar(label: str, total_nbytes: int) -> Iterator[Callable[[int], None]]:
+def byte_bar(label: str, total_nbytes: int | None, shown: bool = True) -> Iterator[Callable[[int], None]]:
     """Yield a function that adds bytes to a bar on standard error, if that is a terminal. Threads may call it."""
-    if not sys.stderr.isatty():
+    if not shown or not sys.stderr.isatty():
         yield lambda nbytes: None
         return
     from rich.console import Console
@@ -21,6 +21,21 @@ def byte_bar(label: str, total_nbytes: int) -> Iterator[Callable[[int], None]]:
     with Progress(*columns, console=Console(stderr=True), transient=True) as progress:
         task = progress.add_task(label, total=total_nbytes)
         yield lambda nbytes: progress.advance(task, nbytes)
+
+
+@contextmanager
+def count_bar(label: str, total: int, shown: bool = True) -> Iterator[Callable[[int], None]]:
+    """Yield a function that takes how many of ``total`` are done, for a bar on standard error, if that is a terminal."""
+    if not shown or not sys.stderr.isatty():
+        yield lambda done: None
+        return
+    from rich.console import Console
+    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+
+    columns = (TextColumn(label), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
+    with Progress(*columns, console=Console(stderr=True), transient=True) as progress:
+        task = progress.add_task(label, total=total)
+        yield lambda done: progress.update(task, completed=done)
 
 
 class PackingBar(Protocol):

@@ -12,6 +12,7 @@
 
 #include "ss_status.h"
 #include "ss_bpe.h"
+#include "ss_bpe_train.h"
 #include "ss_crc32c.h"
 #include "ss_gather.h"
 #include "ss_hash.h"

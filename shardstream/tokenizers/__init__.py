@@ -8,6 +8,7 @@
 
 from shardstream.tokenizers.loading import load
 from shardstream.tokenizers.tokenizer import Tokenizer
+from shardstream.tokenizers.training import train
 from shardstream.tokenizers.vocab import Vocabulary
 
-__all__ = ["Tokenizer", "Vocabulary", "load"]
+__all__ = ["Tokenizer", "Vocabulary", "load", "train"]
