@@ -12,14 +12,15 @@ from __future__ import annotations
 import math
 import queue
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 
 import numpy as np
 
 from shardstream.errors import ConfigError, ShardstreamError
-from shardstream.order.epoch import EpochOrder
+from shardstream.order.epoch import Chunk, EpochOrder
+from shardstream.order.mix_rows import MixRows
 from shardstream.parts import PartPlanner
 from shardstream.reader import Block, BlockReader
 
@@ -33,12 +34,11 @@ class Plan:
     """A chunk's rows of this reader, in position order: row ``i`` is row ``row[i]`` of block ``keys[block[i]]``.
 
     ``failures`` has the error of each shard whose index could not be read, by its key; its rows stand in that block.
-    ``lanes`` and ``shard_begins`` say, of each block, in which lane and where on the epoch line its shard begins.
+    ``places`` says, of each block, in which lane it is, and where on the epoch line its shard begins; nothing in a mixture.
     """
 
     keys: list[Key]
-    lanes: list[int]
-    shard_begins: list[int]
+    places: dict[Key, tuple[int, int]]
     block: np.ndarray
     row: np.ndarray
     failures: dict[Key, ShardstreamError]
@@ -139,7 +139,7 @@ class WindowReader:
         num_threads: Threads that read blocks.
     """
 
-    def __init__(self, reader: BlockReader, order: EpochOrder, first: int, step: int, end: int,
+    def __init__(self, reader: BlockReader, order: EpochOrder | MixRows, first: int, step: int, end: int,
                  memory_limit_nbytes: int, num_threads: int):  # fmt: skip
         self._reader, self._order = reader, order
         self._first, self._step, self._end = first, step, end
@@ -234,45 +234,35 @@ class WindowReader:
 
     def _plan_all(self) -> None:
         try:
-            for begin, end in self._chunk_bounds():
+            for chunk in self._chunks_to_plan():
                 if self._closed:
                     return
-                plan = self._plan(begin, end)
-                if plan.row.size:
-                    if not self._request(plan, begin):
-                        return
-                    self._plans.put(plan)
+                plan = self._plan(chunk)
+                if not self._request(plan, chunk.epoch_begin + chunk.positions.start):
+                    return
+                self._plans.put(plan)
             self._plans.put(IndexError(f"there are no positions from {self._end} on."))
         except BaseException as error:  # handed to the consumer, whose thread raises it
             self._plans.put(error)
 
-    def _chunk_bounds(self) -> Iterator[tuple[int, int]]:
-        """Yield position ranges of whole runs of all lanes, about ``CHUNK_SAMPLES`` or ``CHUNK_NBYTES`` each."""
-        window, epoch = self._order.window, self._order.num_samples
+    def _chunks_to_plan(self) -> Iterator[Chunk]:
+        """Yield the order's chunks, of about ``CHUNK_SAMPLES`` or ``CHUNK_NBYTES`` each."""
         nbytes = min(CHUNK_NBYTES, self.budget.limit_nbytes // 8)
-        by_nbytes = nbytes // (window * max(1, int(self._reader.source.mean_sample_nbytes)))
-        chunk = window * max(1, min(CHUNK_SAMPLES // window, by_nbytes))
-        position = self._first
-        while position < self._end:
-            pass_begin = position // epoch * epoch
-            end = min(position - (position - pass_begin) % chunk + chunk, pass_begin + epoch, self._end)
-            yield position, end
-            position = end
+        by_nbytes = nbytes // max(1, int(self._reader.source.mean_sample_nbytes))
+        yield from self._order.chunks(range(self._first, self._end, self._step), min(CHUNK_SAMPLES, by_nbytes))
 
-    def _plan(self, begin: int, end: int) -> Plan:
-        pass_begin = begin // self._order.num_samples * self._order.num_samples
-        begin += -(begin - self._first) % self._step
-        line = self._order.line(begin - pass_begin, end - pass_begin, self._step) if begin < end else np.empty(0, np.int64)
-        shard, row = self._order.locate(line)
-        shard_begin = line - row
+    def _plan(self, chunk: Chunk) -> Plan:
+        shard, row = chunk.shard, chunk.row
+        shard_begin = None if chunk.line is None else chunk.line - row
         block, failures = np.empty(len(row), np.int64), {}
         by_shard = np.argsort(shard, kind="stable")
         ordinals, begins = np.unique(shard[by_shard], return_index=True)
         # All at once: over a network each index is a request, and a window may need a hundred.
-        indexes = [self._pool.submit(self._reader.index, ordinal) for ordinal in ordinals.tolist()]
-        for ordinal, mine, index in zip(ordinals.tolist(), np.split(by_shard, begins[1:]), indexes):
+        indexes = {ordinal: self._pool.submit(self._reader.index, ordinal)
+                   for ordinal in dict.fromkeys([*ordinals.tolist(), *(span[0] for span in chunk.spans)])}  # fmt: skip
+        for ordinal, mine in zip(ordinals.tolist(), np.split(by_shard, begins[1:])):
             try:
-                _, starts = index.result()
+                _, starts = indexes[ordinal].result()
             except ShardstreamError as error:
                 failures[ordinal, -1] = error
                 block[mine] = -1
@@ -284,9 +274,12 @@ class WindowReader:
         rank = np.empty(len(codes), np.int64)
         rank[by_need] = np.arange(len(codes))
         keys = [(code >> 32, (code & 0xFFFFFFFF) - 1) for code in codes[by_need].tolist()]
-        lanes = (begin - pass_begin + firsts[by_need] * self._step) % self._order.lanes
-        return Plan(keys, lanes.tolist(), shard_begin[firsts[by_need]].tolist(), rank[inverse.reshape(-1)],
-                    row.astype(np.uint32), failures)  # fmt: skip
+        places = {}
+        if shard_begin is not None:
+            lanes = np.array(chunk.positions)[firsts[by_need]] % self._order.lanes
+            places = dict(zip(keys, zip(lanes.tolist(), shard_begin[firsts[by_need]].tolist())))
+        keys += _blocks_of(chunk.spans, indexes, set(keys))
+        return Plan(keys, places, rank[inverse.reshape(-1)], row.astype(np.uint32), failures)
 
     def _request(self, plan: Plan, position: int) -> bool:
         """Have the chunk's blocks read, those already here first so that they stay; False when closed."""
@@ -301,23 +294,23 @@ class WindowReader:
             new = [key for key in plan.keys if key not in self._shared]
         sizes = {key: self._reader.estimate_nbytes(*key) for key in new if key[1] >= 0}
         self._check_limit(plan.keys, sizes)
-        places = dict(zip(plan.keys, zip(plan.lanes, plan.shard_begins)))
         for key in new:
             if key in plan.failures:
                 with self._lock:
                     shared = self._shared[key] = _SharedBlock(_Part(0), 0, 1)
                     shared.future.set_exception(plan.failures[key])
-            elif key not in self._shared and not self._request_part(key, *places[key], sizes, position):
+            elif key not in self._shared and not self._request_part(key, plan.places.get(key), sizes, position):
                 return False
         return True
 
-    def _request_part(self, key: Key, lane: int, shard_begin: int, sizes: dict[Key, int], position: int) -> bool:
+    def _request_part(self, key: Key, place: tuple[int, int] | None, sizes: dict[Key, int], position: int) -> bool:
         """Have a block read, and what follows it: as far as this chunk needs it too, or there is room."""
         if not self.budget.reserve(sizes[key]):
             return False
         part, shared, followers = _Part(sizes[key]), {}, ()
         shared[key] = _SharedBlock(part, sizes[key], 1)
-        if self._parts is not None:
+        if self._parts is not None and place is not None:
+            lane, shard_begin = place
             row_end = int(self._order.lane_begin[lane]) + self._order.lane_length(lane) - shard_begin
             followers = self._parts.followers(*key, sizes[key], row_end)
         for block, nbytes in followers:
@@ -366,6 +359,17 @@ class _Part:
 
     def __init__(self, nbytes: int):
         self.nbytes, self.num_blocks = nbytes, 1
+
+
+def _blocks_of(spans: Sequence[tuple[int, int, int]], indexes: dict[int, Future], known: set[Key]) -> list[Key]:
+    """Return the blocks that overlap the ``spans`` of rows and are not ``known``; a shard whose index failed has none."""
+    found = {}
+    for shard, begin, end in spans:
+        if indexes[shard].exception() is None:
+            _, starts = indexes[shard].result()
+            blocks = range(int(np.searchsorted(starts, begin, "right")) - 1, int(np.searchsorted(starts, end)))
+            found.update(dict.fromkeys((shard, block) for block in blocks))
+    return [key for key in found if key not in known]
 
 
 class _SharedBlock:

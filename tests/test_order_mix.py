@@ -14,6 +14,7 @@ from shardstream.order import mix_schedule
 from shardstream.order.batches import BatchPlan
 from shardstream.order.epoch import EpochOrder
 from shardstream.order.mix import STOPS, MixOrder, Piece, quota_table, resolve_weights
+from shardstream.order.mix_rows import SHARD_BITS, MixRows
 from tests.twins import mix as twin
 
 WEIGHTS = st.lists(st.floats(1e-6, 1e6), min_size=1, max_size=8)
@@ -274,3 +275,31 @@ def test_illegal_mixtures_are_refused(change):
     arguments = {"num_samples": (10, 10), **change}
     with pytest.raises(ConfigError, match="must"):
         mixed(arguments.pop("num_samples"), **arguments)
+
+
+@pytest.mark.parametrize("stop", STOPS)
+@pytest.mark.parametrize("seed", range(8))
+def test_chunks_hold_each_run_from_its_first_draw_to_its_last(seed, stop):
+    """MixRows names the row of every position, and a run's rows with every chunk while the lane is in it."""
+    random_ = random.Random(f"{seed} {stop}")
+    sizes = [[random_.randint(0, 90) for _ in range(random_.randint(1, 6))] + [40] for _ in range(3)]
+    mix = mixed([sum(counts) for counts in sizes], [0.01, 0.3, 0.69], stop=stop, lanes=random_.choice([1, 4, 8]))
+    orders = orders_of(mix, sizes, window=random_.choice([8, 64, 200]))
+    begin, step = random_.randrange(mix.num_samples), random_.choice([1, 3, 4])
+    positions = range(begin, mix.num_samples + 5, step)
+    inside = range(begin, mix.num_samples, step)
+    begun, ended, rows = set(), set(), []
+    for chunk in MixRows(mix, orders).chunks(positions, 32):
+        if stop == "rest" and len(rows) < len(inside):  # otherwise the same rows may well come again
+            assert not ended & set(chunk.spans), "a run came back"
+        ended |= begun - set(chunk.spans)
+        begun |= set(chunk.spans)
+        for shard, row in zip(chunk.shard.tolist(), chunk.row.tolist()):
+            assert any(one == shard and first <= row < end for one, first, end in chunk.spans)
+            rows.append((shard >> SHARD_BITS, shard % 2**SHARD_BITS, row))
+    expected = []
+    for part in (inside, range((begin - mix.num_samples) % step, positions.stop - mix.num_samples, step)):
+        for source, turn, line in zip(*(values.tolist() for values in mix_schedule.lines(mix, orders, part))):
+            shard, row = orders(source, turn).locate([line])
+            expected.append((source, int(shard[0]), int(row[0])))
+    assert rows == expected

@@ -370,10 +370,10 @@ def test_leaving_a_loop_does_not_plan_the_rest(tmp_path, monkeypatch):
         writer.write_batch({"y": np.zeros(8000, np.int8)})
     num_planned, plan = 0, WindowReader._plan
 
-    def spy(self, begin, end):
+    def spy(self, chunk):
         nonlocal num_planned
         num_planned += 1
-        return plan(self, begin, end)
+        return plan(self, chunk)
 
     monkeypatch.setattr(WindowReader, "_plan", spy)
     monkeypatch.setattr("shardstream.window.CHUNK_SAMPLES", 10)

@@ -13,7 +13,9 @@ docs/FORMAT.md section 7.
 
 from __future__ import annotations
 
+from collections.abc import Iterator, Sequence
 from functools import cached_property
+from typing import NamedTuple
 
 import numpy as np
 
@@ -63,6 +65,26 @@ def _integer(name: str, value: int, low: int, high: int) -> int:
     if isinstance(value, (bool, np.bool_)) or not isinstance(value, (int, np.integer)) or not low <= value <= high:
         raise ConfigError(f"{name}={value!r} must be an integer in [{low}, {high}].")
     return int(value)
+
+
+class Chunk(NamedTuple):
+    """Consecutive positions of one reader and what stands there: what an order hands to ``window.WindowReader``.
+
+    Attributes:
+        epoch_begin, positions: Positions ``positions`` of the epoch that began at ``epoch_begin``: 0, or where padding goes
+            through it again.
+        shard, row: int64, of each position; ``shard`` is what the reader of these shards knows it by.
+        line: int64, of each position, on the epoch line; None in a mixture, which has no such line.
+        spans: ``(shard, first row, end row)`` of all runs that have begun and may come again in a later chunk, so
+            that their blocks stay held. None where chunks consist of whole runs.
+    """
+
+    epoch_begin: int
+    positions: range
+    shard: np.ndarray
+    row: np.ndarray
+    line: np.ndarray | None = None
+    spans: Sequence[tuple[int, int, int]] = ()
 
 
 class EpochOrder:
@@ -187,6 +209,29 @@ class EpochOrder:
         # side="right" steps over empty shards, which begin where the next one does.
         places = np.searchsorted(self.shard_starts, line_indices, side="right") - 1
         return self.shard_permutation[places], line_indices - self.shard_starts[places]
+
+    def chunks(self, positions: range, max_positions: int) -> Iterator[Chunk]:
+        """Yield what ascending ``positions`` read, in chunks of whole runs of all lanes.
+
+        A chunk spans one window, or as many as there are in ``max_positions``. Positions from ``num_samples`` on
+        begin the epoch again (``drop_last="pad"``).
+        """
+        size = self.window * max(1, max_positions // self.window)
+        for epoch_begin, own in chunk_positions(positions, size, self.num_samples):
+            line = self.line(own.start, own.stop, own.step)
+            yield Chunk(epoch_begin, own, *self.locate(line), line)
+
+
+def chunk_positions(positions: range, size: int, num_samples: int) -> Iterator[tuple[int, range]]:
+    """Yield ``(epoch_begin, positions)`` for each ``size`` of an epoch of ``num_samples`` in which some are; see Chunk."""
+    position = positions.start
+    while position < positions.stop:
+        epoch_begin = position // num_samples * num_samples
+        end = min(position - (position - epoch_begin) % size + size, epoch_begin + num_samples, positions.stop)
+        begin = position + -(position - positions.start) % positions.step
+        if begin < end:
+            yield epoch_begin, range(begin - epoch_begin, end - epoch_begin, positions.step)
+        position = end
 
 
 def _rebuild(shard_num_samples, seed, epoch, lanes, window, shuffle, phase) -> EpochOrder:

@@ -38,9 +38,20 @@ def lines(mix: MixOrder, orders: Orders, positions: range) -> tuple[np.ndarray, 
     ``line`` is the index on the epoch line of ``orders(source, repetition)``. One C call for each of these in
     the range; about 100 ns a position when a call spans many positions of each lane.
     """
+    source, repetition, line = (np.empty(len(positions), np.int64) for _ in range(3))
+    for one, turn, places, local in draws_by_epoch(mix, positions):
+        source[places], repetition[places], line[places] = one, turn, orders(one, turn).lines(local)
+    return source, repetition, line
+
+
+def draws_by_epoch(mix: MixOrder, positions: range) -> Iterator[tuple[int, int, np.ndarray, np.ndarray]]:
+    """Yield ``(source, repetition, places, local)``, repetitions ascending: what ``positions`` draw from each epoch.
+
+    ``local`` are positions of that epoch, ``places`` says which of ``positions`` draw them. Both are lane by lane, since
+    looking up what stands there is several times faster when neighbours are of one run.
+    """
     source, course = np.empty(len(positions), np.int64), np.empty(len(positions), np.int64)
     lanes = lanes_of(positions, mix.lanes)
-    # Kept lane by lane up to the lookup, which is several times faster when neighbours are of one run.
     places = np.concatenate(
         [np.arange(first, len(positions), len(lanes)) for first in range(len(lanes))] or [[]]
     ).astype(np.int64)
@@ -49,18 +60,12 @@ def lines(mix: MixOrder, orders: Orders, positions: range) -> tuple[np.ndarray, 
         part = slice(done, done + len(owned))
         source[part], course[part] = mix.lane_draws(lane, owned)
         done = part.stop
-    counts = np.array(mix.source_num_samples, np.int64)[source]
-    repetition, local = np.divmod(course, counts)
-    line = np.empty_like(course)
     for one in range(mix.num_sources):
         of_source = np.flatnonzero(source == one)
-        turns = repetition[of_source]
-        for turn in range(int(turns.min()), int(turns.max()) + 1) if turns.size else ():
-            mine = of_source[turns == turn]
-            line[mine] = orders(one, turn).lines(local[mine])
-    back = np.empty_like(places)
-    back[places] = np.arange(places.size)
-    return source[back], repetition[back], line[back]
+        turns, local = np.divmod(course[of_source], mix.source_num_samples[one] or 1)
+        for turn in np.unique(turns).tolist():
+            mine = turns == turn
+            yield one, turn, places[of_source[mine]], local[mine]
 
 
 def shards(mix: MixOrder, orders: Orders, positions: range) -> Iterator[MixNeed]:

@@ -15,7 +15,7 @@ from typing import Any
 from shardstream.errors import StateError
 from shardstream.order.epoch import MAX_EPOCH, MAX_LANES, MAX_SAMPLES
 from shardstream.order.mix import MAX_SOURCES, STOPS, Piece
-from shardstream.order.state import State, check_integer, fields_of
+from shardstream.order.state import SHUFFLE, State, check_integer, fields_of
 
 FORMAT = 1
 ORDER = "mix-1"
@@ -38,6 +38,11 @@ class SourceState:
     epoch: int
     window: int
     base: int
+
+    @property
+    def shuffle(self) -> bool:
+        """Whether the order is a shuffled one."""
+        return self.order == SHUFFLE
 
 
 @dataclass(frozen=True)
