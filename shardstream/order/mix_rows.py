@@ -36,7 +36,7 @@ class MixRows:
 
     def __init__(self, mix: MixOrder, orders: Orders):
         self._mix, self._orders = mix, orders
-        self.num_samples, self.lanes = mix.num_samples, mix.lanes
+        self.seed, self.epoch, self.num_samples, self.lanes = mix.seed, mix.epoch, mix.num_samples, mix.lanes
         self.window = max(orders(source, 0).window for source in range(mix.num_sources))
 
     def chunks(self, positions: range, max_positions: int) -> Iterator[Chunk]:

@@ -43,13 +43,13 @@ def lane(num_samples, seed, epoch, num_lanes, pieces, stop, lane):
         while end is None or depth * num_lanes + lane < end:
             everything = [10**9] * len(num_samples)
             for source, _ in draws(key(seed, epoch, MIX, lane, number, block), quotas(weights, block), everything):
+                if end is not None and depth * num_lanes + lane >= end:
+                    break
                 used_up = course(source, taken[source]) >= num_samples[source]
                 if used_up and stop == "rest":
                     continue
                 if used_up and stop == "first":
                     return
-                if end is not None and depth * num_lanes + lane >= end:
-                    break
                 yield depth * num_lanes + lane, source, course(source, taken[source])
                 taken[source] += 1
                 depth += 1
