@@ -12,6 +12,7 @@
 
 struct ss_bpe_scratch {
 	const ss_bpe *bpe;
+	pretok_fill_fn *fill;
 	struct merge_memory memory;
 };
 
@@ -23,8 +24,10 @@ ss_bpe_scratch_new(const ss_bpe *bpe)
 {
 	ss_bpe_scratch *scratch = calloc(1, sizeof(*scratch));
 
-	if (scratch != NULL)
+	if (scratch != NULL) {
 		scratch->bpe = bpe;
+		scratch->fill = pretok_best_fill();
+	}
 	return scratch;
 }
 
@@ -72,8 +75,8 @@ encode_text(ss_bpe_scratch *scratch, const uint8_t *text, size_t text_nbytes, si
 	size_t begin = 0, num_ids = 0;
 
 	while (begin < text_nbytes) {
-		size_t num_ends = pretok_fill(scratch->bpe->pattern, text, begin, text_nbytes, readable_nbytes, ends,
-					      ENDS_AVAIL);
+		size_t num_ends = scratch->fill(scratch->bpe->pattern, text, begin, text_nbytes, readable_nbytes, ends,
+						ENDS_AVAIL);
 		for (size_t i = 0; i < num_ends; i++) {
 			size_t num = encode_piece(scratch, text + begin, ends[i] - begin, ids + num_ids);
 			if (num == 0)

@@ -25,6 +25,7 @@ struct train_merging;
 
 struct ss_bpe_trainer {
 	enum ss_pretok_pattern pattern;
+	pretok_fill_fn *fill;
 	uint8_t byte_id[256];
 	uint8_t *bytes;
 	size_t num_bytes, bytes_avail;

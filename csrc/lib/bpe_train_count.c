@@ -51,6 +51,7 @@ ss_bpe_trainer_new(unsigned pattern, const uint8_t *alphabet)
 	if (trainer == NULL)
 		return NULL;
 	trainer->pattern = (enum ss_pretok_pattern)pattern;
+	trainer->fill = pretok_best_fill();
 	for (unsigned id = 0; id < 256; id++)
 		trainer->byte_id[alphabet[id]] = (uint8_t)id;
 	trainer->slots = calloc(FIRST_SLOTS, sizeof(*trainer->slots));
@@ -149,7 +150,8 @@ feed_text(ss_bpe_trainer *trainer, const uint8_t *text, size_t text_nbytes, size
 	enum ss_status status = SS_OK;
 
 	while (begin < text_nbytes) {
-		size_t num = pretok_fill(trainer->pattern, text, begin, text_nbytes, readable_nbytes, ends, ENDS_AVAIL);
+		size_t num = trainer->fill(trainer->pattern, text, begin, text_nbytes, readable_nbytes, ends,
+					   ENDS_AVAIL);
 		for (size_t i = 0; i < num && status == SS_OK; i++) {
 			if (ends[i] - begin > 1)	/* a single byte has no pair */
 				status = count_piece(trainer, text + begin, ends[i] - begin);
