@@ -57,9 +57,9 @@ def take_rows(column: Any, rows: np.ndarray) -> Any:
         offsets = column.offsets.numpy()
         lengths = offsets[rows + 1] - offsets[rows]
         ends = np.cumsum(lengths)
-        chosen = torch.from_numpy(np.arange(lengths.sum()) + np.repeat(offsets[rows] - (ends - lengths), lengths))
-        weights = None if column.weights is None else column.weights[chosen]
-        return Jagged(column.values[chosen], torch.from_numpy(np.concatenate([[0], ends])), weights)
+        chosen = np.arange(lengths.sum()) + np.repeat(offsets[rows] - (ends - lengths), lengths)
+        values, weights = (None if part is None else torch.from_numpy(part.numpy()[chosen]) for part in (column.values, column.weights))
+        return Jagged(values, torch.from_numpy(np.concatenate([[0], ends])), weights)
     if isinstance(column, (list, tuple)):
         return [column[row] for row in rows.tolist()]
     if isinstance(column, torch.Tensor):
