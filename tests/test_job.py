@@ -180,13 +180,14 @@ def small_blocks(tmp_path_factory):
 def readers_of_blocks(monkeypatch, url, world_size, num_workers, **options) -> collections.Counter:
     """Return how many of the job's readers fetch each block in an epoch; ranks and workers are objects of this process."""
     fetched, reader = collections.defaultdict(set), None
-    original = BlockReader.read
+    original = BlockReader.read_many
 
-    def read(self, shard, block):
-        fetched[shard, block].add(reader)
-        return original(self, shard, block)
+    def read_many(self, shard, blocks):
+        for block in blocks:
+            fetched[shard, block].add(reader)
+        return original(self, shard, blocks)
 
-    monkeypatch.setattr(BlockReader, "read", read)
+    monkeypatch.setattr(BlockReader, "read_many", read_many)
     for reader in range(world_size * num_workers):
         stream = ss.ShardStream(url, batch_size=8, rank=reader, world_size=world_size * num_workers, version=1, **options)
         with warnings.catch_warnings():
