@@ -18,6 +18,7 @@
 #include "ss_hash.h"
 #include "ss_order.h"
 #include "ss_pretok.h"
+#include "ss_sequences.h"
 #include "ss_sparse.h"
 #include "ss_tar.h"
 

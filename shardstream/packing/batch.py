@@ -45,11 +45,13 @@ def value_of(column: Any, row: int) -> Any:
 class Batch:
     """Rows in columns, and what was rejected on the way here.
 
-    ``columns["key"]`` is always there: a list of str that messages name rows by.
+    ``columns["key"]`` is always there: a list of str that messages name rows by. ``num_tokens`` is how many a
+    step has made, for the progress bar.
     """
 
     columns: dict[str, Any]
     rejects: list[SampleError] = field(default_factory=list)
+    num_tokens: int = 0
 
     def __len__(self) -> int:
         return len(self.columns["key"])
@@ -64,14 +66,14 @@ class Batch:
     def take(self, rows: Sequence[int], rejects: Iterable[SampleError] = ()) -> Batch:
         """Return the batch with these rows, in this order, and more rejects."""
         columns = {name: take(column, rows) for name, column in self.columns.items()}
-        return Batch(columns, [*self.rejects, *rejects])
+        return Batch(columns, [*self.rejects, *rejects], self.num_tokens)
 
     def checked(self, name: str, kinds: type | tuple[type, ...], what: str) -> Batch:
         """Return the batch without the rows whose value in a column is not of the kinds; those are rejects."""
         column = self.columns.get(name)
         if column is None:
             rejects = [SampleError(f"the record has no {name!r}.", key=key) for key in self.columns["key"]]
-            return Batch({**self.take([]).columns, name: []}, [*self.rejects, *rejects])
+            return Batch({**self.take([]).columns, name: []}, [*self.rejects, *rejects], self.num_tokens)
         if not isinstance(column, list) or all(isinstance(value, kinds) for value in column):
             return self
         good, rejects = [], []

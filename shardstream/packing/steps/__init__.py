@@ -1,7 +1,8 @@
 """What is done to records between source and dataset, by name or by dotted path.
 
 A step gets a batch and returns one: its rows in the same order, some perhaps left out or made
-several of. What it returns is a function of what it was given, so a job can share batches out.
+several of. What it returns is a function of what it was given, so a job can share batches out; a step
+that joins rows (``sequences``) joins those of one batch and carries nothing to the next.
 """
 
 from __future__ import annotations
@@ -64,8 +65,13 @@ def _build_step(document: Document, path: Path, item: Any) -> Step:
     from shardstream.packing.steps.function import FunctionStep
     from shardstream.packing.steps.hashing import HashSettings, HashStep
     from shardstream.packing.steps.passages import PassagesSettings, PassagesStep
+    from shardstream.packing.steps.sequences import SequencesSettings, SequencesStep
+    from shardstream.packing.steps.tokenize import TokenizeSettings, TokenizeStep
 
-    names = {"passages": (PassagesStep, PassagesSettings), "hash": (HashStep, HashSettings)}
+    names = {
+        "passages": (PassagesStep, PassagesSettings), "hash": (HashStep, HashSettings),
+        "tokenize": (TokenizeStep, TokenizeSettings), "sequences": (SequencesStep, SequencesSettings),
+    }  # fmt: skip
     if callable(item):
         return FunctionStep(item, {})
     name, settings = (

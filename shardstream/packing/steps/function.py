@@ -37,7 +37,9 @@ class FunctionStep:
                 reject = SampleError(f"{self.name} failed: {type(error).__name__}: {error}", key=key)
                 reject.__cause__ = error
                 rejects.append(reject)
-        return Batch.of_records(rows, rejects)
+        made = Batch.of_records(rows, rejects)
+        made.num_tokens = batch.num_tokens
+        return made
 
     def _rows(self, made: Any) -> Iterable[Mapping]:
         if made is None:

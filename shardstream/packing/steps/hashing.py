@@ -62,4 +62,4 @@ class HashStep:
                 reject = SampleError(error.message, key=batch.columns["key"][error.index], field=self.settings.field)
                 batch = batch.take(rows, [reject])
         column = features if self.settings.values else features[:2]
-        return Batch({**batch.columns, self.settings.to: column}, batch.rejects)
+        return Batch({**batch.columns, self.settings.to: column}, batch.rejects, batch.num_tokens)
