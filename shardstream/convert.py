@@ -3,9 +3,6 @@
 from __future__ import annotations
 
 import os
-from collections import deque
-from collections.abc import Iterator
-from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 from shardstream.errors import ConfigError, SchemaError
@@ -13,13 +10,13 @@ from shardstream.memmap.dataset import MemmapDataset
 from shardstream.memmap.layout import SCHEMA_FILE
 from shardstream.memmap.writer import MemmapWriter
 from shardstream.progress import byte_bar
-from shardstream.reader import Block, BlockReader
+from shardstream.reader import BlockReader
+from shardstream.scan import blocks
 from shardstream.schema import Dense, Field, Schema
 from shardstream.source import open_source
 from shardstream.storage import Fetcher
 from shardstream.writer import ShardWriter
 
-BLOCKS_AHEAD = 8  # being read while one is written
 ROWS_AT_ONCE = 8192
 
 
@@ -50,9 +47,9 @@ def to_memmap(url_or_urls: Any, folder: str, fields: list[str] | None = None, pa
     if is_memmap(folder) and MemmapDataset(folder).num_parts:
         raise ConfigError(f"{folder!r} has rows already; name another folder.")
     with MemmapWriter(folder, schema, part_nbytes) as writer, byte_bar("converting", source.nbytes) as advance:
-        for block, nbytes in _blocks(reader):
+        for shard, number, block in blocks(reader):
             writer.write_batch({name: _rows(block.columns[name], 0, block.num_samples, field) for name, field in schema.items()})
-            advance(nbytes)
+            advance(int(reader.index(shard)[0].extents[number, :, 1].sum()))
     return writer.num_samples
 
 
@@ -60,30 +57,15 @@ def to_shards(folder: str, url: str, fields: list[str] | None = None, shard_nbyt
               storage_options: dict | None = None) -> int:  # fmt: skip
     """Write the rows of a :class:`MemmapDataset` to the dataset at ``url``, by one commit; return their number."""
     dataset = MemmapDataset(folder, fields)
-    schema, blocks = dataset.mapped()
+    schema, parts = dataset.mapped()
     with (ShardWriter(url, schema=schema, shard_nbytes=shard_nbytes, compression=compression, storage_options=storage_options) as writer,
           byte_bar("converting", len(dataset)) as advance):  # fmt: skip
-        for block in blocks:
-            for begin in range(0, block.num_samples, ROWS_AT_ONCE):
-                end = min(begin + ROWS_AT_ONCE, block.num_samples)
-                writer.write_batch({name: _rows(block.columns[name], begin, end, field) for name, field in schema.items()})
+        for part in parts:
+            for begin in range(0, part.num_samples, ROWS_AT_ONCE):
+                end = min(begin + ROWS_AT_ONCE, part.num_samples)
+                writer.write_batch({name: _rows(part.columns[name], begin, end, field) for name, field in schema.items()})
                 advance(end - begin)
     return writer.num_samples
-
-
-def _blocks(reader: BlockReader) -> Iterator[tuple[Block, int]]:
-    """Yield all blocks in row order, some read ahead, each with the bytes that it takes in its shard."""
-    with ThreadPoolExecutor(BLOCKS_AHEAD, thread_name_prefix="shardstream-convert") as pool:
-        ahead: deque = deque()
-        for shard in range(reader.source.num_shards):
-            index, _ = reader.index(shard)
-            for block in range(index.num_blocks):
-                ahead.append((pool.submit(reader.read, shard, block), int(index.extents[block, :, 1].sum())))
-                if len(ahead) > BLOCKS_AHEAD:
-                    future, nbytes = ahead.popleft()
-                    yield future.result(), nbytes
-        for future, nbytes in ahead:
-            yield future.result(), nbytes
 
 
 def _rows(column: Any, begin: int, end: int, field: Field) -> Any:

@@ -124,3 +124,15 @@ def pytest_terminal_summary(terminalreporter, config):
     """Say which S3 server the tests ran against: a mock proves less."""
     if (server := config.stash.get(SERVER, None)) is not None:
         terminalreporter.write_line(f"S3 tests ran against {server}.")
+
+
+def pytest_sessionfinish(session):
+    """In one of several processes, leave the server's name for the process that prints."""
+    if hasattr(session.config, "workeroutput"):
+        session.config.workeroutput["s3_server"] = session.config.stash.get(SERVER, None)
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_testnodedown(node, error):
+    if (server := getattr(node, "workeroutput", {}).get("s3_server")) is not None:
+        node.config.stash[SERVER] = server

@@ -12,6 +12,8 @@ EXAMPLES = """\
     shardstream index 's3://bucket/images/train-{000000..000146}.tar'
 
     shardstream index 's3://bucket/images/*.tar' --to s3://bucket/images-dataset
+
+    shardstream index images/ --energon
 """
 
 
@@ -22,6 +24,9 @@ def command(
     to: Annotated[
         str | None, typer.Option(metavar="DATASET", help="Add them, where they are, to this dataset.")
     ] = None,
+    energon: Annotated[
+        bool, typer.Option("--energon", help="Write Megatron-Energon's index, X.tar.idx, beside each shard.")
+    ] = False,
     as_json: Annotated[bool, typer.Option("--json", help="Print the shards as JSON.")] = False,
 ) -> None:
     """Count the samples of WebDataset shards and remember where they are, so that streams can begin at once."""
@@ -34,6 +39,11 @@ def command(
         {"url": shard.url, "num_samples": int(shard.index.num_samples.sum()), "nbytes": shard.nbytes}
         for shard in shards
     ]
+    if energon:
+        from shardstream.energon import write_index
+
+        for shard in shards:
+            write_index(shard)
     if as_json:
         show.json({"shards": found, "dataset": to, "version": adopted.version if adopted is not None else None})
         return
