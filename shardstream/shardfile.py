@@ -35,6 +35,28 @@ class FinishedShard:
     index_crc32c: int
 
 
+@dataclass(frozen=True)
+class EncodedBlock:
+    """A block of the blocks layout as it goes into a shard, made anywhere: the payloads of its members, in order."""
+
+    num_samples: int
+    payloads: list[bytes]
+    crcs: list[int]
+
+    @property
+    def nbytes(self) -> int:
+        """What it takes in a shard, with headers and padding."""
+        return sum(TAR_UNIT_NBYTES + len(payload) + -len(payload) % TAR_UNIT_NBYTES for payload in self.payloads)
+
+
+def encode_block(schema: Schema, columns: dict, num_samples: int, compression: str | None) -> EncodedBlock:
+    """Return a block's payloads; ``columns`` maps each field to its decoded form (``codecs/columns.py``)."""
+    payloads = [
+        payload for name, field in schema.items() for payload in encode_column(field, columns[name], compression)
+    ]
+    return EncodedBlock(num_samples, payloads, [crc32c(payload) for payload in payloads])
+
+
 class ShardFile:
     """A shard being written. Call :meth:`finish` or :meth:`discard`, nothing after."""
 
@@ -61,14 +83,13 @@ class ShardFile:
 
     def write_block(self, columns: dict, num_samples: int) -> None:
         """Append a block; ``columns`` maps each field to its decoded form (``codecs/columns.py``)."""
-        payloads = [
-            payload
-            for name, field in self._schema.items()
-            for payload in encode_column(field, columns[name], self._compression)
-        ]
-        block = f"{len(self._num_samples):06d}"
-        extents = [self._member(f"{block}.{suffix}", payload) for suffix, payload in zip(self._columns, payloads, strict=True)]
-        self._block_done(num_samples, extents, [crc32c(payload) for payload in payloads])
+        self.append(encode_block(self._schema, columns, num_samples, self._compression))
+
+    def append(self, block: EncodedBlock) -> None:
+        """Append a block that was encoded under this shard's schema and compression."""
+        number = f"{len(self._num_samples):06d}"
+        extents = [self._member(f"{number}.{suffix}", data) for suffix, data in zip(self._columns, block.payloads, strict=True)]
+        self._block_done(block.num_samples, extents, block.crcs)
 
     def write_files(self, members: list[tuple[str, bytes]], num_samples: int) -> None:
         """Append a block of whole samples in the files layout: their members, in order."""

@@ -87,7 +87,7 @@ def test_ls_shows_versions_fields_and_shards(capfd, job):
     run(capfd, "pack", job)
     status, out, _ = run(capfd, "ls", job.parent / "out", "--shards")
     assert status == 0
-    for words in ("version 1: 2 samples", "Sparse dim=64", "2: rain, sun", "append", ".tar"):
+    for words in ("version 2: 2 samples", "Sparse dim=64", "2: rain, sun", "append", ".tar"):
         assert words in out
 
 

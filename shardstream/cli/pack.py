@@ -27,13 +27,19 @@ def command(
             "--set", metavar="KEY=VALUE", help="Replace one key, such as output.url; the value is YAML. Repeatable."
         ),
     ] = None,
+    restart: Annotated[
+        bool, typer.Option("--restart", help="Begin anew, and delete what an unfinished job has left at the output.")
+    ] = False,
     as_json: Annotated[bool, typer.Option("--json", help="Print the report as JSON.")] = False,
 ) -> None:
-    """Pack a source of records into datasets of shards, as a YAML file says."""
+    """Pack a source of records into datasets of shards, as a YAML file says.
+
+    What was killed, interrupted or failed is gone on with by the same command; nothing is visible before the end.
+    """
     from shardstream.cli import show
     from shardstream.packing import pack
 
-    report = pack(config, overrides or ())
+    report = pack(config, overrides or (), restart=restart)
     if as_json:
         show.json(report)
         return

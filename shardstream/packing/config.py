@@ -9,6 +9,8 @@ fields       what the dataset holds: field name -> the column it comes from, its
 splits       datasets that share the records out, by a hash of each source record's key
 output       the dataset's URL (``{split}`` stands for the split's name) and how its shards are cut
 on_error     ``raise`` at the first record that cannot be packed, or ``skip`` and count them
+rejects      with ``on_error: skip``: a file, local or remote, that gets a line of JSON for each of them
+engine       who does the work: ``local`` processes; or ``kind`` names one, and the rest is its own
 ===========  =====================================================================================
 
 configs/pack_text_sparse.yaml shows every key. Sources, steps and fields are open sets: a new kind
@@ -17,6 +19,7 @@ adds a module and a name, and no configuration changes its meaning.
 
 from __future__ import annotations
 
+import re
 from typing import Any, Literal
 
 import msgspec
@@ -24,6 +27,9 @@ import msgspec
 from shardstream.config import parse_nbytes
 from shardstream.errors import ConfigError
 from shardstream.packing.document import Document
+
+
+SPLIT = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_-]*")
 
 
 class Settings(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
@@ -57,6 +63,8 @@ class Top(Settings):
     steps: list[Any] = []
     splits: Splits | None = None
     on_error: Literal["raise", "skip"] = "raise"
+    rejects: str | None = None
+    engine: str | dict[str, Any] = "local"
 
 
 def convert_top(document: Document) -> Top:
@@ -68,6 +76,8 @@ def convert_top(document: Document) -> Top:
         parse_nbytes(top.output.shard_nbytes)
     except ConfigError as error:
         raise document.error(("output", "shard_nbytes"), error.message) from None
+    if top.rejects is not None and top.on_error != "skip":
+        raise document.error(("rejects",), "needs on_error: skip; else the first record that is rejected ends the job.")
     _check_splits(document, top)
     return top
 
@@ -80,6 +90,9 @@ def _check_splits(document: Document, top: Top) -> None:
         return
     parts = top.splits.parts
     for name, share in parts.items():
+        if not SPLIT.fullmatch(name):
+            message = "the name of a split stands in URLs: letters, digits, '_' and '-' only, please."
+            raise document.error(("splits", "parts"), message)
         if not 0 < share <= 1:
             raise document.error(("splits", "parts", name), f"a share is more than 0 and at most 1, not {share}.")
     if abs(sum(parts.values()) - 1) > 1e-9:

@@ -30,6 +30,8 @@ def encode(fields: Sequence[FieldMap], batch: Batch) -> tuple[dict[str, Any], Ba
     values: dict[str, Any] = {}
     for field in fields:
         column = batch.columns.get(field.column, [None] * len(batch))
+        if field.classes is not None and not isinstance(column, list):
+            column = list(column)  # labels are looked up one by one
         values[field.name] = _convert(field, column, batch.columns["key"], bad) if isinstance(column, list) else column
     if bad:
         rows = [row for row in range(len(batch)) if row not in bad]

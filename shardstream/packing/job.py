@@ -1,40 +1,49 @@
 """A packing job: the configuration checked, then part after part from source to shards.
 
-Nothing is written before the whole configuration is checked. A part goes through the steps by
-itself, so what comes out of it is a function of the part; rows are written in the order of parts,
-and within a part in the order of its records. The datasets of all splits are committed after the
-last part, or, on any error, none.
+Nothing is written before the whole configuration is checked. An engine makes the parts, each by
+itself (``make.py``, ``engines/``); the assembly puts what they became into shards in the order of
+parts, and notes each shard that stands in the store in a journal. After the last part the datasets
+of all splits are published together. On any error, Ctrl-C or kill nothing is; the same call again
+goes on behind the last shard that was noted.
 """
 
 from __future__ import annotations
 
+import hashlib
+import itertools
+import json
+import logging
 import os
 import time
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from contextlib import ExitStack
-from dataclasses import dataclass, field
+from contextlib import contextmanager
+from dataclasses import dataclass
 from typing import Any
 
-from shardstream.errors import ConfigError, EmptyDatasetError, SampleError
-from shardstream.log import Log
-from shardstream.packing.batch import Batch
-from shardstream.packing.classes import class_names, write_classes
-from shardstream.packing.config import Top, convert_top, section
-from shardstream.packing.document import Document
-from shardstream.packing.encode import encode
-from shardstream.packing.fields import FieldMap, build_fields
-from shardstream.packing.sources import Source
-from shardstream.packing.sources.records import RecordsSettings, RecordsSource
-from shardstream.packing.sources.text import TextSettings, TextSource
-from shardstream.packing.splits import split_of
-from shardstream.packing.steps import Step, build_steps
-from shardstream.progress import packing_bar
-from shardstream.schema import Schema
-from shardstream.storage import Store
-from shardstream.writer import ShardWriter
+import msgspec
 
-SOURCES = {"text": (TextSource, TextSettings), "records": (RecordsSource, RecordsSettings)}
+from shardstream.errors import ConfigError, EmptyDatasetError
+from shardstream.log import Log
+from shardstream.packing.assembly import Assembly
+from shardstream.packing.classes import class_names
+from shardstream.packing.config import convert_top, section
+from shardstream.packing.document import Document
+from shardstream.packing.engines import build_engine
+from shardstream.packing.engines.local import clean
+from shardstream.packing.fields import build_fields
+from shardstream.packing.journal import Journal, read_steps
+from shardstream.packing.make import Job, Tally
+from shardstream.packing.publish import delete_shards, publish
+from shardstream.packing.sources.kinds import SOURCES
+from shardstream.packing.steps import build_steps
+from shardstream.progress import packing_bar
+from shardstream.storage import Store
+from shardstream.storage.find import write_file
+
+logger = logging.getLogger("shardstream")
 REJECTS_KEPT = 20  # messages in the report; all are counted
+# What a run may change and still go on where another stopped: where and how it runs, not what comes out.
+FREE_KEYS = ("engine", "on_error", "rejects")
 
 
 @dataclass(frozen=True)
@@ -52,7 +61,7 @@ class PackedDataset:
 
 @dataclass(frozen=True)
 class PackReport:
-    """What a job did."""
+    """What a job did, all its runs together; ``seconds`` are the last one's."""
 
     datasets: list[PackedDataset]
     num_records: int
@@ -64,53 +73,29 @@ class PackReport:
     classes: dict[str, list[str]]
 
 
-@dataclass
-class Job:
-    """A checked configuration, ready to run."""
-
-    document: Document
-    top: Top
-    source: Source
-    steps: list[Step]
-    fields: list[FieldMap]
-
-    @property
-    def schema(self) -> Schema:
-        return Schema(**{field.name: field.kind for field in self.fields})
-
-
-def urls_of(top: Top) -> dict[str | None, str]:
-    """Return split -> URL of its dataset; the one dataset of a job without splits has the name ``None``."""
-    if top.splits is None:
-        return {None: top.output.url}
-    return {name: top.output.url.replace("{split}", name) for name in top.splits.parts}
-
-
-@dataclass
-class _Totals:
-    records: int = 0
-    rejected: int = 0
-    dropped: int = 0
-    nbytes_in: int = 0
-    rejects: list[str] = field(default_factory=list)
-
-
-def pack(config: str | os.PathLike | Mapping, overrides: Sequence[str] = (), progress: bool = True) -> PackReport:
+def pack(config: str | os.PathLike | Mapping, overrides: Sequence[str] = (), progress: bool = True,
+         restart: bool = False) -> PackReport:  # fmt: skip
     """Pack a source into datasets as a configuration says, and return what was done.
+
+    A call that was killed, interrupted or failed is gone on with by the same call: no record is
+    repeated or lost, and the shards that stood are not made again. Nothing is visible before the end.
 
     Args:
         config: A YAML file, or the same as a dict, in which ``source`` may be any iterable of dicts and
             a step any function of a row.
         overrides: ``key=value`` texts such as ``"output.url=s3://bucket/name"``, applied on top.
         progress: Show a bar on standard error if that is a terminal.
+        restart: Begin anew, and delete what an unfinished job has left at the output.
 
     Raises:
-        ConfigError: The configuration is wrong; names file, line and key. Nothing was written.
+        ConfigError: The configuration is wrong; names file, line and key. Nothing was written. Or an
+            unfinished job of another configuration or input stands at the output.
         SampleError: A record cannot be packed (and ``on_error`` is ``raise``). Nothing was committed.
         EmptyDatasetError: A split got no rows. Nothing was committed.
+        WorkerError: A worker process was killed. Nothing was committed.
         StorageError: Source or output failed.
     """
-    return run(prepare(load(config, overrides)), progress)
+    return run(prepare(load(config, overrides)), progress, restart)
 
 
 def load(config: str | os.PathLike | Mapping, overrides: Sequence[str] = ()) -> Document:
@@ -144,113 +129,131 @@ def prepare(document: Document) -> Job:
     columns = source.columns
     for step in steps:
         columns = step.columns(columns)
+    job = Job(document, top, source, steps, [])
     recorded = {}
     if top.output.if_exists == "append":
-        for url in urls_of(top).values():
+        for url in job.urls.values():
             recorded |= class_names(url, top.output.storage_options or None)
-    return Job(document, top, source, steps, build_fields(document, top.fields, columns, source.peek, recorded))
+    job.fields = build_fields(document, top.fields, columns, source.peek, recorded)
+    return job
 
 
-def run(job: Job, progress: bool = True) -> PackReport:
-    """Run a job and return what it did; see :func:`pack`."""
-    start, totals = time.monotonic(), _Totals()
-    output = job.top.output
-    _check_absent(job)
-    with ExitStack() as stack:
-        show = stack.enter_context(packing_bar(job.source.nbytes, progress))
-        writers = {
-            split: stack.enter_context(
-                ShardWriter(url, schema=job.schema, shard_nbytes=output.shard_nbytes, compression=output.compression,
-                            storage_options=output.storage_options or None)
-            )
-            for split, url in urls_of(job.top).items()
-        }  # fmt: skip
-        for part in job.source.parts():
-            for split, columns, batch in _packed(job, part, totals):
-                _write(writers[split], columns, batch)
-            show(samples=sum(writer.num_samples for writer in writers.values()), nbytes_in=totals.nbytes_in,
-                 nbytes_out=sum(writer.nbytes for writer in writers.values()))  # fmt: skip
-        _check_filled(job, writers, totals)
-        classes = {field.name: field.classes.names for field in job.fields if field.classes is not None}
-        for url in urls_of(job.top).values() if classes else ():
-            write_classes(Store(url, output.storage_options or None), classes)
-    datasets = [_described(job, split, url, writers[split]) for split, url in urls_of(job.top).items()]
-    return PackReport(datasets, totals.records, totals.rejected, totals.dropped, totals.rejects, totals.nbytes_in,
+def run(job: Job, progress: bool = True, restart: bool = False) -> PackReport:
+    """Run a job, or go on with it, and return what it did; see :func:`pack`."""
+    start = time.monotonic()
+    stores = [Store(url, job.top.output.storage_options or None) for url in job.urls.values()]
+    if restart:
+        _forget(job, stores)
+    journal = Journal(stores[0], fingerprint(job))
+    if not journal.steps:
+        _check_absent(job)
+    for store in stores:
+        clean(store)
+    assembly = _made(job, journal, progress)
+    publish(job, journal.run, assembly.records)
+    rejects = sorted(assembly.tally.rejects, key=lambda reject: reject.part)
+    if job.top.rejects is not None:
+        lines = b"".join(msgspec.json.encode(reject) + b"\n" for reject in rejects)
+        write_file(job.top.rejects, lines, job.top.output.storage_options or None)
+    journal.delete()
+    for store in stores:
+        clean(store)
+    tally = assembly.tally
+    datasets = [_described(job, name, sum(r.num_samples for r in records)) for name, records in assembly.records.items()]
+    classes = {field.name: field.classes.names for field in job.fields if field.classes is not None}
+    messages = [reject.message for reject in rejects[:REJECTS_KEPT]]
+    return PackReport(datasets, tally.records, tally.rejected, tally.dropped, messages, tally.nbytes_in,
                       time.monotonic() - start, classes)  # fmt: skip
 
 
-def _packed(job: Job, part: Any, totals: _Totals) -> Iterator[tuple[str | None, dict, Batch]]:
-    """Give ``(split, columns to write, the batch they are of)`` of one part of the source."""
-    chunk = job.source.read(part)
-    totals.nbytes_in += chunk.nbytes
-    totals.records += len(chunk.records) + len(chunk.rejects)
-    _reject(job, chunk.rejects, totals)
-    for split, records in _dealt(job, chunk.records, totals).items():
-        batch = Batch.of_records(records)
-        for step in job.steps:
-            batch = step.run(batch)
-        columns, batch, dropped = encode(job.fields, batch)
-        totals.dropped += dropped
-        _reject(job, batch.rejects, totals)
-        if len(batch):
-            yield split, columns, batch
+def _made(job: Job, journal: Journal, progress: bool) -> Assembly:
+    """Return the assembly of all parts, with every shard in the store and the journal ended."""
+    assembly = Assembly(job, journal)
+    if assembly.is_complete:
+        return assembly
+    tasks = assembly.tasks()
+    first = list(itertools.islice(tasks, 2))
+    end = first[-1][0] + 1 if first else 0
+    with build_engine(job, several=len(first) > 1) as engine, _noted(job, journal, assembly):
+        with packing_bar(job.source.nbytes, progress) as show:
+            for number, made in engine.made(itertools.chain(first, tasks)):
+                assembly.take(number, made, engine)
+                end = number + 1
+                show(samples=assembly.num_samples, nbytes_in=assembly.tally.nbytes_in, nbytes_out=assembly.nbytes)
+            _check_filled(job, assembly)
+            assembly.end(end)
+    return assembly
 
 
-def _dealt(job: Job, records: list[dict], totals: _Totals) -> dict[str | None, list[dict]]:
-    """Return the records of each split, in their order."""
-    splits = job.top.splits
-    if splits is None:
-        return {None: records}
-    dealt: dict[str | None, list[dict]] = {name: [] for name in splits.parts}
-    for record in records:
-        if record.get(splits.by) is None:
-            _reject(job, [SampleError(f"the record has no {splits.by!r} to split by.", key=record["key"])], totals)
-        else:
-            dealt[split_of(str(record[splits.by]), splits.parts, splits.seed)].append(record)
-    return dealt
-
-
-def _reject(job: Job, rejects: Sequence[SampleError], totals: _Totals) -> None:
-    if rejects and job.top.on_error == "raise":
-        raise rejects[0]
-    totals.rejected += len(rejects)
-    totals.rejects += [str(reject) for reject in rejects[: REJECTS_KEPT - len(totals.rejects)]]
-
-
-def _write(writer: ShardWriter, columns: dict, batch: Batch) -> None:
+@contextmanager
+def _noted(job: Job, journal: Journal, assembly: Assembly) -> Iterator[None]:
+    """Say what an error or Ctrl-C leaves behind, and that nothing was published."""
     try:
-        writer.write_batch(columns)
-    except SampleError as error:
-        if isinstance(error.key, int) and 0 <= error.key < len(batch):  # the writer knows rows, the user keys
-            error.key = batch.columns["key"][error.key]
+        yield
+    except EmptyDatasetError:  # the same job can't do better
+        assembly.abandon()
+        delete_shards(job, journal.steps)
+        journal.delete()
         raise
+    except BaseException as error:
+        assembly.abandon()
+        kept = sum(step.shard is not None for step in journal.steps)
+        if kept:
+            logger.error("%s: packing stopped by %s: nothing is visible yet; %d shards are kept. The same job again goes "
+                         "on behind them, --restart (restart=True) begins anew.", next(iter(job.urls.values())),
+                         type(error).__name__, kept)  # fmt: skip
+        raise
+
+
+def fingerprint(job: Job) -> str:
+    """Return a hash of all that decides what comes out of a job: configuration, input, and this library's version."""
+    from shardstream import __version__
+
+    config = {key: value for key, value in job.document.data.items() if key not in FREE_KEYS}
+    config["source"] = {key: value for key, value in config["source"].items() if key not in ("records", "storage_options")}
+    config["output"] = {key: value for key, value in config["output"].items() if key not in ("if_exists", "storage_options")}
+    data = [__version__, config, job.schema.to_json(), job.source.identity]
+    text = json.dumps(data, sort_keys=True, default=lambda value: f"{value.__module__}.{value.__qualname__}")
+    return hashlib.blake2b(text.encode("utf-8", "surrogatepass"), digest_size=16).hexdigest()
+
+
+def _forget(job: Job, stores: Sequence[Store]) -> None:
+    """Delete what an unfinished job, whichever it was, has left."""
+    steps = read_steps(stores[0])
+    if steps:
+        delete_shards(job, steps)
+        journal = Journal(stores[0], steps[0].job)
+        journal.delete()
 
 
 def _check_absent(job: Job) -> None:
     """Raise unless the output may be written to: running a job twice must not double a dataset in silence."""
-    if job.top.output.if_exists == "append":
-        return
-    for url in urls_of(job.top).values():
-        if Log(Store(url, job.top.output.storage_options or None)).exists():
-            message = f"a dataset stands at {url}; write to another URL, delete it, or set if_exists: append."
-            raise job.document.error(("output", "url"), message)
+    options = job.top.output.storage_options or None
+    for url in job.urls.values():
+        log = Log(Store(url, options))
+        if not log.exists():
+            continue
+        if job.top.output.if_exists == "append":
+            log.open_or_create(job.schema)  # compares the schema, before hours of work
+            continue
+        message = f"a dataset stands at {url}; write to another URL, delete it, or set if_exists: append."
+        raise job.document.error(("output", "url"), message)
 
 
-def _check_filled(job: Job, writers: Mapping[str | None, ShardWriter], totals: _Totals) -> None:
-    for split, writer in writers.items():
-        if writer.num_samples == 0:
-            name = "the dataset" if split is None else f"the split {split!r}"
-            first = f" The first of {totals.rejected} rejects: {totals.rejects[0]}" if totals.rejects else ""
-            raise EmptyDatasetError(
-                f"{name} got none of {totals.records} records, so nothing was committed.{first}",
-                shard=urls_of(job.top)[split],
-            )
+def _check_filled(job: Job, assembly: Assembly) -> None:
+    for name in assembly.empty_splits():
+        which = "the dataset" if job.top.splits is None else f"the split {name!r}"
+        tally: Tally = assembly.tally
+        first = f" The first of {tally.rejected} rejects: {tally.rejects[0].message}" if tally.rejects else ""
+        message = f"{which} got none of {tally.records} records, so nothing was committed.{first}"
+        raise EmptyDatasetError(message, shard=job.urls[name])
 
 
-def _described(job: Job, split: str | None, url: str, writer: ShardWriter) -> PackedDataset:
+def _described(job: Job, split: str, num_samples_added: int) -> PackedDataset:
+    url = job.urls[split]
     snapshot = Log(Store(url, job.top.output.storage_options or None)).snapshot()
-    return PackedDataset(url, split, snapshot.version, writer.num_samples, snapshot.num_samples, len(snapshot.shards),
-                         snapshot.nbytes)  # fmt: skip
+    return PackedDataset(url, None if job.top.splits is None else split, snapshot.version, num_samples_added,
+                         snapshot.num_samples, len(snapshot.shards), snapshot.nbytes)  # fmt: skip
 
 
 def _copied(value: Any, key: str = "") -> Any:

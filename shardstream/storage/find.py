@@ -2,28 +2,37 @@
 
 from __future__ import annotations
 
+import io
 import os
 import re
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from typing import BinaryIO
 
 from shardstream.errors import StorageError
 from shardstream.storage.clients import filesystem, run
 from shardstream.storage.retry import DEFAULT_RETRY, attempt
+from shardstream.storage.store import Store
 from shardstream.storage.urls import is_local, normalise, protocol, redact
 
 NEVER = re.compile("(?!)")
 REMOTE_THREADS = 16
+REMOTE_RANGE_NBYTES = 4 << 20
+LOCAL_BUFFER_NBYTES = 1 << 20
 
 
 @dataclass(frozen=True)
 class FoundFile:
-    """A file: its URL, its path below the folder that was searched, and its size."""
+    """A file: its URL, its path below the folder that was searched, its size, and what changes with its contents.
+
+    ``stamp`` is the time of the last change, or what the store has in place of it.
+    """
 
     url: str
     name: str
     nbytes: int
+    stamp: str = ""
 
 
 def find_files(url: str, storage_options: dict | None = None, exclude: re.Pattern = NEVER) -> list[FoundFile]:
@@ -50,9 +59,57 @@ def read_files(files: Sequence[FoundFile], storage_options: dict | None = None) 
         yield from pool.map(lambda file: _read_remote(file.url, storage_options), files)
 
 
+def open_file(file: FoundFile, storage_options: dict | None = None) -> BinaryIO:
+    """Return a file's bytes as a seekable stream; a remote one is read by ranges of 4 MiB, each with retries."""
+    if not is_local(file.url):
+        return io.BufferedReader(_RemoteFile(file, storage_options), REMOTE_RANGE_NBYTES)
+    try:
+        return open(file.url, "rb", buffering=LOCAL_BUFFER_NBYTES)
+    except OSError as error:
+        raise StorageError(f"reading {file.url} failed: {error.strerror}") from error
+
+
+def write_file(url: str, data: bytes, storage_options: dict | None = None) -> None:
+    """Write or replace a file, local or remote, whole."""
+    folder, _, name = normalise(url).rpartition("/")
+    Store(folder or "/", storage_options).put_bytes(name, data)
+
+
+class _RemoteFile(io.RawIOBase):
+    """A remote file of known size, a request for each read."""
+
+    def __init__(self, file: FoundFile, storage_options: dict | None):
+        self._file, self._storage_options, self._position = file, storage_options, 0
+
+    def readable(self) -> bool:
+        return True
+
+    def seekable(self) -> bool:
+        return True
+
+    def seek(self, offset: int, whence: int = io.SEEK_SET) -> int:
+        base = {io.SEEK_SET: 0, io.SEEK_CUR: self._position, io.SEEK_END: self._file.nbytes}[whence]
+        self._position = max(0, base + offset)
+        return self._position
+
+    def readinto(self, buffer) -> int:
+        end = min(self._position + len(buffer), self._file.nbytes)
+        if end <= self._position:
+            return 0
+        client = filesystem(protocol(self._file.url), self._storage_options)
+        data = attempt(
+            DEFAULT_RETRY,
+            f"reading {redact(self._file.url)}",
+            lambda timeout_s: run(client, "cat_file", self._file.url, start=self._position, end=end, timeout_s=timeout_s),
+        )
+        buffer[: len(data)] = data
+        self._position += len(data)
+        return len(data)
+
+
 def _find_local(root: str, exclude: re.Pattern) -> list[FoundFile]:
     if not os.path.isdir(root):
-        return [FoundFile(root, os.path.basename(root), os.stat(root).st_size)]
+        return [_local_file(root, os.path.basename(root))]
     found = []
 
     def stop(error: OSError) -> None:
@@ -64,8 +121,13 @@ def _find_local(root: str, exclude: re.Pattern) -> list[FoundFile]:
         for name in names:
             path = os.path.join(folder, name)
             if not exclude.fullmatch(below + name) and os.path.isfile(path):  # no pipes, sockets, dangling links
-                found.append(FoundFile(path, below + name, os.stat(path).st_size))
+                found.append(_local_file(path, below + name))
     return found
+
+
+def _local_file(path: str, name: str) -> FoundFile:
+    status = os.stat(path)
+    return FoundFile(path, name, status.st_size, str(status.st_mtime_ns))
 
 
 def _find_remote(url: str, storage_options: dict | None, exclude: re.Pattern) -> list[FoundFile]:
@@ -82,7 +144,8 @@ def _find_remote(url: str, storage_options: dict | None, exclude: re.Pattern) ->
         name = full.removeprefix(url).lstrip("/") or full.rpartition("/")[2]
         parts = name.split("/")
         if not any(exclude.fullmatch("/".join(parts[:depth])) for depth in range(1, len(parts) + 1)):
-            found.append(FoundFile(full, name, int(item["size"] or 0)))
+            stamp = next((str(item[known]) for known in ("ETag", "LastModified", "mtime") if item.get(known)), "")
+            found.append(FoundFile(full, name, int(item["size"] or 0), stamp))
     if not items:
         raise FileNotFoundError(f"there is nothing at {redact(url)}.")
     return found

@@ -1,28 +1,46 @@
 """Where records come from, by name.
 
 A source plans its input as an ordered sequence of parts, and reads one part at a time into
-records: dicts with a ``key``, whose hash decides the split, and more columns. A part is small and
-picklable, reading one is a pure function of it, and the order of parts is the order of rows; so
-the work can be shared out without changing what comes out.
+columns: ``key``, whose hash decides the split, and more. A part is small and picklable, reading one
+is a pure function of it, and the order of parts is the order of rows; so the work can be shared out
+without changing what comes out. Nothing of a plan depends on the machine: the same input has the same parts.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Protocol
 
 from shardstream.errors import SampleError
+from shardstream.packing.batch import Batch
 from shardstream.packing.steps import Columns
+
+CHUNK_NBYTES = 4 << 20  # of input read at a time: keeps C busy for milliseconds, and stays small beside a block
+MIN_PART_NBYTES, MAX_PART_NBYTES = 1 << 20, 32 << 20
+PARTS = 16  # into which small inputs are cut; large ones are cut into parts of MAX_PART_NBYTES
+
+
+def part_nbytes(total_nbytes: int) -> int:
+    """Return the size of an input's parts: several for each core where that is possible, and whole blocks from each."""
+    return min(max(total_nbytes // PARTS, MIN_PART_NBYTES), MAX_PART_NBYTES)
 
 
 @dataclass
 class Chunk:
-    """The records of one part, in order, and those that could not be read."""
+    """Some records of a part, in order, as columns of values; and those that could not be read."""
 
-    records: list[dict]
+    columns: dict[str, Any]
     nbytes: int
     rejects: list[SampleError] = field(default_factory=list)
+
+    def __len__(self) -> int:
+        return len(self.columns["key"])
+
+    @classmethod
+    def of_records(cls, records: Iterable[dict], nbytes: int, rejects: Sequence[SampleError] = ()) -> Chunk:
+        """Return a chunk of dicts with a ``key`` each; the columns are all that any of them has."""
+        return cls(Batch.of_records(records).columns, nbytes, list(rejects))
 
 
 class Source(Protocol):
@@ -34,11 +52,17 @@ class Source(Protocol):
     nbytes: int | None
     """Bytes of the whole input as far as known, for the progress bar."""
 
+    identity: Any
+    """JSON that changes when the input does: a job that was killed goes on only with the same input."""
+
     def parts(self) -> Iterator[Any]:
         """Plan the input: parts in the order of their rows."""
 
-    def read(self, part: Any) -> Chunk:
+    def read(self, part: Any) -> Iterator[Chunk]:
         """Read one part."""
+
+    def digest(self, part: Any, before: int) -> int:
+        """Return a checksum of all parts up to this one, given that of those before; 0 if ``identity`` says it all."""
 
     def peek(self, column: str) -> Iterator[Any] | None:
         """Give a column's value of every record without reading more than that takes; ``None`` if it cannot."""

@@ -1,15 +1,19 @@
 """Any Python iterable of dicts; from YAML, the dotted path of one, or of a function that returns one.
 
 The columns are whatever the dicts hold. A dict without the key column gets its number as the key.
+The job's own process iterates; what is done with the records is shared out.
 """
 
 from __future__ import annotations
 
 import itertools
+import pickle
+import zlib
 from collections.abc import Callable, Iterable, Iterator, Mapping
+from dataclasses import dataclass
 from typing import Any
 
-from shardstream.errors import SampleError
+from shardstream.errors import ConfigError, SampleError
 from shardstream.packing.config import Settings
 from shardstream.packing.document import Document
 from shardstream.packing.dotted import load
@@ -28,11 +32,20 @@ class RecordsSettings(Settings):
     args: dict[str, Any] = {}
 
 
+@dataclass(frozen=True)
+class PickledRecords:
+    """Some records as they cross to another process; their bytes tell whether they are the same as last time."""
+
+    first: int
+    data: bytes
+
+
 class RecordsSource:
     """Records in the order in which the iterable gives them."""
 
     columns = {"key": Column(Text(), is_source=True), ANY: Column(None, is_source=True)}
     nbytes = None
+    identity = "records"  # what they hold is compared part by part, as they are iterated again
 
     def __init__(self, settings: RecordsSettings, document: Document):
         self.key = settings.key
@@ -46,19 +59,31 @@ class RecordsSource:
         if not callable(origin) and not isinstance(origin, Iterable):
             raise document.error(("source", "records"), f"neither an iterable of dicts nor a function: {origin!r}.")
 
-    def parts(self) -> Iterator[list[tuple[int, Any]]]:
-        numbered = enumerate(self._iterate())
-        while part := list(itertools.islice(numbered, PART_RECORDS)):
-            yield part
+    def __getstate__(self) -> dict:
+        return {**self.__dict__, "origin": None}  # whoever reads parts has no use for it
 
-    def read(self, part: list[tuple[int, Any]]) -> Chunk:
-        chunk = Chunk([], 0)
-        for number, record in part:
+    def parts(self) -> Iterator[PickledRecords]:
+        records = self._iterate()
+        for first in itertools.count(0, PART_RECORDS):
+            part = list(itertools.islice(records, PART_RECORDS))
+            if not part:
+                return
+            try:
+                yield PickledRecords(first, pickle.dumps(part, pickle.HIGHEST_PROTOCOL))
+            except (pickle.PicklingError, TypeError, AttributeError) as error:
+                raise ConfigError(f"records from number {first} on hold what cannot be sent to workers: {error}") from error
+
+    def read(self, part: PickledRecords) -> Iterator[Chunk]:
+        records, rejects = [], []
+        for number, record in enumerate(pickle.loads(part.data), part.first):
             if isinstance(record, Mapping):
-                chunk.records.append({**record, "key": str(record.get(self.key, number))})
+                records.append({**record, "key": str(record.get(self.key, number))})
             else:
-                chunk.rejects.append(SampleError(f"a record is a dict, not {type(record).__name__}.", key=str(number)))
-        return chunk
+                rejects.append(SampleError(f"a record is a dict, not {type(record).__name__}.", key=str(number)))
+        yield Chunk.of_records(records, len(part.data), rejects)
+
+    def digest(self, part: PickledRecords, before: int) -> int:
+        return zlib.crc32(part.data, before)
 
     def peek(self, column: str) -> Iterator[Any] | None:
         if not callable(self.origin) and iter(self.origin) is self.origin:

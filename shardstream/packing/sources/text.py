@@ -15,32 +15,23 @@ text     the decoded text, without a byte order mark; line ends are kept
 from __future__ import annotations
 
 import os
-import re
 from collections.abc import Iterator
-from typing import Any, Literal
+from typing import Literal
 
 from shardstream.errors import SampleError
-from shardstream.packing.config import Settings
 from shardstream.packing.document import Document
-from shardstream.packing.patterns import compile_exclude, compile_glob, compile_include, split_glob
-from shardstream.packing.sources import Chunk
+from shardstream.packing.sources import CHUNK_NBYTES, Chunk
+from shardstream.packing.sources.files import FilesSettings, find, grouped, identity, printable
 from shardstream.packing.steps import Column
 from shardstream.schema import Text
-from shardstream.storage.find import FoundFile, find_files, read_files
-
-PART_NBYTES = 4 << 20  # of files: enough to keep C busy for milliseconds, few enough for a live progress bar
-PART_FILES = 1024
+from shardstream.storage.find import FoundFile, read_files
 
 
-class TextSettings(Settings):
+class TextSettings(FilesSettings):
     """The keys of ``source`` with ``kind: text``."""
 
-    paths: str | list[str]
-    include: tuple[str, ...] = ("*",)
-    exclude: tuple[str, ...] = (".*",)
     encoding: str = "utf-8"
     decode_errors: Literal["strict", "replace"] = "strict"
-    storage_options: dict[str, Any] = {}
 
 
 class TextSource:
@@ -57,60 +48,39 @@ class TextSource:
         except LookupError:
             message = f"{settings.encoding!r} is not a text encoding that Python knows."
             raise document.error(("source", "encoding"), message) from None
-        self.files = self._find(document)
+        self.files = find(settings, document)
         self.nbytes = sum(file.nbytes for file in self.files)
+        self.identity = identity(self.files)
 
     def parts(self) -> Iterator[list[FoundFile]]:
-        part, nbytes = [], 0
-        for file in self.files:
-            if part and (nbytes + file.nbytes > PART_NBYTES or len(part) == PART_FILES):
-                yield part
-                part, nbytes = [], 0
-            part.append(file)
-            nbytes += file.nbytes
-        if part:
-            yield part
+        return grouped(self.files, [file.nbytes for file in self.files], self.nbytes)
 
-    def read(self, part: list[FoundFile]) -> Chunk:
-        chunk = Chunk([], sum(file.nbytes for file in part))
+    def read(self, part: list[FoundFile]) -> Iterator[Chunk]:
+        records, rejects, nbytes = [], [], 0
         for file, data in zip(part, read_files(part, self.settings.storage_options), strict=True):
+            nbytes += len(data)
             try:
                 text = data.decode(self.settings.encoding, self.settings.decode_errors)
             except UnicodeDecodeError as error:
-                message = f"not {self.settings.encoding} text: {error.reason} in {file.url}"
-                chunk.rejects.append(SampleError(message, key=file.name, offset=error.start))
-                continue
-            chunk.records.append({**_names(file), "text": text.removeprefix("\ufeff")})
-        return chunk
+                message = f"not {self.settings.encoding} text: {error.reason} in {printable(file.url)}"
+                rejects.append(SampleError(message, key=file.name, offset=error.start))
+            else:
+                records.append({**names_of(file), "text": text.removeprefix("\ufeff")})
+            if nbytes >= CHUNK_NBYTES:
+                yield Chunk.of_records(records, nbytes, rejects)
+                records, rejects, nbytes = [], [], 0
+        yield Chunk.of_records(records, nbytes, rejects)
+
+    def digest(self, part: list[FoundFile], before: int) -> int:
+        return 0
 
     def peek(self, column: str) -> Iterator[str] | None:
-        return None if column == "text" else (_names(file)[column] for file in self.files)
-
-    def _find(self, document: Document) -> list[FoundFile]:
-        try:
-            include, exclude = compile_include(self.settings.include), compile_exclude(self.settings.exclude)
-        except re.error as error:
-            raise document.error(("source",), f"include or exclude holds what is not a pattern: {error}.") from None
-        found: dict[str, FoundFile] = {}
-        paths = [self.settings.paths] if isinstance(self.settings.paths, str) else self.settings.paths
-        for path in paths:
-            folder, pattern = split_glob(path)
-            wanted = compile_glob(pattern) if pattern else include
-            try:
-                files = find_files(folder, self.settings.storage_options, exclude)
-            except FileNotFoundError:
-                raise document.error(("source", "paths"), f"there is nothing at {folder!r}.") from None
-            files = [file for file in files if wanted.fullmatch(file.name) and include.fullmatch(file.name)]
-            if not files:
-                raise document.error(("source", "paths"), f"no file at {path!r} that include and exclude let pass.")
-            for file in files:
-                found.setdefault(file.url, file)
-        return list(found.values())
+        return None if column == "text" else (names_of(file)[column] for file in self.files)
 
 
-def _names(file: FoundFile) -> dict[str, str]:
-    # Names of files need not be UTF-8 on Linux; what is stored must be.
-    key, path = (name.encode("utf-8", "surrogateescape").decode("utf-8", "replace") for name in (file.name, file.url))
+def names_of(file: FoundFile) -> dict[str, str]:
+    """Return the columns that a file's name and place give."""
+    key, path = printable(file.name), printable(file.url)
     first, slash, _ = key.partition("/")
     top = first if slash else os.path.splitext(first)[0]
     return {"key": key, "path": path, "top": top, "folder": key.rpartition("/")[0]}

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from typing import Literal
 
 from shardstream.errors import ConfigError, SampleError, TextError
@@ -10,6 +9,7 @@ from shardstream.packing.batch import Batch
 from shardstream.packing.config import Settings
 from shardstream.packing.document import Document, Path
 from shardstream.packing.steps import Column, Columns, need
+from shardstream.packing.threads import num_threads
 from shardstream.schema import Sparse, Text
 from shardstream.text import FeatureHasher
 
@@ -45,7 +45,6 @@ class HashStep:
             )  # fmt: skip
         except ConfigError as error:
             raise document.error(path, error.message) from None
-        self.num_threads = len(os.sched_getaffinity(0))
 
     def columns(self, before: Columns) -> Columns:
         need(self.document, (*self.path, "field"), before, self.settings.field, Text)
@@ -55,7 +54,7 @@ class HashStep:
         batch = batch.checked(self.settings.field, str, "text")
         while True:
             try:
-                features = self.hasher.transform(batch.columns[self.settings.field], num_threads=self.num_threads)
+                features = self.hasher.transform(batch.columns[self.settings.field], num_threads=num_threads())
                 break
             except TextError as error:  # one text is at fault; the others are not to suffer for it
                 rows = [row for row in range(len(batch)) if row != error.index]
