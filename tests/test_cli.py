@@ -96,7 +96,7 @@ def test_ls_json_is_one_document(capfd, job):
     run(capfd, "pack", job)
     newest = json.loads(run(capfd, "ls", job.parent / "out", "--json", "--shards")[1])
     first = json.loads(run(capfd, "ls", job.parent / "out", "--json", "--version", "0")[1])
-    assert (newest["num_samples"], len(newest["shards"]), newest["version"]) == (2, 1, 1)
+    assert (newest["num_samples"], len(newest["shards"]), newest["version"]) == (2, 1, 2)
     assert (first["num_samples"], first["version"]) == (0, 0)
 
 
