@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import os
-
 import numpy as np
 
 from shardstream.errors import SampleError, TokenizerError
@@ -11,6 +9,7 @@ from shardstream.packing.batch import Batch
 from shardstream.packing.config import Settings
 from shardstream.packing.document import Document, Path
 from shardstream.packing.steps import Column, Columns, need
+from shardstream.packing.threads import num_threads
 from shardstream.schema import Ragged, Text
 from shardstream.tokenizers import Tokenizer, load
 
@@ -45,7 +44,6 @@ class TokenizeStep:
             raise document.error((*path, "tokenizer"), f"cannot read {settings.tokenizer}: {error.strerror}.") from error
         self.dtype = self._dtype()
         self.around = {name: self._id_of(name) for name in ("begin", "end") if getattr(settings, name) is not None}
-        self.num_threads = len(os.sched_getaffinity(0))
 
     def columns(self, before: Columns) -> Columns:
         need(self.document, (*self.path, "field"), before, self.settings.field, Text)
@@ -55,7 +53,7 @@ class TokenizeStep:
         batch = batch.checked(self.settings.field, str, "text")
         while True:
             try:
-                ids, offsets = self.tokenizer.encode_batch(batch.columns[self.settings.field], num_threads=self.num_threads)
+                ids, offsets = self.tokenizer.encode_batch(batch.columns[self.settings.field], num_threads=num_threads())
                 break
             except TokenizerError as error:  # one text is at fault; the others are not to suffer for it
                 rows = [row for row in range(len(batch)) if row != error.index]
