@@ -193,7 +193,7 @@ def test_help_has_examples(capfd, command):
 def test_an_unexpected_error_is_one_line_too(capfd, job, monkeypatch):
     """A bug is reported in a line that says how to see more."""
 
-    def broken(*arguments):
+    def broken(*arguments, **options):
         raise RuntimeError("a bug")
 
     monkeypatch.setattr("shardstream.packing.pack", broken)
@@ -203,7 +203,7 @@ def test_an_unexpected_error_is_one_line_too(capfd, job, monkeypatch):
 def test_interrupt_is_status_130(capfd, job, monkeypatch):
     """Ctrl-C ends with one line and the status that shells expect."""
 
-    def interrupted(*arguments):
+    def interrupted(*arguments, **options):
         raise KeyboardInterrupt
 
     monkeypatch.setattr("shardstream.packing.pack", interrupted)
