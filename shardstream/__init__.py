@@ -16,6 +16,7 @@ _HOME = {
     "collate": ["Jagged"],
     "expand": ["sparse_collate"],
     "loader": ["StreamLoader"],
+    "mixture": ["mix"],
     "memmap.dataset": ["MemmapDataset"],
     "memmap.writer": ["MemmapWriter"],
     "memory": ["MemoryDataset"],

@@ -19,8 +19,11 @@ from shardstream.codecs import files
 from shardstream.collate import collate_rows, column_length, split_rows
 from shardstream.config import ReadPolicy, parse_nbytes
 from shardstream.errors import ShardstreamError, TransformError
+from shardstream.joined import JoinedReader, JoinedSource
 from shardstream.order.batches import BatchPlan
 from shardstream.order.epoch import EpochOrder
+from shardstream.order.mix_rows import MixRows, mix_rows
+from shardstream.order.mix_state import MixState
 from shardstream.order.state import State
 from shardstream.reader import Block, BlockReader
 from shardstream.source import Source
@@ -62,13 +65,15 @@ class Recipe:
 class Task:
     """The rest of an epoch on one rank: what a process needs, beside the recipe, to make its rows; small when pickled."""
 
-    state: State
+    state: State | MixState
     plan: BatchPlan
     rank: int
 
-    def order(self, source: Source) -> EpochOrder:
+    def order(self, source: Source | JoinedSource) -> EpochOrder | MixRows:
         """Return the epoch's order over the shards of ``source``."""
         state = self.state
+        if isinstance(state, MixState):
+            return mix_rows(state, [one.num_samples for one in source.sources])
         return EpochOrder(source.num_samples, seed=state.seed, epoch=state.epoch, lanes=state.lanes, window=state.window,
                           shuffle=state.shuffle)  # fmt: skip
 
@@ -156,7 +161,7 @@ class RowMaker:
         is_part: Other makers' rows will be joined to these (``merge.py``).
     """
 
-    def __init__(self, reader: BlockReader, order: EpochOrder, positions: range, recipe: Recipe, pool: BufferPool | None = None,
+    def __init__(self, reader: BlockReader | JoinedReader, order: EpochOrder | MixRows, positions: range, recipe: Recipe, pool: BufferPool | None = None,
                  is_part: bool = False):  # fmt: skip
         self._source, self._order, self._recipe = reader.source, order, recipe
         self._assembler = None
@@ -165,7 +170,7 @@ class RowMaker:
         self._window = WindowReader(
             reader, order, positions.start, positions.step, positions.stop,
             parse_nbytes(recipe.read.memory_limit, "memory_limit"),
-            recipe.read.threads or (REMOTE_THREADS if "://" in reader.source.url(0) else LOCAL_THREADS))  # fmt: skip
+            recipe.read.threads or (REMOTE_THREADS if reader.source.is_remote else LOCAL_THREADS))  # fmt: skip
         self._transform_is_batched = getattr(recipe.transform, "shardstream_batched", False)
         self._transform_is_placed = getattr(recipe.transform, "shardstream_placed", False)
         self._positions, self._num_made, self._is_part = positions, 0, is_part

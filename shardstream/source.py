@@ -59,6 +59,10 @@ class Source:
     def mean_sample_nbytes(self) -> float:
         return self.nbytes / max(1, self.total_samples)
 
+    @property
+    def is_remote(self) -> bool:
+        return "://" in self.url(0)
+
     def url(self, shard: int) -> str:
         return self._url(shard)
 

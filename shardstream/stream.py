@@ -265,9 +265,13 @@ class ShardStream(IterableDataset):
                     self._position = position
                     yield item
                     self._check_iterator(iterator)
-            self._state, self._position = replace(self._state, epoch=self._state.epoch + 1), 0
+            self._state, self._position = self._next_epoch(), 0
             if self._epochs is not None and self._state.epoch % self._epochs == 0:
                 return
+
+    def _next_epoch(self) -> State:
+        """Return the state at the beginning of the next epoch."""
+        return replace(self._state, epoch=self._state.epoch + 1)
 
     def _warn_of_shared_lanes(self, rank: int, world_size: int, num_workers: int) -> None:
         """Say once how often blocks are fetched, if more readers than one share a lane."""

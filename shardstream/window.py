@@ -131,7 +131,7 @@ class WindowReader:
 
     Args:
         reader: Reads blocks.
-        order: The epoch's order.
+        order: The epoch's order: an EpochOrder, or another that has ``chunks``, ``num_samples``, ``lanes`` and ``window``.
         first: First position that this reader owns.
         step: Distance between positions that it owns.
         end: Position to stop before; positions from ``order.num_samples`` on begin the epoch again (padding).
@@ -148,8 +148,9 @@ class WindowReader:
         self._pool = ThreadPoolExecutor(num_threads, thread_name_prefix="shardstream-read")
         self._shared: dict[Key, _SharedBlock] = {}
         self._ahead: dict[Key, int] = {}  # blocks that no plan counts on yet, and the position by which one should have
+        self._planned: list[Key] = []  # blocks of the newest plan
         self._parts = None
-        if "://" in reader.source.url(0):  # of local files, neighbours are no cheaper together
+        if reader.source.is_remote and isinstance(order, EpochOrder):  # of local files, neighbours are no cheaper together
             num_lanes = order.lanes // math.gcd(step, order.lanes)
             self._parts = PartPlanner(reader, order, num_lanes, memory_limit_nbytes)
         self._lock = threading.Lock()
@@ -217,11 +218,14 @@ class WindowReader:
         for key in chunk.keys:
             self.table.release(key)
             with self._lock:
-                shared = self._shared[key]
-                shared.num_plans -= 1
-                if shared.num_plans == 0:
-                    self._drop(key)
+                self._count_off(key)
         return True
+
+    def _count_off(self, key: Key) -> None:
+        """Note that one less counts on a block; the lock is held."""
+        self._shared[key].num_plans -= 1
+        if self._shared[key].num_plans == 0:
+            self._drop(key)
 
     def _drop(self, key: Key) -> None:
         """Let go of a block; its part's memory is free when all of the part's blocks are let go of."""
@@ -241,6 +245,8 @@ class WindowReader:
                 if not self._request(plan, chunk.epoch_begin + chunk.positions.start):
                     return
                 self._plans.put(plan)
+            with self._lock:
+                self._let_go()
             self._plans.put(IndexError(f"there are no positions from {self._end} on."))
         except BaseException as error:  # handed to the consumer, whose thread raises it
             self._plans.put(error)
@@ -288,6 +294,7 @@ class WindowReader:
                 if key in self._shared:
                     self._shared[key].num_plans += 1
                     self._ahead.pop(key, None)
+            self._let_go()
             for key in [key for key, last in self._ahead.items() if last <= position]:
                 del self._ahead[key]
                 self._drop(key)
@@ -301,7 +308,20 @@ class WindowReader:
                     shared.future.set_exception(plan.failures[key])
             elif key not in self._shared and not self._request_part(key, plan.places.get(key), sizes, position):
                 return False
+        with self._lock:
+            for key in plan.keys:
+                self._shared[key].num_plans += 1
+            self._planned = plan.keys
         return True
+
+    def _let_go(self) -> None:
+        """Let go of the plan before: until the next one has been counted, the planner itself counts on its blocks.
+
+        The consumer may be done with a plan before the next one is made, and blocks of both are not to be read again.
+        """
+        for key in self._planned:
+            self._count_off(key)
+        self._planned = []
 
     def _request_part(self, key: Key, place: tuple[int, int] | None, sizes: dict[Key, int], position: int) -> bool:
         """Have a block read, and what follows it: as far as this chunk needs it too, or there is room."""

@@ -17,11 +17,11 @@ ROWS = (
     {"storage"},
     {"log", "codecs", "tokenizers", "text"},
     {"order", "transforms"},
-    {"source", "dataset", "adopt", "reader", "parts", "window", "shardfile", "writer", "scan", "verify", "export",
+    {"source", "joined", "dataset", "adopt", "reader", "parts", "window", "shardfile", "writer", "scan", "verify", "export",
      "energon", "look"},
     {"collate", "assemble", "rowmaker", "handover", "merge", "worker", "workers", "job"},
     {"access", "expand"},
-    {"stream", "loader", "packing", "memory", "memmap", "shard_dataset", "convert"},
+    {"stream", "mixture", "loader", "packing", "memory", "memmap", "shard_dataset", "convert"},
     {"cli", "__main__"},
     {"__init__"},  # the public names, imported on first use
 )

@@ -92,6 +92,11 @@ class MixState:
         if not positions or positions[0] != 0 or positions != sorted(set(positions)):
             raise StateError(f"the state's pieces must begin at 0 and ascend, not {positions!r:.100}.")
 
+    @property
+    def shuffle(self) -> bool:
+        """Whether the sources' orders are shuffled ones."""
+        return self.sources[0].shuffle
+
     def to_dict(self) -> dict[str, Any]:
         """Return the dict to save."""
         return {
