@@ -31,7 +31,7 @@ _HOME = {
                "ShardstreamError", "StateError", "StorageError", "TextError", "TokenizerError", "TransformError", "UnsafeFieldError", "WorkerError"],
 }  # fmt: skip
 _MODULE_OF = {name: module for module, names in _HOME.items() for name in names}
-_SUBMODULES = ("text", "tokenizers", "transforms")
+_SUBMODULES = ("text", "tokenizers", "transforms", "upkeep")
 
 __all__ = sorted([*_MODULE_OF, "__version__"])
 

@@ -6,12 +6,14 @@ Nothing here knows datasets or stores: ``writer.py`` decides when a shard ends a
 from __future__ import annotations
 
 import os
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 
 from shardstream._native.crc32c import crc32c
 from shardstream._native.tar import header
+from shardstream.codecs import rows
 from shardstream.codecs.columns import encode_column, member_suffixes
 from shardstream.codecs.shard import (
     FORMAT, INDEX_MEMBER, MAX_BLOCK_NBYTES, MAX_BLOCK_SAMPLES, SHARD_MEMBER, TAR_RECORD_NBYTES, TAR_UNIT_NBYTES,
@@ -100,13 +102,13 @@ class ShardFile:
                 self._write(piece)
         self._block_done(num_samples, [(begin, self.nbytes - begin)], [crc])
 
-    def finish(self) -> FinishedShard:
-        """Write the index and the end of the tar, and make the file durable."""
+    def finish(self, runs: Sequence[tuple[str, int, int]] = ()) -> FinishedShard:
+        """Write the index and the end of the tar, and make the file durable; ``runs`` as in :class:`ShardIndex`."""
         count = len(self._num_samples)
         index = ShardIndex(
             self._layout, self._columns, np.array(self._num_samples, np.int64),
             np.array(self._extents, np.int64).reshape(count, len(self._columns), 2),
-            np.array(self._crcs, np.uint32).reshape(count, len(self._columns)), self.sid, self._info_crc32c,
+            np.array(self._crcs, np.uint32).reshape(count, len(self._columns)), self.sid, self._info_crc32c, tuple(runs),
         ).encode()  # fmt: skip
         index_offset, index_nbytes = self._member(INDEX_MEMBER, index)
         self._write(bytes(2 * TAR_UNIT_NBYTES))
@@ -140,6 +142,38 @@ class ShardFile:
     def _write(self, data) -> None:
         self._file.write(data)
         self.nbytes += len(data)
+
+
+class OpenBlock:
+    """The samples of the block that is being filled, and the keys of the shard in the files layout."""
+
+    def __init__(self):
+        self.keys: set[str] = set()
+        self._reset()
+
+    def _reset(self) -> None:
+        self.num_samples, self.nbytes = 0, 0
+        self._parts: list[Mapping] = []
+        self._members: list[tuple[str, bytes]] = []
+
+    def add(self, parts: Mapping, num_samples: int, nbytes: int) -> None:
+        self._parts.append(parts)
+        self.num_samples += num_samples
+        self.nbytes += nbytes
+
+    def add_files(self, key: str, members: list[tuple[str, bytes]], nbytes: int) -> None:
+        self.keys.add(key)
+        self._members += members
+        self.num_samples += 1
+        self.nbytes += nbytes
+
+    def write_to(self, shard: ShardFile, schema: Schema | None) -> None:
+        if schema is None:
+            shard.write_files(self._members, self.num_samples)
+        else:
+            columns = {name: rows.concatenate([parts[name] for parts in self._parts]) for name in schema}
+            shard.write_block(columns, self.num_samples)
+        self._reset()
 
 
 def _padding(nbytes: int) -> bytes:

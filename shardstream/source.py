@@ -46,6 +46,7 @@ class Source:
     time: float | None
     _url: Callable[[int], str]
     _load_index: Callable[[int, Fetcher], ShardIndex]
+    _sid: Callable[[int], str] | None = None
 
     @property
     def num_shards(self) -> int:
@@ -65,6 +66,10 @@ class Source:
 
     def url(self, shard: int) -> str:
         return self._url(shard)
+
+    def sid(self, shard: int) -> str:
+        """Return a shard's id in the log; a list of shards has no ids."""
+        return self._sid(shard)
 
     def load_index(self, shard: int, fetcher: Fetcher) -> ShardIndex:
         return self._load_index(shard, fetcher)
@@ -101,7 +106,7 @@ def source_of_snapshot(snapshot: Snapshot) -> Source:
     """Return a version of a dataset as a source."""
     table = snapshot.shards
     return Source(snapshot.dataset_id, snapshot.version, snapshot.schema, table.num_samples, int(table.nbytes.sum()),
-                  snapshot.time, table.url, _LoggedIndexes(table))  # fmt: skip
+                  snapshot.time, table.url, _LoggedIndexes(table), table.sid)  # fmt: skip
 
 
 @dataclass(frozen=True)

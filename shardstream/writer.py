@@ -10,10 +10,8 @@ from __future__ import annotations
 import logging
 import os
 import queue
-import tempfile
 import threading
 import time
-from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
@@ -22,10 +20,11 @@ from shardstream.codecs import rows
 from shardstream.codecs.shard import MAX_BLOCK_NBYTES, MAX_BLOCK_SAMPLES
 from shardstream.config import parse_nbytes, parse_seconds
 from shardstream.errors import ConfigError, EmptyDatasetError, SampleError, SchemaError, ShardstreamError, StorageError
-from shardstream.log import Log, ShardRecord, new_id
+from shardstream.log import Log, new_id
 from shardstream.log.entries import source_json
 from shardstream.schema import Schema
-from shardstream.shardfile import FinishedShard, ShardFile, block_ends
+from shardstream.publish import PutShard, check_age, put_shard, temporary_path
+from shardstream.shardfile import FinishedShard, OpenBlock, ShardFile, block_ends
 from shardstream.storage import Store
 from shardstream.storage.urls import names_shards
 
@@ -92,14 +91,14 @@ class ShardWriter:
         self._open_dataset()
         self._lock = threading.RLock()
         self._shard: ShardFile | None = None
-        self._block: _OpenBlock = _OpenBlock()
+        self._block: OpenBlock = OpenBlock()
         self._waiting: list[FinishedShard] = []  # shards of the next commit
         self._source: Any = None
         self._oldest_uncommitted: float | None = None
         self._closed = False
         self._step = _Step()
         self._uploads = _Uploads(self._upload)
-        self._uploaded: list[ShardRecord] = []  # put but not committed; the uploading thread's
+        self._uploaded: list[PutShard] = []  # put but not committed; the uploading thread's
         self._tick = threading.Condition(self._lock)
         if self._max_latency_s is not None:
             threading.Thread(target=self._commit_in_time, name="shardstream-latency", daemon=True).start()
@@ -231,7 +230,7 @@ class ShardWriter:
     def _close_block(self) -> None:
         if self._shard is None:
             sid = new_id()
-            self._shard = ShardFile(self._temporary_path(sid), sid, self.schema, self._compression)
+            self._shard = ShardFile(temporary_path(self._store, sid), sid, self.schema, self._compression)
         self._block.write_to(self._shard, self.schema)
 
     def _finish_shard(self) -> None:
@@ -242,13 +241,6 @@ class ShardWriter:
         if not self._commits:  # put now, commit at the close
             self._uploads.put((self._waiting.pop(), None, False))
             self._uploads.raise_error()
-
-    def _temporary_path(self, sid: str) -> str:
-        # Beside its final place when that is local (a rename then publishes it), else where temporary files go.
-        if not self._store.is_local:
-            return os.path.join(tempfile.gettempdir(), f"shardstream-{sid}.tar")
-        os.makedirs(self._store.url, exist_ok=True)
-        return os.path.join(self._store.url, f".{sid}.tar.tmp")
 
     # -- committing -------------------------------------------------------------------------------
 
@@ -280,18 +272,14 @@ class ShardWriter:
         """Put one shard and, if it is the last of a commit, append the entry (in the uploading thread)."""
         shard, source, commit = job
         if shard is not None:
-            self._store.put_file(f"{shard.sid}.tar", shard.path)
-            if os.path.exists(shard.path):
-                os.unlink(shard.path)
-            self._uploaded.append(ShardRecord(
-                sid=shard.sid, num_samples=shard.num_samples, nbytes=shard.nbytes, index_offset=shard.index_offset,
-                index_nbytes=shard.index_nbytes, index_crc32c=shard.index_crc32c))  # fmt: skip
+            self._uploaded.append(put_shard(self._store, shard))
         if commit:
+            check_age(self._uploaded)
             if self.version is None:
                 self._log.open_or_create(self.schema)
-            self.version = self._log.append(self._uploaded, producer=self._producer, incarnation=self._incarnation,
+            self.version = self._log.append([shard.record for shard in self._uploaded], producer=self._producer, incarnation=self._incarnation,
                                             source=source, schema=self.schema)  # fmt: skip
-            self.num_samples_committed += sum(record.num_samples for record in self._uploaded)
+            self.num_samples_committed += sum(shard.record.num_samples for shard in self._uploaded)
             self._uploaded = []
 
     def _commit_in_time(self) -> None:
@@ -334,7 +322,7 @@ class ShardWriter:
         try:
             # Unless an append's outcome is unknown, an entry may name them.
             if self._uploaded and not isinstance(self._uploads.error, StorageError):
-                self._store.delete([f"{record.sid}.tar" for record in self._uploaded])
+                self._store.delete([shard.name for shard in self._uploaded])
         except Exception as error:
             logger.warning("could not delete uncommitted shards: %s", error)
         self._shut()
@@ -370,38 +358,6 @@ class _Step:
         self.failure = StorageError(f"this writer failed while it wrote a shard, and can't go on: {error!r}.")
         if isinstance(error, OSError) and not isinstance(error, ShardstreamError):
             raise StorageError(f"writing a shard failed: {error}.") from error
-
-
-class _OpenBlock:
-    """The samples of the block that is being filled, and the keys of the shard in the files layout."""
-
-    def __init__(self):
-        self.keys: set[str] = set()
-        self._reset()
-
-    def _reset(self) -> None:
-        self.num_samples, self.nbytes = 0, 0
-        self._parts: list[Mapping] = []
-        self._members: list[tuple[str, bytes]] = []
-
-    def add(self, parts: Mapping, num_samples: int, nbytes: int) -> None:
-        self._parts.append(parts)
-        self.num_samples += num_samples
-        self.nbytes += nbytes
-
-    def add_files(self, key: str, members: list[tuple[str, bytes]], nbytes: int) -> None:
-        self.keys.add(key)
-        self._members += members
-        self.num_samples += 1
-        self.nbytes += nbytes
-
-    def write_to(self, shard: ShardFile, schema: Schema | None) -> None:
-        if schema is None:
-            shard.write_files(self._members, self.num_samples)
-        else:
-            columns = {name: rows.concatenate([parts[name] for parts in self._parts]) for name in schema}
-            shard.write_block(columns, self.num_samples)
-        self._reset()
 
 
 class _Uploads:

@@ -18,7 +18,7 @@ ROWS = (
     {"log", "codecs", "tokenizers", "text"},
     {"order", "transforms"},
     {"source", "joined", "dataset", "adopt", "reader", "parts", "window", "shardfile", "writer", "scan", "verify", "export",
-     "energon", "look"},
+     "energon", "look", "publish", "upkeep"},
     {"collate", "assemble", "rowmaker", "handover", "merge", "worker", "workers", "job"},
     {"access", "expand"},
     {"stream", "mixture", "loader", "packing", "memory", "memmap", "shard_dataset", "convert"},

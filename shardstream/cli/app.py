@@ -6,7 +6,7 @@ from typing import Annotated
 
 import typer
 
-from shardstream.cli import cat, convert, export, index, ls, pack, verify
+from shardstream.cli import cat, compact, convert, export, index, ls, pack, verify
 
 app = typer.Typer(
     name="shardstream",
@@ -15,7 +15,7 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"]},
 )
-for module in (pack, ls, cat, verify, index, export, convert):
+for module in (pack, ls, cat, verify, index, export, convert, compact):
     app.command(module.__name__.rpartition(".")[2], epilog=module.EXAMPLES)(module.command)
 
 

@@ -26,6 +26,7 @@ def command(
         str | None, typer.Option(help="Look at this version instead of the newest: a number, a tag or a time.")
     ] = None,
     shards: Annotated[bool, typer.Option("--shards", help="List the shards, too.")] = False,
+    ids: Annotated[bool, typer.Option("--ids", help="Print the id of each sample and nothing else.")] = False,
     as_json: Annotated[bool, typer.Option("--json", help="Print all of it as JSON.")] = False,
 ) -> None:
     """Show a dataset's versions, fields, rows, bytes and shards."""
@@ -34,6 +35,12 @@ def command(
     from shardstream.packing import class_names
     from shardstream.storage import Store
 
+    if ids:
+        from shardstream import upkeep
+
+        for id in upkeep.ids(url, version):
+            typer.echo(id)
+        return
     log = Log(Store(url))
     snapshot = log.snapshot(version)
     classes = class_names(url)

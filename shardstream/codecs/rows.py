@@ -75,6 +75,16 @@ def concatenate(parts: Sequence) -> Any:
     return values, offsets, None if parts[0][2] is None else np.concatenate([part[2] for part in parts])
 
 
+def rows_of_column(column, begin: int, end: int):
+    """Return rows ``begin`` to ``end`` (exclusive) of a column in its decoded form as a part, as views."""
+    if isinstance(column, np.ndarray):
+        return column[begin:end]
+    offsets = column[1]
+    first, last = int(offsets[begin]), int(offsets[end])
+    cut = [None if array is None else array[first:last] for array in (column[0], *column[2:])]
+    return (cut[0], np.diff(offsets[begin : end + 1]), *cut[1:])
+
+
 def _check_names(schema: Schema, given: dict) -> None:
     if not isinstance(given, dict):
         raise SampleError(f"a sample is a dict of fields, not {type(given).__name__}.")

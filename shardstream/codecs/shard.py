@@ -6,6 +6,7 @@ where the index stands, its size and CRC, so that a reader needs one ranged requ
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass
 
 import msgspec
@@ -25,6 +26,7 @@ MAX_BLOCK_SAMPLES = 8192
 CRC_SUFFIX = b',"crc32c":"%08x"}'  # the last member of index.json; its CRC covers all bytes before the comma
 CRC_SUFFIX_NBYTES = len(CRC_SUFFIX % 0)
 MAX_NBYTES = 2**62
+SID = re.compile(r"[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}\Z")
 
 
 class ShardInfo(msgspec.Struct):
@@ -62,6 +64,7 @@ class _IndexRecord(msgspec.Struct):
     columns: dict[str, list[tuple[int, int, int]]]
     shard_crc32c: int
     crc32c: str
+    runs: list[tuple[str, int, int]] = []
 
 
 @dataclass(frozen=True, eq=False)
@@ -76,6 +79,7 @@ class ShardIndex:
         crc32c: uint32 ``(num_blocks, num_columns)``.
         sid: The shard's id; None for a foreign shard.
         shard_crc32c: CRC of ``shard.json``; 0 for a foreign shard.
+        runs: Of a merged shard, whose samples it holds: ``(sid, first row, number of samples)``, in order; ``()`` of others.
     """
 
     layout: str
@@ -85,6 +89,7 @@ class ShardIndex:
     crc32c: np.ndarray
     sid: str | None = None
     shard_crc32c: int = 0
+    runs: tuple[tuple[str, int, int], ...] = ()
 
     @property
     def num_blocks(self) -> int:
@@ -98,7 +103,7 @@ class ShardIndex:
         }
         body = msgspec.json.encode({
             "format": FORMAT, "sid": self.sid, "layout": self.layout, "block_num_samples": self.num_samples.tolist(),
-            "columns": columns, "shard_crc32c": int(self.shard_crc32c),
+            "columns": columns, **({"runs": self.runs} if self.runs else {}), "shard_crc32c": int(self.shard_crc32c),
         })[:-1]  # fmt: skip
         return body + CRC_SUFFIX % crc32c(body)
 
@@ -128,8 +133,18 @@ class ShardIndex:
         legal = (num_samples > 0).all() and int(num_samples.sum(dtype=np.float64)) < MAX_NBYTES and table.min(initial=0) >= 0
         if not legal or (table[..., 0] > shard_nbytes - table[..., 1]).any() or table[..., 2].max(initial=0) >= 2**32:
             raise ShardError(f"{INDEX_MEMBER} names an empty block, or bytes outside the shard's {shard_nbytes}.", shard=shard)
+        if record.runs:
+            _check_runs(record.runs, int(num_samples.sum()), shard)
         return cls(record.layout, tuple(record.columns), num_samples, np.ascontiguousarray(table[..., :2]),
-                   table[..., 2].astype(np.uint32), record.sid, record.shard_crc32c)  # fmt: skip
+                   table[..., 2].astype(np.uint32), record.sid, record.shard_crc32c, tuple(record.runs))  # fmt: skip
+
+
+def _check_runs(runs: list[tuple[str, int, int]], num_samples: int, shard: str | None) -> None:
+    if sum(count for _, _, count in runs) != num_samples:
+        raise ShardError(f"{INDEX_MEMBER}: its runs do not add up to its {num_samples} samples.", shard=shard)
+    for sid, first, count in runs:
+        if not SID.match(sid) or not 0 <= first < MAX_NBYTES or not 0 < count:
+            raise ShardError(f"{INDEX_MEMBER}: {[sid, first, count]} is not a run of samples.", shard=shard)
 
 
 def _decode(data: bytes, kind: type, member: str, shard: str | None):

@@ -157,7 +157,8 @@ class Log:
 
     def replace(self, remove: Sequence[str], records: Sequence[ShardRecord]) -> int:
         """Put shards in the place of live ones; returns the version. :class:`Conflict` if one is not live."""
-        return self._commit(("replace", *remove), proposals.replace(remove, records)).version
+        key = ("replace", *remove, *(record.sid for record in records))
+        return self._commit(key, proposals.replace(remove, records)).version
 
     def tag(self, name: str, version: int | None) -> int:
         """Name a version (None takes the name away); returns the version that says so."""

@@ -1,0 +1,58 @@
+"""A finished shard into the store, where a commit may name it: what writers and compaction do alike."""
+
+from __future__ import annotations
+
+import os
+import tempfile
+import time
+from collections.abc import Iterable
+from dataclasses import dataclass
+
+from shardstream.errors import StorageError
+from shardstream.log import ShardRecord
+from shardstream.shardfile import FinishedShard
+from shardstream.storage import Store
+
+KEEP_S = 7 * 86400.0  # gc takes a shard for an orphan, one that no commit will ever name, after this long by the store's clock
+MAX_AGE_S = KEEP_S / 2  # so nobody commits an older one; the other half is for clocks that differ, and for late requests
+
+
+@dataclass(frozen=True)
+class PutShard:
+    """A shard that stands in the store, and when its PUT began (seconds of ``CLOCK_BOOTTIME``, which runs on in sleep)."""
+
+    record: ShardRecord
+    put_at: float
+
+    @property
+    def name(self) -> str:
+        return f"{self.record.sid}.tar"
+
+
+def temporary_path(store: Store, sid: str) -> str:
+    """Return where a shard is written: beside its place if that is local (a rename then publishes it), else where temporary files go."""
+    if not store.is_local:
+        return os.path.join(tempfile.gettempdir(), f"shardstream-{sid}.tar")
+    os.makedirs(store.url, exist_ok=True)
+    return os.path.join(store.url, f".{sid}.tar.tmp")
+
+
+def put_shard(store: Store, shard: FinishedShard) -> PutShard:
+    """Put a shard under its name and take the local file away."""
+    begin = time.clock_gettime(time.CLOCK_BOOTTIME)
+    store.put_file(f"{shard.sid}.tar", shard.path)
+    if os.path.exists(shard.path):
+        os.unlink(shard.path)
+    return PutShard(ShardRecord(sid=shard.sid, num_samples=shard.num_samples, nbytes=shard.nbytes, index_offset=shard.index_offset,
+                                index_nbytes=shard.index_nbytes, index_crc32c=shard.index_crc32c), begin)  # fmt: skip
+
+
+def check_age(shards: Iterable[PutShard]) -> None:
+    """Raise :class:`StorageError` if gc may soon take one of these shards for an orphan, so that it must not be committed."""
+    now = time.clock_gettime(time.CLOCK_BOOTTIME)
+    for shard in shards:
+        if now - shard.put_at > MAX_AGE_S:
+            raise StorageError(
+                f"{shard.name} was put {(now - shard.put_at) / 3600:.0f} hours ago, and after {MAX_AGE_S / 3600:.0f} it is not "
+                "committed any more, since gc may take it; nothing was committed: write it again, or give max_latency=."
+            )
