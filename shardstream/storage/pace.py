@@ -18,6 +18,7 @@ import threading
 from collections import deque
 from collections.abc import Callable
 from concurrent.futures import FIRST_COMPLETED, Future, wait
+from concurrent.futures import TimeoutError as FutureTimeout
 from contextlib import contextmanager
 from time import monotonic
 from typing import Any
@@ -58,7 +59,8 @@ class Pace:
         finally:
             with self._changed:
                 self.num_in_flight -= 1
-                self._changed.notify()
+                if self.num_in_flight < self.in_flight_limit:
+                    self._changed.notify()
 
     @property
     def in_flight_limit(self) -> int:
@@ -68,6 +70,7 @@ class Pace:
     def succeeded(self, seconds: float, nbytes: int) -> None:
         """Note a request that was answered: one more may be in flight after ``limit`` of them."""
         with self._changed:
+            limit = self.in_flight_limit
             self._recent.append(seconds)
             self.limit = min(float(MAX_IN_FLIGHT), self.limit + 1.0 / self.limit)
             self._round.answers.append((seconds, nbytes))
@@ -75,7 +78,7 @@ class Pace:
                 if self._round.was_full:  # else the rate is the consumer's, not the store's
                     self._measure(self._round)
                 self._round = _Round()
-            self._changed.notify_all()
+            self._changed.notify(max(0, self.in_flight_limit - limit))  # who holds a slot now wakes another when it gives it back
 
     def _measure(self, full: _Round) -> None:
         full.end()
@@ -125,23 +128,25 @@ def first_of(start: Callable[[], Future], pace: Pace, factor: float, timeout_s: 
         Exception: what the last one to fail raised.
     """
     end = monotonic() + timeout_s
-    pending, after_s = {start()}, pace.hedge_after_s(factor)
+    after_s = pace.hedge_after_s(factor)
+    first = start()
+    pending = {first}
     try:
+        try:
+            return first.result(timeout_s if after_s is None else min(after_s, timeout_s))
+        except FutureTimeout:
+            if first.done():  # and this is its own error
+                raise
+        if monotonic() < end:
+            pace.count_hedged()
+            pending.add(start())
         while True:
-            left_s = end - monotonic()
-            done, pending = wait(pending, left_s if after_s is None else min(after_s, left_s), FIRST_COMPLETED)
-            failed = [future for future in done if future.exception() is not None]
-            for future in done:
-                if future not in failed:
-                    return future.result()
-            if not pending and failed:
-                return failed[-1].result()
-            if monotonic() >= end:
+            done, pending = wait(pending, max(0.0, end - monotonic()), FIRST_COMPLETED)
+            if not done:
                 raise TimeoutError(f"no answer in {timeout_s:.0f} s")
-            if after_s is not None:
-                after_s = None
-                pace.count_hedged()
-                pending.add(start())
+            good = next((future for future in done if future.exception() is None), None)
+            if good is not None or not pending:
+                return (good or done.pop()).result()
     finally:
         for future in pending:
             future.cancel()

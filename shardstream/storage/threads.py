@@ -21,18 +21,19 @@ class DaemonThreads:
 
     def __init__(self):
         self._calls: queue.SimpleQueue = queue.SimpleQueue()
-        self._idle = threading.Semaphore(0)
-        self._num_started = 0
+        self._num_idle = self._num_started = 0  # idle: threads that no call waiting in the queue is meant for
         self._lock = threading.Lock()
 
     def submit(self, call: Callable[[], Any]) -> Future:
         """Return the future of ``call()``."""
         future: Future = Future()
-        self._calls.put((future, call))
         with self._lock:
-            if not self._idle.acquire(blocking=False) and self._num_started < MAX_THREADS:
-                self._num_started += 1
-                threading.Thread(target=self._work, name="shardstream-request", daemon=True).start()
+            needs_thread = self._num_idle <= 0 and self._num_started < MAX_THREADS
+            self._num_started += needs_thread
+            self._num_idle -= not needs_thread  # below zero: calls that wait for a thread
+        self._calls.put((future, call))
+        if needs_thread:
+            threading.Thread(target=self._work, name="shardstream-request", daemon=True).start()
         return future
 
     def _work(self) -> None:
@@ -44,7 +45,8 @@ class DaemonThreads:
                 except BaseException as error:  # noqa: BLE001 (it is the future's to raise)
                     future.set_exception(error)
             del future, call  # or this thread would hold the result until its next call
-            self._idle.release()
+            with self._lock:
+                self._num_idle += 1
 
 
 _shared: tuple[int, DaemonThreads] | None = None
