@@ -6,7 +6,7 @@ from typing import Annotated
 
 import typer
 
-from shardstream.cli import cat, compact, convert, export, index, ls, pack, verify
+from shardstream.cli import cat, compact, convert, export, index, ls, pack, tokenizer, verify
 
 app = typer.Typer(
     name="shardstream",
@@ -17,6 +17,7 @@ app = typer.Typer(
 )
 for module in (pack, ls, cat, verify, index, export, convert, compact):
     app.command(module.__name__.rpartition(".")[2], epilog=module.EXAMPLES)(module.command)
+app.add_typer(tokenizer.app, name="tokenizer")
 
 
 def _print_version(wanted: bool) -> None:

@@ -34,6 +34,7 @@ from shardstream.tokenizers.patterns import splitter
 from shardstream.tokenizers.vocab import Vocabulary, tables
 
 MAX_THREADS = 256
+PAIR_NAMES = ("vocab.json", "encoder.json")  # whose merges stand in a file beside them
 CHUNK_NBYTES = 1 << 18  # of text a call into C: long against a call's cost, short against the cache of a core
 
 
@@ -183,8 +184,8 @@ class Tokenizer:
         """
         path = Path(path)
         writer = {".tiktoken": write_ranks, ".json": write_tokenizer_json}.get(path.suffix)
-        if writer is None:
-            raise TokenizerError(f"{path}: a vocabulary is saved as *.tiktoken or *.json.")
+        if writer is None or path.name in PAIR_NAMES:
+            raise TokenizerError(f"{path}: a vocabulary is saved as *.tiktoken or *.json; {' and '.join(PAIR_NAMES)} are names of other files.")
         writer(self.vocabulary, path)
 
 
