@@ -21,7 +21,7 @@ ROWS = (
      "energon", "look", "publish", "upkeep"},
     {"collate", "assemble", "rowmaker", "handover", "merge", "worker", "workers", "job"},
     {"access", "expand"},
-    {"stream", "mixture", "loader", "packing", "memory", "memmap", "shard_dataset", "convert"},
+    {"stream", "mixture", "loader", "packing", "memory", "memmap", "shard_dataset", "convert", "view"},
     {"cli", "__main__"},
     {"__init__"},  # the public names, imported on first use
 )

@@ -6,7 +6,18 @@ from typing import Annotated
 
 import typer
 
-from shardstream.cli import cat, compact, convert, export, index, ls, pack, tokenizer, verify
+from shardstream.cli import (
+    cat,
+    compact,
+    convert,
+    export,
+    index,
+    ls,
+    pack,
+    tokenizer,
+    verify,
+    view,
+)
 
 app = typer.Typer(
     name="shardstream",
@@ -15,7 +26,18 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"]},
 )
-for module in (pack, ls, cat, verify, index, export, convert, compact):
+COMMANDS = (
+    pack,
+    ls,
+    cat,
+    view,
+    verify,
+    index,
+    export,
+    convert,
+    compact,
+)
+for module in COMMANDS:
     app.command(module.__name__.rpartition(".")[2], epilog=module.EXAMPLES)(module.command)
 app.add_typer(tokenizer.app, name="tokenizer")
 
