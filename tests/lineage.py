@@ -25,21 +25,24 @@ RUN_LIMIT_S = 120
 
 
 def write_sources(folder: Path, num_samples: int) -> dict:
-    """Write the same samples, numbered from 0, as blocks and as files; return these and a list of the latter's shards."""
+    """Write samples numbered from 0 and return where they are: blocks, the same as files, as a list of these files, and dealt out to a mixture."""
     generator = random.Random(0)
-    with ss.ShardWriter(str(folder / "blocks"), schema=ss.Schema(y=ss.Dense("int64"), t=ss.Ragged("uint8"))) as writer:
-        for i in range(num_samples):
-            writer.write({"y": i, "t": [i % 256] * (i % 3)})
-            if generator.random() < 0.1:
-                writer._close_block()
-                writer._roll(False)
+    parts = {"blocks": range(num_samples), "large": range(num_samples // 3, num_samples), "small": range(num_samples // 3)}
+    for name, numbers in parts.items():
+        with ss.ShardWriter(str(folder / name), schema=ss.Schema(y=ss.Dense("int64"), t=ss.Ragged("uint8"))) as writer:
+            for i in numbers:
+                writer.write({"y": i, "t": [i % 256] * (i % 3)})
+                if generator.random() < 0.1:
+                    writer._close_block()
+                    writer._roll(False)
     with ss.ShardWriter(str(folder / "files")) as writer:
         for i in range(num_samples):
             writer.write({"__key__": f"{i:05d}", "cls": i})
             if generator.random() < 0.05:
                 writer._close_block()
                 writer._roll(False)
-    return {"blocks": str(folder / "blocks"), "files": str(folder / "files"), "list": ss.Dataset(str(folder / "files")).shards}
+    return {"blocks": str(folder / "blocks"), "files": str(folder / "files"), "list": ss.Dataset(str(folder / "files")).shards,
+            "mixture": {"mix": [str(folder / "large"), str(folder / "small")]}}  # fmt: skip
 
 
 class Lineage:
@@ -86,7 +89,7 @@ class Lineage:
         batch_size = choose.choice([1, 3, 8, 20])
         num_notes = (self.num_epochs - (state["epoch"] if state else 0)) * self.num_samples // batch_size
         spec = {**self.spec, "state": state, "num_workers": num_workers, "batch_size": batch_size, "context": choose.choice(self.contexts),
-                "save_every": choose.randint(1, 8), "step_s": choose.choice([0.001, 0.01]),
+                "weights": [1, choose.choice([0.1, 1, 3])], "save_every": choose.randint(1, 8), "step_s": choose.choice([0.001, 0.01]),
                 "stop_after": choose.randint(1, max(1, num_notes // world_size // 2)) if ending == "stop" else None}  # fmt: skip
         folder = self.folder / f"run-{number}"
         folder.mkdir(parents=True)
@@ -152,7 +155,7 @@ class Lineage:
         if not (folder / "state.json").exists():
             return state
         saved = json.loads((folder / "state.json").read_text())
-        assert len(json.dumps(saved["state"])) < 1000 or "pieces" in saved["state"]
+        assert len(json.dumps(saved["state"])) < 1000 + 300 * len(saved["state"].get("sources", ()))
         for note in _notes(folder):
             if "ids" in note and note["step"] < saved["step"]:
                 self.consumed[note["epoch"]].update(note["ids"])

@@ -11,14 +11,14 @@ from shardstream.handover import Packer, Slot
 from shardstream.merge import Part, merge
 from shardstream.rowmaker import RowMaker
 from tests.lineage import Lineage, write_sources
-from tests.trainer import ids_of
+from tests.trainer import ids_of, make_stream
 
 NUM = 223
 
 
 @pytest.fixture(scope="module")
 def sources(tmp_path_factory):
-    """The same samples in blocks, as files, and as a list of bare shards."""
+    """The same samples in blocks, as files, as a list of bare shards, and dealt out to two datasets that are mixed."""
     return write_sources(tmp_path_factory.mktemp("once"), NUM)
 
 
@@ -61,7 +61,7 @@ def test_schedules_in_one_process(sources, part):
 
 
 def _run_schedule(sources, choose: random.Random) -> None:
-    source = sources[choose.choice(["blocks", "blocks", "files", "list"])]
+    source = sources[choose.choice(["blocks", "files", "list", "mixture", "mixture"])]
     order = {"shuffle": True, "seed": choose.randrange(1000)} if choose.random() < 0.9 else {}
     if order and choose.random() < 0.5:
         lanes = choose.choice([1, 2, 5, 12, 96])
@@ -70,11 +70,12 @@ def _run_schedule(sources, choose: random.Random) -> None:
     while state is None or state["epoch"] < num_epochs:
         world_size, num_workers = choose.choice([1, 1, 2, 3, 4]), choose.choice([0, 0, 1, 2, 3])
         options = {"batch_size": choose.choice([3, 5, 16, 50, NUM, 2 * NUM]), "drop_last": choose.choice([False, "pad"])}
+        weights = [1, choose.choice([0.1, 1, 3])]  # of a mixture
         limit = choose.choice([0, 1, 3, 10, 10**9])
         before = Counter(consumed)
         states = []
         for rank in range(world_size):
-            stream = ss.ShardStream(source, rank=rank, world_size=world_size, **_pinned(source), **order, **options)
+            stream = make_stream(source, weights=weights, rank=rank, world_size=world_size, **_pinned(source), **{**order, **options})
             if state is not None:
                 stream.load_state_dict(state)
             saved = stream.state_dict()
@@ -99,13 +100,13 @@ def _run_schedule(sources, choose: random.Random) -> None:
 
 
 def _pinned(source) -> dict:
-    return {"version": 1} if isinstance(source, str) else {}
+    return {} if isinstance(source, list) else {"version": 1}
 
 
 # -- real processes ---------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("seed, layout", [(1, "blocks"), (2, "files"), (3, "blocks"), (4, "list"), (5, "blocks")])
+@pytest.mark.parametrize("seed, layout", [(1, "blocks"), (2, "files"), (3, "mixture"), (4, "list"), (5, "mixture")])
 def test_killed_jobs(sources, tmp_path, seed, layout):
     """Real ranks and workers, killed at random moments, consume every sample once in each of three epochs."""
     Lineage(tmp_path, {"source": sources[layout]}, NUM, seed).run()
@@ -123,13 +124,13 @@ def test_killed_torchrun(sources, tmp_path):
 
 def test_global_batches_do_not_depend_on_the_topology(sources):
     """One global batch size, one sequence of global batches, sample for sample, whatever ranks and workers make it."""
-    for layout in ("blocks", "files"):
+    for layout in ("blocks", "files", "mixture"):
         sequences = []
         for world_size, num_workers in [(1, 0), (2, 1), (4, 2), (3, 1)]:
             options = {"batch_size": 12 // world_size, "shuffle": True, "seed": 7, "rank": 0, "world_size": world_size, "version": 1}
             ranks = []
             for rank in range(world_size):
-                stream = ss.ShardStream(sources[layout], **{**options, "rank": rank})
+                stream = make_stream(sources[layout], **{**options, "rank": rank})
                 ranks.append([ids_of(batch) for batch in stream.iterate(WorkersHere(num_workers, stream).portions if num_workers else stream.portions)])
             # Row i of rank r is position i * world_size + r of the global batch.
             sequences.append([[ids[i] for i in range(len(parts[0])) for ids in parts if i < len(ids)] for parts in zip(*ranks, strict=True)])
