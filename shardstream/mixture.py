@@ -89,6 +89,7 @@ class MixStream(ShardStream):
         self.batch_size, self.report = first.batch_size, Report()
         self._epochs, self._drop_last = first._epochs, first._drop_last
         self._asked_place = self._place = first._asked_place
+        self._follow = self._follower = None
         self._source: JoinedSource | None = None
         self._loaded: MixState | None = None
         self._reader, self._iterator, self._has_warned_of_lanes, self._no_rows = None, 0, False, None

@@ -69,8 +69,8 @@ class BlockReader:
         index = self.source.load_index(shard, self.fetcher)
         starts = np.zeros(index.num_blocks + 1, np.int64)
         np.cumsum(index.num_samples, out=starts[1:])
-        if starts[-1] != self.source.num_samples[shard]:
-            raise ShardError(f"the shard's index counts {starts[-1]} samples, the log {self.source.num_samples[shard]}.",
+        if starts[-1] != self.source.count(shard):
+            raise ShardError(f"the shard's index counts {starts[-1]} samples, the log {self.source.count(shard)}.",
                              shard=self.source.url(shard))  # fmt: skip
         with self._lock:
             self._indexes[shard] = index, starts

@@ -19,9 +19,11 @@ from shardstream.codecs import files
 from shardstream.collate import collate_rows, column_length, split_rows
 from shardstream.config import ReadPolicy, parse_nbytes
 from shardstream.errors import ShardstreamError, TransformError
+from shardstream.following import GrowingSource, Segment
 from shardstream.joined import JoinedReader, JoinedSource
 from shardstream.order.batches import BatchPlan
 from shardstream.order.epoch import EpochOrder
+from shardstream.order.follow import FollowOrder
 from shardstream.order.mix_rows import MixRows, mix_rows
 from shardstream.order.mix_state import MixState
 from shardstream.order.state import State
@@ -56,24 +58,36 @@ class Recipe:
     def __getstate__(self) -> dict:
         return {**self.__dict__, "storage_options": pickled_options(self.storage_options)}
 
-    def reader(self, source: Source) -> BlockReader:
+    def reader(self, source: Source | GrowingSource) -> BlockReader:
         """Return a reader of what the recipe needs; to be made in the process that reads."""
         return BlockReader(source, self.fields, Fetcher(self.storage_options, self.read.retry, self.cache))
 
 
 @dataclass(frozen=True)
 class Task:
-    """The rest of an epoch on one rank: what a process needs, beside the recipe, to make its rows; small when pickled."""
+    """The rest of an epoch on one rank: what a process needs, beside the recipe, to make its rows; small when pickled.
+
+    Of a dataset that is followed it is what can be read now: ``segments`` are those that the plan's positions are in.
+    """
 
     state: State | MixState
     plan: BatchPlan
     rank: int
+    segments: tuple[Segment, ...] = ()
 
-    def order(self, source: Source | JoinedSource) -> EpochOrder | MixRows:
-        """Return the epoch's order over the shards of ``source``."""
+    def order(self, source: Source | GrowingSource | JoinedSource) -> EpochOrder | FollowOrder | MixRows:
+        """Return the epoch's order over the shards of ``source``, which holds the task's segments from now on."""
         state = self.state
         if isinstance(state, MixState):
             return mix_rows(state, [one.num_samples for one in source.sources])
+        if self.segments:
+            source.hold(self.segments)
+            first = self.segments[0]
+            order = FollowOrder(seed=state.seed, lanes=state.lanes, window=state.window, shuffle=state.shuffle, base=first.base,
+                                first_shard=first.first_shard)  # fmt: skip
+            for segment in self.segments:
+                order.append(segment.version, segment.shards.num_samples)
+            return order
         return EpochOrder(source.num_samples, seed=state.seed, epoch=state.epoch, lanes=state.lanes, window=state.window,
                           shuffle=state.shuffle)  # fmt: skip
 
@@ -161,8 +175,8 @@ class RowMaker:
         is_part: Other makers' rows will be joined to these (``merge.py``).
     """
 
-    def __init__(self, reader: BlockReader | JoinedReader, order: EpochOrder | MixRows, positions: range, recipe: Recipe, pool: BufferPool | None = None,
-                 is_part: bool = False):  # fmt: skip
+    def __init__(self, reader: BlockReader | JoinedReader, order: EpochOrder | FollowOrder | MixRows, positions: range, recipe: Recipe,
+                 pool: BufferPool | None = None, is_part: bool = False):  # fmt: skip
         self._source, self._order, self._recipe = reader.source, order, recipe
         self._assembler = None
         if reader.source.schema is not None:

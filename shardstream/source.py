@@ -64,6 +64,10 @@ class Source:
     def is_remote(self) -> bool:
         return "://" in self.url(0)
 
+    def count(self, shard: int) -> int:
+        """Return the samples of a shard."""
+        return int(self.num_samples[shard])
+
     def url(self, shard: int) -> str:
         return self._url(shard)
 
@@ -114,14 +118,19 @@ class _LoggedIndexes:
     table: ShardTable
 
     def __call__(self, shard: int, fetcher: Fetcher) -> ShardIndex:
-        url, begin = self.table.index_url(shard), int(self.table.index_offset[shard])
+        return logged_index(self.table, shard, fetcher)
 
-        def verify(data: np.ndarray) -> None:
-            if crc32c(data) != int(self.table.index_crc32c[shard]):
-                raise ChecksumError("the shard's index is not the one that the log names.", shard=url, offset=begin)
 
-        data = fetcher.read(url, begin, begin + int(self.table.index_nbytes[shard]), verify=verify).tobytes()
-        return ShardIndex.decode(data, url, int(self.table.nbytes[shard]))
+def logged_index(table: ShardTable, row: int, fetcher: Fetcher) -> ShardIndex:
+    """Return the index of a shard in a log's table, checked against what the log says of it."""
+    url, begin = table.index_url(row), int(table.index_offset[row])
+
+    def verify(data: np.ndarray) -> None:
+        if crc32c(data) != int(table.index_crc32c[row]):
+            raise ChecksumError("the shard's index is not the one that the log names.", shard=url, offset=begin)
+
+    data = fetcher.read(url, begin, begin + int(table.index_nbytes[row]), verify=verify).tobytes()
+    return ShardIndex.decode(data, url, int(table.nbytes[row]))
 
 
 def source_of_shards(urls: list[str], fetcher: Fetcher, progress: Callable | None = None) -> Source:

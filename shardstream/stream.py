@@ -7,9 +7,10 @@ position; ``state_dict()`` is that and a few more.
 
 from __future__ import annotations
 
+import time
 import warnings
 from collections.abc import Callable, Iterator
-from dataclasses import replace
+from dataclasses import asdict, replace
 from datetime import datetime
 from multiprocessing.context import get_spawning_popen
 from typing import Any
@@ -18,8 +19,10 @@ from torch.utils.data import IterableDataset, get_worker_info
 
 from shardstream.collate import empty_like, split_rows
 from shardstream.config import ReadPolicy
-from shardstream.errors import ConfigError, DatasetNotFoundError, EmptyDatasetError
+from shardstream.errors import ConfigError, DatasetNotFoundError, EmptyDatasetError, ShardNotFoundError
+from shardstream.following import Follower, FollowOptions, GrowingSource, followed_log, start_of
 from shardstream.job import agreed_version, current_place, is_distributed, warn_if_young
+from shardstream.log import Log
 from shardstream.log.travel import canonical
 from shardstream.order.batches import BatchPlan
 from shardstream.order.epoch import normalize_seed, resolve_lanes, resolve_window
@@ -27,7 +30,7 @@ from shardstream.order.schedule import readers_per_block
 from shardstream.order.state import SEQUENCE, SHUFFLE, State
 from shardstream.reader import BlockReader
 from shardstream.rowmaker import SAMPLES, Portion, Recipe, Report, RowMaker, Task
-from shardstream.source import Source, open_source
+from shardstream.source import Source, open_source, source_of_snapshot
 from shardstream.storage import Cache
 
 SAMPLES_AT_ONCE = 256  # rows gathered together when samples are delivered one by one
@@ -55,6 +58,14 @@ class ShardStream(IterableDataset):
             epoch's start; batches then have a bool column ``__pad__``.
         version: A version's number, a tag, or a time (a ``datetime`` or ISO 8601, UTC if it has no offset); by default
             the newest when the stream is first used. A tag or time is resolved once: the state has the number.
+        follow: Go on with what writers add: the samples of each log entry that adds some, one entry after the other,
+            shuffled within each. Batches cross entries and are never cut by time; there is one epoch, without length.
+        start: Where following begins: by default with the newest version, then what comes after it; a version, tag
+            or time with that; ``"beginning"`` with the first entry, ``"end"`` with the next one to come.
+        until: Version after which the stream ends; it also ends where the dataset was ended (``shardstream end``).
+        follow_group: Entries that are shuffled together; their samples come when the last of them is there.
+        idle_timeout: Time without a whole new batch, as ``"10min"`` or seconds, after which the iterator ends; what is
+            left over comes with the next one. For one process: several end by the log alone.
         lanes, window: How many places of the epoch are interleaved, and how many samples are shuffled together;
             by default 96, and 16,384 samples or 256 MiB.
         rank, world_size: By default those of torch.distributed, else of the environment, else 0 and 1.
@@ -72,8 +83,10 @@ class ShardStream(IterableDataset):
     def __init__(self, url_or_urls, batch_size: int | None = None, shuffle: bool = False, seed: int = 0,
                  epochs: int | None = 1, fields: list[str] | None = None, sparse: str | dict[str, str] = "dense",
                  dtypes: dict[str, Any] | None = None, transform: Callable | None = None, on_error: str = "raise",
-                 drop_last: bool | str = False, version: int | str | datetime | None = None, lanes: int | None = None,
-                 window: int | None = None, rank: int | None = None, world_size: int | None = None,
+                 drop_last: bool | str = False, version: int | str | datetime | None = None, follow: bool = False,
+                 start: int | str | datetime | None = None, until: int | None = None, follow_group: int = 1,
+                 idle_timeout: float | str | None = None, lanes: int | None = None, window: int | None = None,
+                 rank: int | None = None, world_size: int | None = None,
                  cache_dir: str | None = None, cache_limit: int | str | None = None,
                  read: ReadPolicy | None = None, allow_unsafe: bool = False,
                  storage_options: dict | None = None):  # fmt: skip
@@ -90,6 +103,9 @@ class ShardStream(IterableDataset):
         if cache_limit is not None and cache_dir is None:
             raise ConfigError(f"cache_limit={cache_limit!r} needs cache_dir, the folder that it limits.")
         BatchPlan(0, 0, batch_size or 1, world_size or 1, drop_last)  # checks them
+        self._follow = FollowOptions.checked(follow, start, until, follow_group, idle_timeout)
+        if self._follow is not None and (version is not None or epochs != 1 or drop_last == "pad"):
+            raise ConfigError("a stream that follows has start=, not version=; one epoch; and no drop_last='pad', since there is no end to fill up.")
         self.batch_size = batch_size
         self.report = Report()
         self._urls, self._epochs, self._drop_last = url_or_urls, epochs, drop_last
@@ -99,7 +115,9 @@ class ShardStream(IterableDataset):
         version = None if version is None else canonical(version)
         self._asked = {"version": version, "seed": seed, "shuffle": shuffle, "lanes": lanes, "window": window}
         self._asked_place = self._place = None if rank is None else (rank, world_size)
-        self._source: Source | None = None
+        self._source: Source | GrowingSource | None = None
+        self._log: Log | None = None
+        self._follower: Follower | None = None
         self._loaded: State | None = None
         self._reader: BlockReader | None = None
         self._iterator = 0  # the valid one; any other belongs to a position that was left
@@ -110,6 +128,8 @@ class ShardStream(IterableDataset):
 
     def __len__(self) -> int:
         """Return the batches (or samples) of a whole epoch on this rank; the same on every rank."""
+        if self._follow is not None:
+            raise TypeError("a stream that follows has no length.")
         self._open()
         return self.plan(0).num_batches
 
@@ -119,6 +139,8 @@ class ShardStream(IterableDataset):
         worker = get_worker_info()
         if worker is None:
             return self.iterate(self.portions)
+        if self._follow is not None:
+            raise ConfigError("a stream that follows needs ss.StreamLoader, or a plain DataLoader with num_workers=0.")
         if worker.id == 0:
             warnings.warn("a plain DataLoader with workers delivers every sample once, but its batches depend on the number "
                           "of workers and its state can't be saved exactly: use ss.StreamLoader to resume.", stacklevel=2)  # fmt: skip
@@ -128,6 +150,8 @@ class ShardStream(IterableDataset):
     def set_epoch(self, epoch: int) -> None:
         """Go to the beginning of an epoch; does nothing if the stream is in it already (as after a resume)."""
         self._open()
+        if epoch != self._state.epoch and self._follow is not None:
+            raise ConfigError(f"set_epoch({epoch}): a stream that follows has one epoch, 0.")
         if epoch != self._state.epoch:
             self._state, self._position = replace(self._state, epoch=epoch), 0
             self._iterator += 1
@@ -143,12 +167,13 @@ class ShardStream(IterableDataset):
             StateError: The state is malformed, of another dataset, or contradicts an explicit argument.
         """
         loaded = State.from_dict(state)
-        if self._source is None or self._source.version != loaded.version:
-            before, self._loaded, self._source = (self._loaded, self._source), loaded, None
+        if self._source is None or self._source.version != loaded.version or self._follow is not None:
+            before = self._loaded, self._source, self._follower
+            self._loaded, self._source, self._follower = loaded, None, None
             try:
                 self._open()
             except BaseException:
-                self._loaded, self._source = before
+                self._loaded, self._source, self._follower = before
                 raise
         else:
             self._state = self._checked(loaded, self._source)
@@ -162,17 +187,47 @@ class ShardStream(IterableDataset):
         if get_spawning_popen() is not None:
             self._open()
         place = self._asked_place or self._place or current_place()
-        return {**self.__dict__, "_source": None, "_reader": None, "_loaded": self._loaded if self._source is None else self.state,
+        return {**self.__dict__, "_source": None, "_reader": None, "_follower": None, "_loaded": self._loaded if self._source is None else self.state,
                 "_place": place if place[1] > 1 else self._asked_place}  # fmt: skip
 
     @property
     def state(self) -> State:
         """The state as an object; :meth:`state_dict` is its JSON form."""
         self._open()
-        return replace(self._state, position=self._position)
+        segment = None if self._follower is None else self._follower.last_consumed(self._position)
+        if segment is None:
+            return replace(self._state, position=self._position)
+        where = replace(self._state.follow, after=segment.after, base=segment.base)
+        return replace(self._state, version=segment.version, position=self._position, follow=where)
 
     @property
-    def source(self) -> Source:
+    def freshness(self) -> float | None:
+        """Seconds since the newest consumed sample was committed; None before the first one, and if not following."""
+        segment = None if self._follower is None else self._follower.last_consumed(self._position)
+        return None if segment is None else max(0.0, time.time() - segment.time)
+
+    @property
+    def lag(self) -> int | None:
+        """Samples that are committed and the job has not consumed, as of the last look at the log; None if not following.
+
+        Costs no request, but for a run that is more than 1,024 entries behind: then it reads on, and counts.
+        """
+        return None if self._follower is None else self._follower.num_committed() - self._position
+
+    def stop(self) -> None:
+        """End an iterator that follows after its batch, from any thread; at once if it waits for samples.
+
+        Raises:
+            ConfigError: The job has several ranks, which must end at the same batch: end them by the log
+                (``until=``, or ``shardstream end``).
+        """
+        if self._place is not None and self._place[1] > 1:
+            raise ConfigError(f"stop() on one of {self._place[1]} ranks would leave the others waiting: use until= or 'shardstream end'.")
+        if self._follower is not None:
+            self._follower.stop()
+
+    @property
+    def source(self) -> Source | GrowingSource:
         """The shards being read, of the version that was pinned when the stream was first used."""
         self._open()
         return self._source
@@ -184,6 +239,8 @@ class ShardStream(IterableDataset):
         if self._source is not None:
             return
         self._place = self._place or current_place()
+        if self._follow is not None:
+            return self._open_followed(self._follow)
         version = self._asked["version"] if self._loaded is None else self._loaded.version
         try:
             source = open_source(self._urls, version, self.recipe.storage_options)
@@ -195,17 +252,39 @@ class ShardStream(IterableDataset):
             source = self._agreed(source)
         if source.total_samples == 0:
             raise EmptyDatasetError(f"there are no samples at {self._urls!r} (version {source.version}).")
-        if source.schema is None and (self.recipe.dtypes or self.recipe.sparse != "dense"):
-            raise ConfigError("dtypes= and sparse= need a schema, which shards of the files layout do not have.")
+        self._check_schema(source)
         self._state = self._start(source) if self._loaded is None else self._checked(self._loaded, source)
         self._position = self._state.position  # apart from the rest, since it changes with every batch
         self._source, self._reader = source, None
+
+    def _open_followed(self, options: FollowOptions) -> None:
+        """As :meth:`_open`, for a stream that follows: nothing but the log is read."""
+        if options.idle_timeout_s is not None and self._place[1] > 1:
+            raise ConfigError(f"idle_timeout= on {self._place[1]} ranks would end them at different batches: use until= or 'shardstream end'.")
+        log = followed_log(self._urls, self.recipe.storage_options)
+        newest = source_of_snapshot(log.snapshot())
+        if self._loaded is None:
+            start = start_of(log, options, newest)
+            if not options.starts_at_a_number:
+                start = self._agreed(start)
+            state = replace(self._start(start), follow=options.following(start.version))
+        else:
+            state = self._checked(self._loaded, newest)
+        self._check_schema(newest)
+        self._state, self._position = state, state.position
+        self._source, self._reader, self._log = GrowingSource(newest), None, log
+
+    def _check_schema(self, source: Source) -> None:
+        if source.schema is None and (self.recipe.dtypes or self.recipe.sparse != "dense"):
+            raise ConfigError("dtypes= and sparse= need a schema, which shards of the files layout do not have.")
 
     def _agreed(self, newest: Source) -> Source:
         """Return the version that all processes of the job take; ``newest`` is what this one sees."""
         worker = get_worker_info()
         if is_distributed() and worker is None and self._place[1] > 1:
             arguments = {**self._asked, "batch_size": self.batch_size, "drop_last": self._drop_last, "epochs": self._epochs}
+            if self._follow is not None:
+                arguments["follow"] = asdict(self._follow)
             version = agreed_version(newest.id, newest.version, arguments)
             return newest if version == newest.version else open_source(self._urls, version, self.recipe.storage_options)
         if self._asked["version"] is None and (worker.id == 0 if worker is not None else self._place[1] > 1):
@@ -226,7 +305,9 @@ class ShardStream(IterableDataset):
     def _checked(self, loaded: State, source: Source) -> State:
         """Return a loaded state if it is of this source and no argument says otherwise; defaults say nothing."""
         loaded.check_dataset(source.id)
-        loaded.check_position(source.total_samples)
+        loaded.check_follow(None if self._follow is None else self._follow.group)
+        if self._follow is None:
+            loaded.check_position(source.total_samples)
         given = {name: value for name, value in self._asked.items() if value}
         if isinstance(given.get("version"), str):
             del given["version"]  # what a tag or time meant when the run began is in the state
@@ -252,19 +333,14 @@ class ShardStream(IterableDataset):
         self._open()
         self._iterator += 1
         self._warn_of_shared_lanes(*(place or self._place), num_workers)
-        return self._epochs_of(self._iterator, portions, finish, *(place or self._place))
+        steps = self._epochs_of if self._follow is None else self._followed
+        return steps(self._iterator, portions, finish, *(place or self._place))
 
     def _epochs_of(self, iterator: int, portions, finish, rank: int, world_size: int) -> Iterator[Any]:
         while True:
             self._check_iterator(iterator)
             plan = self.plan(self._position, world_size)
-            if plan.num_batches:
-                items = self._batches if self.batch_size is not None else self._samples
-                for position, item in items(plan, rank, portions):
-                    item = item if finish is None else finish(item)
-                    self._position = position
-                    yield item
-                    self._check_iterator(iterator)
+            yield from self._delivered(iterator, Task(self._state, plan, rank), portions, finish)
             self._state, self._position = self._next_epoch(), 0
             if self._epochs is not None and self._state.epoch % self._epochs == 0:
                 return
@@ -272,6 +348,41 @@ class ShardStream(IterableDataset):
     def _next_epoch(self) -> State:
         """Return the state at the beginning of the next epoch."""
         return replace(self._state, epoch=self._state.epoch + 1)
+
+    def _followed(self, iterator: int, portions, finish, rank: int, world_size: int) -> Iterator[Any]:
+        """Yield what is there in whole batches, wait for more, and so on until the log ends."""
+        self._check_iterator(iterator)
+        self._state, batch_size = self.state, self.batch_size or 1
+        next_shard = 0 if self._follower is None else self._follower.next_shard
+        with Follower(self._log, self._state, self._follow, next_shard) as follower:
+            self._follower = follower
+            while True:
+                known = follower.wait(self._position + batch_size * world_size, self._follow.idle_timeout_s)
+                self._check_iterator(iterator)
+                plan = BatchPlan(known.end, self._position, batch_size, world_size, self._drop_last if known.is_over else True)
+                task = Task(self._state, plan, rank, follower.segments(self._position, plan.end_position))
+                try:
+                    for item in self._delivered(iterator, task, portions, finish):
+                        yield item
+                        if follower.is_stopped:
+                            return
+                except ShardNotFoundError as error:
+                    follower.explain(error, self._position)
+                    raise
+                self._position = plan.position_after(plan.num_batches)
+                follower.forget(self._position)
+                if known.is_over or known.is_stopped:
+                    return
+
+    def _delivered(self, iterator: int, task: Task, portions, finish) -> Iterator[Any]:
+        """Yield the batches or samples of a task, each counted as delivered before it is."""
+        if task.plan.num_batches:
+            items = self._batches if self.batch_size is not None else self._samples
+            for position, item in items(task, portions):
+                item = item if finish is None else finish(item)
+                self._position = position
+                yield item
+                self._check_iterator(iterator)
 
     def _warn_of_shared_lanes(self, rank: int, world_size: int, num_workers: int) -> None:
         """Say once how often blocks are fetched, if more readers than one share a lane."""
@@ -288,15 +399,16 @@ class ShardStream(IterableDataset):
             raise ConfigError("this iterator is no longer valid: a stream has one position, and another iterator was started or a "
                               "state or an epoch set since.")  # fmt: skip
 
-    def _batches(self, plan: BatchPlan, rank: int, portions) -> Iterator[tuple[int, dict]]:
+    def _batches(self, task: Task, portions) -> Iterator[tuple[int, dict]]:
         """Yield (position after it, batch)."""
-        for t, columns in enumerate(self._columns(Task(self._state, plan, rank), portions)):
-            yield plan.position_after(t + 1), columns[0]
+        for t, columns in enumerate(self._columns(task, portions)):
+            yield task.plan.position_after(t + 1), columns[0]
 
-    def _samples(self, plan: BatchPlan, rank: int, portions) -> Iterator[tuple[int, dict]]:
+    def _samples(self, task: Task, portions) -> Iterator[tuple[int, dict]]:
         """Yield (position after it, sample); rows are made many at a time."""
+        plan = task.plan
         groups = BatchPlan(plan.end_position, plan.start_position, SAMPLES_AT_ONCE, plan.world_size)
-        for t, portion in enumerate(portions(Task(self._state, groups, rank))):
+        for t, portion in enumerate(portions(replace(task, plan=groups))):
             self.report.add(portion.loss, self.recipe.read.max_skipped)
             columns, num_rows = portion.columns, portion.num_rows
             samples = columns[SAMPLES] if SAMPLES in columns else split_rows(columns, num_rows)
@@ -316,7 +428,8 @@ class ShardStream(IterableDataset):
 
     def _example(self, task: Task) -> dict[str, Any]:
         """Return columns without rows, when this rank had no rows yet: those of the epoch's first sample that is left."""
-        for position in range(min(task.plan.num_samples, MAX_EXAMPLES)):
+        first = task.plan.start_position if task.segments else 0
+        for position in range(first, min(task.plan.num_samples, first + MAX_EXAMPLES)):
             [portion] = self.portions(replace(task, plan=BatchPlan(position + 1, position, 1, 1), rank=0))
             if portion.num_rows:
                 self._no_rows = empty_like(portion.columns)

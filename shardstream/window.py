@@ -20,6 +20,7 @@ import numpy as np
 
 from shardstream.errors import ConfigError, ShardstreamError
 from shardstream.order.epoch import Chunk, EpochOrder
+from shardstream.order.follow import FollowOrder
 from shardstream.order.mix_rows import MixRows
 from shardstream.parts import PartPlanner
 from shardstream.reader import Block, BlockReader
@@ -139,7 +140,7 @@ class WindowReader:
         num_threads: Threads that read blocks.
     """
 
-    def __init__(self, reader: BlockReader, order: EpochOrder | MixRows, first: int, step: int, end: int,
+    def __init__(self, reader: BlockReader, order: EpochOrder | FollowOrder | MixRows, first: int, step: int, end: int,
                  memory_limit_nbytes: int, num_threads: int):  # fmt: skip
         self._reader, self._order = reader, order
         self._first, self._step, self._end = first, step, end

@@ -17,7 +17,7 @@ ROWS = (
     {"storage"},
     {"log", "codecs", "tokenizers", "text"},
     {"order", "transforms"},
-    {"source", "joined", "dataset", "adopt", "reader", "parts", "window", "shardfile", "writer", "scan", "verify", "export",
+    {"source", "joined", "following", "dataset", "adopt", "reader", "parts", "window", "shardfile", "writer", "scan", "verify", "export",
      "energon", "look", "publish", "upkeep"},
     {"collate", "assemble", "rowmaker", "handover", "merge", "worker", "workers", "job"},
     {"access", "expand"},

@@ -81,5 +81,7 @@ def test_entries_of_another_dataset_and_damage_are_errors():
     with pytest.raises(DatasetError, match="belongs to dataset"):
         read_all(EntryFeed(log.read_many, DATASET.replace("0189", "0188"), 0))
     log.changed[entries.name(3)] = log.get(entries.name(3))[:-1]
+    feed = EntryFeed(log.read_many, DATASET, 0)
     with pytest.raises(DatasetError, match="003.json"):
-        read_all(EntryFeed(log.read_many, DATASET, 0))
+        read_all(feed)
+    assert feed.version == 2  # what stands before it came

@@ -110,3 +110,17 @@ def test_random_cuts_read_the_same():
     for _ in range(50):
         begin, step = random_.randrange(follow.num_samples), random_.randint(1, 30)
         assert samples(follow, range(begin, follow.num_samples, step)) == whole[begin::step]
+
+
+def test_a_reader_sees_one_order():
+    """line() and locate() say of cumulative positions what the segments' own orders say, shards numbered through."""
+    follow, first_shard = followed(base=17, first_shard=1000), {}
+    for version, sizes in SIZES:
+        first_shard[version] = 1000 + sum(len(shards) for v, shards in SIZES if v < version)
+    for positions in (range(17, follow.num_samples), range(40, 300, 7), range(900, 900), range(777, 778)):
+        shard, row = follow.locate(follow.line(positions.start, positions.stop, positions.step))
+        expected = []
+        for segment, own in follow.parts(positions):
+            shards, rows = segment.order.locate(segment.order.line(own.start, own.stop, own.step))
+            expected += [(first_shard[segment.version] + s, r) for s, r in zip(shards.tolist(), rows.tolist())]
+        assert list(zip(shard.tolist(), row.tolist())) == expected

@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from shardstream.errors import StateError
-from shardstream.order.state import State, list_id
+from shardstream.order.state import Following, State, list_id
 
 GOLDEN = Path(__file__).parent / "golden/state"
 GOOD = {
@@ -103,6 +103,26 @@ def test_another_dataset_is_refused():
     State.from_dict(GOOD).check_dataset(GOOD["dataset"])
     with pytest.raises(StateError, match=r"0190a5f0.*other"):
         State.from_dict(GOOD).check_dataset("other")
+
+
+FOLLOWING = {**GOOD, "epoch": 0, "follow": {"after": 11, "base": 123000, "group": 1}}
+
+
+def test_a_state_that_follows_has_one_field_more():
+    """It says which segment its last sample is of: behind which version it begins, at which position, in which groups."""
+    assert State.from_dict(FOLLOWING).to_dict() == FOLLOWING
+    largest = State("d" * 100, 2**62 - 1, "shuffle-1", 2**64 - 1, 0, 2**20, 2**61, 2**62 - 1, Following(2**62 - 1, 2**62 - 1, 2**62 - 1))
+    assert len(json.dumps(largest.to_dict())) < 1000
+
+
+@pytest.mark.parametrize("change", [
+    {"follow": None}, {"follow": 3}, {"follow": {}}, {"follow": {"after": 1, "base": 2}}, {"epoch": 1}, {"version": None},
+    *({"follow": {**FOLLOWING["follow"], name: value}} for name, value in [
+        ("after", 13), ("after", -1), ("after", True), ("base", 123457), ("base", None), ("group", 0), ("group", "1"), ("more", 1)])])  # fmt: skip
+def test_malformed_following_is_refused(change):
+    """A segment that is none, or lies behind the position, is an error."""
+    with pytest.raises(StateError):
+        State.from_dict({**FOLLOWING, **change})
 
 
 def test_a_position_past_the_epoch_is_refused():

@@ -44,16 +44,24 @@ class EntryFeed:
         """
         steps = self._folded() if self._width == MAX_AHEAD else []
         if not steps:
-            names = [entries.name(self.version + 1 + ahead) for ahead in range(self._width)]
-            for data in self._read_many(names):
-                if data is None:
-                    break
-                steps.append(Step.of(entries.decode(data, self.version + 1 + len(steps))))
-            self._width = min(4 * self._width, MAX_AHEAD) if len(steps) == len(names) else 1
+            try:
+                steps = self._next(self._width)
+            except DatasetError:  # of one of them: what stands before it comes first
+                steps = self._next(1)
+            self._width = min(4 * self._width, MAX_AHEAD) if len(steps) == self._width else 1
         for step in steps:
             if step.entry.dataset != self._dataset:
                 raise DatasetError(f"{entries.name(step.entry.version)} belongs to dataset {step.entry.dataset}, not {self._dataset}.")
             self.version += 1
+        return steps
+
+    def _next(self, num: int) -> list[Step]:
+        """Return the next ``num`` entries, or as many as there are, in one round."""
+        steps: list[Step] = []
+        for data in self._read_many([entries.name(self.version + 1 + ahead) for ahead in range(num)]):
+            if data is None:
+                break
+            steps.append(Step.of(entries.decode(data, self.version + 1 + len(steps))))
         return steps
 
     def _folded(self) -> list[Step]:

@@ -15,7 +15,7 @@ from typing import NamedTuple
 import numpy as np
 
 from shardstream.errors import ConfigError
-from shardstream.order.epoch import EpochOrder
+from shardstream.order.epoch import Chunk, EpochOrder, chunk_positions, normalize_seed
 
 
 class Segment(NamedTuple):
@@ -49,7 +49,7 @@ class FollowOrder:
 
     def __init__(self, *, seed: int, lanes: int, window: int, shuffle: bool, base: int = 0, first_shard: int = 0):
         self._arguments = {"seed": seed, "lanes": lanes, "window": window, "shuffle": shuffle}
-        self.lanes, self.window = lanes, window
+        self.seed, self.epoch, self.lanes, self.window = normalize_seed(seed), 0, lanes, window
         self.segments: list[Segment] = []
         self.num_samples, self._num_shards = base, first_shard
 
@@ -87,6 +87,23 @@ class FollowOrder:
             num = len(range(positions.start, min(positions.stop, end), positions.step))
             own, positions = positions[:num], positions[num:]
             yield segment, range(own.start - segment.base, own[-1] + 1 - segment.base, own.step)
+
+    def chunks(self, positions: range, max_positions: int) -> Iterator[Chunk]:
+        """Yield what ascending ``positions`` read: whole runs of a segment, or as many small segments as one window has samples."""
+        size = self.window * max(1, max_positions // self.window)
+        chunk: range | None = None
+        for segment, own in self.parts(positions):
+            for _, piece in chunk_positions(own, size, segment.order.num_samples):
+                piece = range(piece.start + segment.base, piece.stop + segment.base, piece.step)
+                if chunk is not None and piece.stop - chunk.start > size:
+                    yield self._chunk(chunk)
+                    chunk = None
+                chunk = piece if chunk is None else range(chunk.start, piece.stop, piece.step)
+        if chunk is not None:
+            yield self._chunk(chunk)
+
+    def _chunk(self, positions: range) -> Chunk:
+        return Chunk(0, positions, *self.locate(self.line(positions.start, positions.stop, positions.step)))
 
     def line(self, begin: int, end: int, step: int = 1) -> np.ndarray:
         """Return int64: the line indices of the cumulative positions ``begin, begin + step, ...`` below ``end``."""

@@ -142,6 +142,14 @@ class State:
         if dataset != self.dataset:
             raise StateError(f"the state is of dataset {self.dataset}, but this stream reads dataset {dataset}.")
 
+    def check_follow(self, group: int | None) -> None:
+        """Raise StateError unless this state follows as a stream does: None for not at all, 1 is any group's default."""
+        if (self.follow is None) != (group is None):
+            with_, without = ("with", "without") if group is None else ("without", "with")
+            raise StateError(f"the state was saved by a stream {with_} follow=True, but this one is {without} it.")
+        if group not in (None, 1, self.follow and self.follow.group):
+            raise StateError(f"the state was saved with follow_group={self.follow.group}, but this stream was given follow_group={group}.")
+
     def check_position(self, num_samples: int) -> None:
         """Raise StateError if the position lies outside an epoch of ``num_samples``."""
         if self.position > num_samples:

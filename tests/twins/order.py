@@ -3,6 +3,8 @@
 Written from docs/FORMAT.md section 7 alone; it is the shortest complete statement of the order.
 """
 
+import functools
+
 MASK = 2**64 - 1
 GOLDEN = 0x9E3779B97F4A7C15
 RUNS, SHARDS, LANES, MIX = 1, 2, 3, 4
@@ -63,6 +65,7 @@ def intervals(cipher_key, num_lanes):
     return result
 
 
+@functools.cache
 def lane_begins(seed, epoch, num_samples, num_lanes, phase=0):
     interval = intervals(key(seed, epoch, LANES), num_lanes)
     interval = [interval[(lane + phase) % num_lanes] for lane in range(num_lanes)]
