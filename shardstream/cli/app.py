@@ -10,10 +10,13 @@ from shardstream.cli import (
     cat,
     compact,
     convert,
+    end,
     export,
+    gc,
     index,
     ls,
     pack,
+    tag,
     tokenizer,
     verify,
     view,
@@ -36,6 +39,9 @@ COMMANDS = (
     export,
     convert,
     compact,
+    tag,
+    gc,
+    end,
 )
 for module in COMMANDS:
     app.command(module.__name__.rpartition(".")[2], epilog=module.EXAMPLES)(module.command)

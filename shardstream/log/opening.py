@@ -97,7 +97,7 @@ class Opening:
         except _Gap as error:
             raise DatasetNotFoundError(f"the dataset at {self._where} has no version {version}.") from error
         if (number := self._number(HINT_EXPIRED)) is not None and self._fetched(number):
-            expiry = self._entry(number)
+            expiry = self.entry(number)
             if expiry.kind == "expire" and version < expiry.below and version not in expiry.keep:
                 raise self._expired(version, expiry.below)
         return head
@@ -125,7 +125,7 @@ class Opening:
         newest = self._last_entry(head.state.version)
         if newest - head.state.version > MAX_AHEAD:
             return self._make(newest)
-        return head.after([Step.of(self._entry(version)) for version in range(head.state.version + 1, newest + 1)])
+        return head.after([Step.of(self.entry(version)) for version in range(head.state.version + 1, newest + 1)])
 
     # -- finding the newest entry ------------------------------------------------------------
 
@@ -197,7 +197,7 @@ class Opening:
             raise ConfigError(f"version={travel.iso(time_s)!r} is still to come, so it does not name a version yet.")
         if time_s < self._first().time:
             raise DatasetNotFoundError(f"the dataset at {self._where} began at {travel.iso(self._first().time)}, after {travel.iso(time_s)}.")
-        return self.last_version(newest, lambda versions: [self._entry(version).time <= time_s for version in versions])
+        return self.last_version(newest, lambda versions: [self.entry(version).time <= time_s for version in versions])
 
     def last_version(self, newest: State, holds: Callable[[Sequence[int]], list[bool]]) -> int:
         """Return the last version of which a condition holds that holds of 0 and, once it fails, fails for good.
@@ -241,7 +241,7 @@ class Opening:
             return True
         data = self._objects[name]
         if name == entries.name(end):
-            self._decoded[name] = [Step.of(self._entry(end))]
+            self._decoded[name] = [Step.of(self.entry(end))]
             return True
         if data is None:
             return False
@@ -265,7 +265,8 @@ class Opening:
     def _exists(self, version: int) -> bool:
         return self._objects[entries.name(version)] is not None
 
-    def _entry(self, version: int) -> Entry:
+    def entry(self, version: int) -> Entry:
+        """Return an entry that has been fetched."""
         data = self._objects[entries.name(version)]
         if data is None:
             raise _Gap(version)
@@ -275,7 +276,7 @@ class Opening:
         """Return entry 0, which says whether there is a dataset at all, and which."""
         if not self._exists(0):
             raise DatasetNotFoundError(f"there is no dataset at {self._where}.")
-        return self._entry(0)
+        return self.entry(0)
 
     def _number(self, name: str) -> int | None:
         """Return the number in a fetched hint, None when it is absent or not one."""

@@ -24,6 +24,7 @@ class Snapshot:
         producers: By name, each with ``incarnation``, ``source`` and the ``version`` of its newest entry.
         tags: Versions by name.
         ended: The entry that ended the dataset, or None.
+        expired_below, kept: The versions below have expired, except those kept.
     """
 
     url: str
@@ -35,13 +36,15 @@ class Snapshot:
     producers: Mapping[str, Producer]
     tags: Mapping[str, int]
     ended: int | None
+    expired_below: int
+    kept: tuple[int, ...]
 
     @classmethod
     def of(cls, state: State, url: str) -> Snapshot:
         """Return the snapshot of a folded log."""
         schema = None if state.schema is None else Schema.from_json(state.schema)
         return cls(url, state.dataset, state.version, schema, state.shards.based(url), state.time, state.producers,
-                   state.tags, state.ended)  # fmt: skip
+                   state.tags, state.ended, state.expired_below, state.kept)  # fmt: skip
 
     @property
     def num_samples(self) -> int:

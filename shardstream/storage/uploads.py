@@ -43,8 +43,8 @@ def put_file(client: Any, url: str, path: str, retry: RetryPolicy) -> None:
             upload.put_parts(file.fileno(), nbytes)
 
 
-def abort_uploads(client: Any, url: str, retry: RetryPolicy, older_than_s: float) -> int:
-    """Abort the uploads in parts below an S3 URL that began more than ``older_than_s`` ago by the store's clock.
+def abort_uploads(client: Any, url: str, retry: RetryPolicy, older_than_s: float, dry_run: bool = False) -> int:
+    """Abort (or with ``dry_run`` only count) the uploads in parts below an S3 URL that began more than ``older_than_s`` ago by the store's clock.
 
     Returns how many those were. A shard's upload takes minutes, so whoever gives a day meets no living one.
     """
@@ -56,7 +56,8 @@ def abort_uploads(client: Any, url: str, retry: RetryPolicy, older_than_s: float
         now = parsedate_to_datetime(found["ResponseMetadata"]["HTTPHeaders"]["date"])
         for upload in found.get("Uploads", []):
             if (now - upload["Initiated"]).total_seconds() > older_than_s:
-                _abort(client, retry, bucket, upload["Key"], upload["UploadId"])
+                if not dry_run:
+                    _abort(client, retry, bucket, upload["Key"], upload["UploadId"])
                 aborted += 1
         if not found.get("IsTruncated"):
             return aborted

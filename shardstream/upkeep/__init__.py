@@ -14,7 +14,9 @@ All of it may run beside writers and readers, and may be killed at any moment: w
 was not is for the next :func:`gc`.
 """
 
+from shardstream.upkeep.collect import Collected, gc
 from shardstream.upkeep.compact import Compacted, compact, drop
 from shardstream.upkeep.ids import ids
+from shardstream.upkeep.marks import end, tag, untag
 
-__all__ = ["Compacted", "compact", "drop", "ids"]
+__all__ = ["Collected", "Compacted", "compact", "drop", "end", "gc", "ids", "tag", "untag"]
