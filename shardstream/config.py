@@ -41,7 +41,8 @@ class RetryPolicy:
     """How a request to storage is repeated when it fails in a way that can pass.
 
     Attributes:
-        max_attempts: Tries of one request in all, the first included.
+        max_attempts: Tries of one request in all, the first included; by default the deadline comes first. Of replies
+            with wrong bytes six are enough.
         first_delay_s: Mean wait before the second try; it doubles each time, with full jitter.
         max_delay_s: Longest wait between two tries.
         deadline_s: Seconds after which a request is given up, tries and waits together; writing a file has
@@ -51,9 +52,9 @@ class RetryPolicy:
             time, and the first answer is taken; 0 never does.
     """
 
-    max_attempts: int = 6
+    max_attempts: int = 50
     first_delay_s: float = 0.1
-    max_delay_s: float = 10.0
+    max_delay_s: float = 5.0
     deadline_s: float = 120.0
     request_s: float = 30.0
     hedge_factor: float = 5.0

@@ -17,7 +17,7 @@ from shardstream._native.crc32c import crc32c
 from shardstream.buffers import BufferPool
 from shardstream.codecs import columns
 from shardstream.codecs.shard import ShardIndex
-from shardstream.errors import ChecksumError, CodecError, ConfigError, ShardError, ShardstreamError
+from shardstream.errors import ChecksumError, CodecError, ConfigError, ShardError, ShardNotFoundError, ShardstreamError
 from shardstream.schema import Schema, Sparse
 from shardstream.source import Source
 from shardstream.storage import Fetcher
@@ -66,7 +66,11 @@ class BlockReader:
             if shard in self._indexes:
                 self._indexes.move_to_end(shard)
                 return self._indexes[shard]
-        index = self.source.load_index(shard, self.fetcher)
+        try:
+            index = self.source.load_index(shard, self.fetcher)
+        except ShardNotFoundError as error:
+            self.source.explain_missing(shard, error)
+            raise
         starts = np.zeros(index.num_blocks + 1, np.int64)
         np.cumsum(index.num_samples, out=starts[1:])
         if starts[-1] != self.source.count(shard):
@@ -136,6 +140,8 @@ class BlockReader:
                     found[i] = self._decoded(index, shard, block, found[i], begin)
             except (ShardError, CodecError) as error:
                 found[i] = error
+            if isinstance(found[i], ShardNotFoundError):
+                self.source.explain_missing(shard, found[i])
             if isinstance(found[i], (ShardError, CodecError)):
                 found[i].shard, found[i].block = found[i].shard or url, block if found[i].block is None else found[i].block
         return found

@@ -15,7 +15,7 @@ import numpy as np
 
 from shardstream._native.crc32c import crc32c
 from shardstream.codecs.shard import ShardIndex
-from shardstream.errors import ChecksumError, ConfigError, DatasetNotFoundError, SchemaError
+from shardstream.errors import ChecksumError, ConfigError, DatasetNotFoundError, SchemaError, ShardNotFoundError
 from shardstream.log import Log, ShardTable, Snapshot
 from shardstream.order.state import list_id
 from shardstream.schema import Schema
@@ -47,6 +47,7 @@ class Source:
     _url: Callable[[int], str]
     _load_index: Callable[[int, Fetcher], ShardIndex]
     _sid: Callable[[int], str] | None = None
+    _entry: np.ndarray | None = None  # the log entry that each shard came with
 
     @property
     def num_shards(self) -> int:
@@ -77,6 +78,12 @@ class Source:
 
     def load_index(self, shard: int, fetcher: Fetcher) -> ShardIndex:
         return self._load_index(shard, fetcher)
+
+    def explain_missing(self, shard: int, error: ShardNotFoundError) -> None:
+        """Say in an error which log entry has the shard that is missing."""
+        if self._entry is not None:
+            error.message = (f"the shard is missing, though entry {int(self._entry[shard])} of the log has it: somebody deleted it, or this "
+                             "version has expired since it was opened.")  # fmt: skip
 
 
 def open_source(url_or_urls, version: int | str | None = None, storage_options: dict | None = None,
@@ -110,7 +117,7 @@ def source_of_snapshot(snapshot: Snapshot) -> Source:
     """Return a version of a dataset as a source."""
     table = snapshot.shards
     return Source(snapshot.dataset_id, snapshot.version, snapshot.schema, table.num_samples, int(table.nbytes.sum()),
-                  snapshot.time, table.url, _LoggedIndexes(table), table.sid)  # fmt: skip
+                  snapshot.time, table.url, _LoggedIndexes(table), table.sid, table.entry)  # fmt: skip
 
 
 @dataclass(frozen=True)

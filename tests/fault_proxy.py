@@ -7,6 +7,7 @@ One HTTP/1.1 request after another on each connection, bodies by Content-Length 
 answers are buffered whole. Which request suffers what is drawn from a seeded generator, in the order of arrival.
 With ``quiet_s`` requests wait until none has come for that long, and then go on together: such a *round* is what waits for
 no answer of another, so ``stats()["rounds"]`` is how many round trips a client needs, however fast the machine is.
+``PUT /__proxy__/down/SECONDS`` drops all connections and refuses new ones for so long, as a server that is started again.
 ``GET /__proxy__/stats`` answers what was counted; ``PUT /__proxy__/plan`` takes a :class:`Plan` as JSON.
 Standard library only.
 
@@ -63,7 +64,19 @@ class Plan:
 class Proxy:
     def __init__(self, upstream_port: int):
         self.upstream_port = upstream_port
+        self.port, self.server, self.connections = 0, None, set()
         self.set_plan(Plan())
+
+    async def listen(self) -> None:
+        self.server = await asyncio.start_server(self.serve, "127.0.0.1", self.port, limit=MAX_HEAD_NBYTES, reuse_address=True)
+        self.port = self.server.sockets[0].getsockname()[1]
+
+    async def go_down(self, seconds: float) -> None:
+        self.server.close()
+        for connection in list(self.connections):
+            connection.transport.abort()
+        await asyncio.sleep(seconds)
+        await self.listen()
 
     def set_plan(self, plan: Plan) -> None:
         self.plan = plan
@@ -85,12 +98,14 @@ class Proxy:
         return fault
 
     async def serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        self.connections.add(writer)
         try:
             while await self.serve_one(reader, writer):
                 pass
         except (ConnectionError, asyncio.IncompleteReadError, asyncio.LimitOverrunError):
             pass
         finally:
+            self.connections.discard(writer)
             writer.close()
 
     async def serve_one(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> bool:
@@ -175,6 +190,8 @@ class Proxy:
         text = json.dumps(self.stats).encode()
         writer.write(b"HTTP/1.1 200 OK\r\nContent-Length: %d\r\n\r\n%s" % (len(text), text))
         await writer.drain()
+        if "/down/" in path:
+            self.outage = asyncio.ensure_future(self.go_down(float(path.rpartition("/")[2])))  # kept, or it may be collected
 
 
 async def read_head(reader: asyncio.StreamReader) -> bytes:
@@ -212,8 +229,8 @@ async def send(writer: asyncio.StreamWriter, body: bytes, nbytes_per_s: float | 
 
 async def main(upstream_port: int) -> None:
     proxy = Proxy(upstream_port)
-    server = await asyncio.start_server(proxy.serve, "127.0.0.1", 0, limit=MAX_HEAD_NBYTES)
-    print(server.sockets[0].getsockname()[1], flush=True)
+    await proxy.listen()
+    print(proxy.port, flush=True)
     await asyncio.get_running_loop().run_in_executor(None, sys.stdin.read)  # until who started it closes or dies
     os._exit(0)  # connections are dropped, as they are when a server dies
 
@@ -230,6 +247,11 @@ class RunningProxy:
     def plan(self, **fields) -> None:
         """Begin a new plan, with counts at zero."""
         request = urllib.request.Request(f"{self.url}/__proxy__/plan", json.dumps(asdict(Plan(**fields))).encode(), method="PUT")
+        urllib.request.urlopen(request, timeout=10).close()
+
+    def down(self, seconds: float) -> None:
+        """Be gone for a while, from now on."""
+        request = urllib.request.Request(f"{self.url}/__proxy__/down/{seconds}", method="PUT")
         urllib.request.urlopen(request, timeout=10).close()
 
     def stats(self) -> dict:

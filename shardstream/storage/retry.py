@@ -9,6 +9,8 @@ Architecture Blog, 2015).
 from __future__ import annotations
 
 import errno
+import logging
+import math
 import random
 import time
 from collections.abc import Callable, Iterator
@@ -18,7 +20,11 @@ from shardstream.config import RetryPolicy
 from shardstream.errors import ShardstreamError, StorageError, StorageRefused
 from shardstream.storage.secrets import scrubbed
 
+logger = logging.getLogger("shardstream")
+
 T = TypeVar("T")
+MAX_WRONG = 6  # replies whose bytes are wrong before they are taken to be so in the store
+TELL_AFTER_S, TELL_AGAIN_S = 5.0, 60.0
 SLOWEST_NBYTES_PER_S = 10**6  # an upload slower than this is taken to hang
 DEFAULT_RETRY = RetryPolicy()
 PASSING_STATUS = {408, 409, 425, 429}  # the 4xx that may pass: request timeout, conflict, too early, too many
@@ -105,15 +111,17 @@ def attempt(policy: RetryPolicy, what: str, operation: Callable[[float], T], *, 
     """Return ``operation(timeout_s)``, tried by ``policy``; ``what`` names it in errors.
 
     ``nbytes`` to send lengthen the deadline. Errors of ours that the operation raises are passed on at
-    once, but those of class ``passing`` only by the last try.
+    once, but those of class ``passing`` only when they came ``MAX_WRONG`` times or by the last try. A server that has not
+    answered for ``TELL_AFTER_S`` is told of in the log, once an outage.
 
     Raises:
         FileNotFoundError: the object is absent (never retried).
         ShardstreamError: raised by the operation itself.
         StorageError: everything else, from the last try's error.
     """
-    end = time.monotonic() + policy.deadline_s + nbytes / SLOWEST_NBYTES_PER_S
-    tried = 0
+    began = time.monotonic()
+    end = began + policy.deadline_s + nbytes / SLOWEST_NBYTES_PER_S
+    tried = num_wrong = 0
     while True:
         tried += 1
         wait_s = backoff_s(policy, tried)
@@ -125,12 +133,27 @@ def attempt(policy: RetryPolicy, what: str, operation: Callable[[float], T], *, 
             raise FileNotFoundError(f"{what} failed: it is absent.") from shown(error)
         except Exception as error:
             ours = isinstance(error, ShardstreamError)
-            lasts = not isinstance(error, passing) if ours else not may_pass(error)
+            num_wrong += ours
+            lasts = not isinstance(error, passing) or num_wrong == MAX_WRONG if ours else not may_pass(error)
             if lasts or tried >= policy.max_attempts or time.monotonic() + wait_s >= end:
                 if ours:
                     raise
                 raise explained(error, what) from shown(error)
+            if time.monotonic() - began > TELL_AFTER_S:
+                _tell(what, error, end - time.monotonic())
         time.sleep(wait_s)
+
+
+_told = -math.inf  # when an outage was last told of
+
+
+def _tell(what: str, error: BaseException, left_s: float) -> None:
+    """Log that a request fails and is repeated; of many that fail together, one is enough."""
+    global _told
+    now = time.monotonic()
+    if now - _told > TELL_AGAIN_S:
+        _told = now
+        logger.warning("%s fails (%s); it is tried again for up to %.0f s.", what, scrubbed(str(error)) or type(error).__name__, left_s)
 
 
 def backoff_s(policy: RetryPolicy, tried: int) -> float:
