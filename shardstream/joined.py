@@ -54,11 +54,9 @@ class JoinedReader:
     def __init__(self, readers: list[BlockReader]):
         self._readers = readers
         self.source = JoinedSource(tuple(reader.source for reader in readers))
-        self.fields, self.pool = readers[0].fields, readers[0].pool
-
-    @property
-    def num_bytes_read(self) -> int:
-        return sum(reader.num_bytes_read for reader in self._readers)
+        self.fields, self.pool, self.stats = readers[0].fields, readers[0].pool, readers[0].stats
+        for reader in readers:
+            reader.stats = reader.fetcher.stats = self.stats
 
     def index(self, shard: int) -> tuple[ShardIndex, object]:
         """See :meth:`BlockReader.index`."""

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+import time
 import weakref
 from collections.abc import Callable, Iterator
 from typing import Any
@@ -10,6 +12,7 @@ import torch
 
 from shardstream.collate import Jagged
 from shardstream.errors import ConfigError
+from shardstream.stats import COUNTS, SECONDS, Stats
 from shardstream.stream import ShardStream
 from shardstream.workers import Workers
 
@@ -44,21 +47,59 @@ class StreamLoader:
         self._pin = pin_memory and torch.cuda.is_available()
         self._collate = collate
         self._portions = stream.portions
+        self._stats, self._workers_stats = Stats(), Stats()
         if num_workers:
             workers = Workers(num_workers, multiprocessing_context)
             self._portions = lambda task: workers.portions(task, stream.source, stream.recipe)
+            self._workers_stats = workers.stats
             weakref.finalize(self, workers.stop)
 
     def __len__(self) -> int:
         return len(self.dataset)
 
     def __iter__(self) -> Iterator[Any]:
-        return self.dataset.iterate(self._portions, self._finish, num_workers=max(1, self.num_workers))
+        return self._watched(self.dataset.iterate(self._portions, self._finish, num_workers=max(1, self.num_workers)))
+
+    def _watched(self, batches: Iterator[Any]) -> Iterator[Any]:
+        """Yield ``batches``, and count them and the time until the next one is asked for."""
+        with contextlib.closing(batches):
+            for batch in batches:
+                begun = time.perf_counter()
+                yield batch
+                self._stats.add(num_batches=1, wait_for_consumer=time.perf_counter() - begun)
 
     def _finish(self, batch: Any) -> Any:
         if self._collate is not None:
             batch = self._collate(batch)
         return pin(batch) if self._pin else batch
+
+    def stats(self) -> dict[str, Any]:
+        """Return where time and bytes have gone since the loader was made, in this process and its workers together.
+
+        ``"seconds"`` is a dict by stage. Stages of threads and workers overlap, so they do not sum up to the time that passed:
+
+        =====================  =====================================================================================
+        ``fetch``              threads: waiting for bytes of the store, the disk or the cache
+        ``verify``             threads: checksums
+        ``decode``             threads: bytes to columns
+        ``wait_for_blocks``    whoever makes rows (this process, or each worker) had to wait for these threads
+        ``gather``             rows of a batch from the blocks held, or samples of the files layout decoded
+        ``transform``          the transform, and collating its rows
+        ``wait_for_slot``      workers: were ahead, and waited until a batch was taken
+        ``hand_over``          workers: rows into shared memory; this process: batches out of it
+        ``wait_for_workers``   this process had to wait for workers
+        ``wait_for_consumer``  the loop's own time between two batches
+        =====================  =====================================================================================
+
+        The rest are counts: ``num_batches``, ``num_rows``, ``num_blocks`` read, ``num_bytes_read`` (stored bytes, from the cache
+        too), ``num_bytes_cached`` and ``num_cache_hits`` of these, and ``num_skipped`` and ``num_dropped`` samples. With workers,
+        what they have done for batches not delivered yet counts when these are.
+        """
+        parts = [part.sums() for part in (self._stats, self.dataset.stats, self._workers_stats)]
+        sums = {name: sum(part[name] for part in parts) for name in (*SECONDS, *COUNTS)}
+        report = self.dataset.report
+        return {"seconds": {name: sums[name] for name in SECONDS}, **{name: sums[name] for name in COUNTS},
+                "num_skipped": report.num_skipped, "num_dropped": report.num_dropped}  # fmt: skip
 
     def set_epoch(self, epoch: int) -> None:
         """See :meth:`ShardStream.set_epoch`."""

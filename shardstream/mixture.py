@@ -75,6 +75,8 @@ class MixStream(ShardStream):
         for stream in streams:
             if type(stream) is not ShardStream:
                 raise ConfigError(f"ss.mix takes a list of ss.ShardStream, not of {type(stream).__name__}; a mixture is not mixed again.")
+            if stream._follow is not None:
+                raise ConfigError("a stream that follows has no end, and can't be mixed; mix the dataset at a version.")
         if not 2 <= len(streams) <= MAX_SOURCES:
             raise ConfigError(f"ss.mix takes 2 to {MAX_SOURCES} streams, not {len(streams)}.")
         weights = tuple(weights)

@@ -7,6 +7,7 @@ members that are wanted, every one of them checked against its CRC-32C before it
 from __future__ import annotations
 
 import threading
+import time
 from collections import OrderedDict
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -58,7 +59,7 @@ class BlockReader:
         self._indexes: OrderedDict[int, tuple[ShardIndex, np.ndarray]] = OrderedDict()
         self._lock = threading.Lock()
         self.pool = BufferPool()  #: memory of blocks and batches, used again over epochs
-        self.num_bytes_read = 0
+        self.stats = fetcher.stats
 
     def index(self, shard: int) -> tuple[ShardIndex, np.ndarray]:
         """Return a shard's index and the int64 ``(num_blocks + 1,)`` rows at which its blocks begin."""
@@ -128,12 +129,13 @@ class BlockReader:
         index, _ = self.index(shard)
         url, spans = self.source.url(shard), [self.span(shard, block) for block in blocks]
         verify = [self._verifier(index, shard, block, begin) for block, (begin, _) in zip(blocks, spans)]
+        begun, verify_s = time.perf_counter(), []
         if all(begin == end for begin, end in spans):  # the shard is older than all wanted fields
             found = [np.empty(0, np.uint8) for _ in spans]
         else:
-            found = self.fetcher.read_spans(url, spans, verify, self.pool.take)
-        with self._lock:
-            self.num_bytes_read += sum(len(data) for data in found if isinstance(data, np.ndarray))
+            found = self.fetcher.read_spans(url, spans, [_timed(check, verify_s) for check in verify], self.pool.take)
+        fetched = time.perf_counter()
+        num_bytes = sum(len(data) for data in found if isinstance(data, np.ndarray))
         for i, (block, (begin, _)) in enumerate(zip(blocks, spans)):
             try:
                 if isinstance(found[i], np.ndarray):
@@ -144,6 +146,8 @@ class BlockReader:
                 self.source.explain_missing(shard, found[i])
             if isinstance(found[i], (ShardError, CodecError)):
                 found[i].shard, found[i].block = found[i].shard or url, block if found[i].block is None else found[i].block
+        self.stats.add(fetch=max(0.0, fetched - begun - sum(verify_s)), verify=sum(verify_s), decode=time.perf_counter() - fetched,
+                       num_blocks=len(found), num_bytes_read=num_bytes)  # fmt: skip
         return found
 
     def _verifier(self, index: ShardIndex, shard: int, block: int, begin: int) -> Callable[[np.ndarray], None]:
@@ -210,6 +214,19 @@ def checked_fields(schema: Schema, fields: list[str] | None) -> list[str]:
     if unknown or not fields:
         raise ConfigError(f"fields={list(fields)!r}: the dataset has {list(schema)}.", field=unknown[0] if unknown else None)
     return [name for name in schema if name in fields]
+
+
+def _timed(verify: Callable[[np.ndarray], None], seconds: list[float]) -> Callable[[np.ndarray], None]:
+    """Return ``verify``, which also appends how long it took to ``seconds``."""
+
+    def timed(data: np.ndarray) -> None:
+        begun = time.perf_counter()
+        try:
+            verify(data)
+        finally:
+            seconds.append(time.perf_counter() - begun)
+
+    return timed
 
 
 def _verify(data: np.ndarray, expected: int, offset: int, field: str | None = None) -> None:

@@ -6,6 +6,7 @@ be read, and pass through the user's transform. Batches, ranks and epochs are ``
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from typing import Any
@@ -177,7 +178,7 @@ class RowMaker:
 
     def __init__(self, reader: BlockReader | JoinedReader, order: EpochOrder | FollowOrder | MixRows, positions: range, recipe: Recipe,
                  pool: BufferPool | None = None, is_part: bool = False):  # fmt: skip
-        self._source, self._order, self._recipe = reader.source, order, recipe
+        self._source, self._order, self._recipe, self._stats = reader.source, order, recipe, reader.stats
         self._assembler = None
         if reader.source.schema is not None:
             self._assembler = BatchAssembler(reader.source.schema, reader.fields, recipe.sparse, recipe.dtypes, pool or reader.pool)
@@ -192,6 +193,7 @@ class RowMaker:
     def make(self, num_rows: int) -> Portion:
         """Return what becomes of the next ``num_rows`` positions."""
         slot, row = self._window.take(num_rows)
+        begun = time.perf_counter()
         places, is_pad = self._positions[self._num_made : self._num_made + num_rows], None
         positions = np.arange(places.start, places.stop, places.step, np.int64)
         if self._recipe.pad:
@@ -207,6 +209,7 @@ class RowMaker:
             table = self._window.table
             portion.columns = self._assembler.assemble(table.blocks, table.generation, slot, row)
         samples = self._decoded(slot, row) if self._assembler is None else None
+        gathered = time.perf_counter()
         if self._recipe.transform is not None and not self._transform_is_batched:
             samples = self._transform_rows(portion, samples, slot, row, positions)
         if samples is not None:
@@ -217,6 +220,7 @@ class RowMaker:
             portion.columns[PAD] = torch.from_numpy(is_pad if portion.kept is None else is_pad[portion.kept])
             if portion.origins is not None:
                 portion.origins[PAD] = "numbers"
+        self._stats.add(gather=gathered - begun, transform=time.perf_counter() - gathered, num_rows=portion.num_rows)
         return portion
 
     def _set_columns(self, portion: Portion, samples: list[dict[str, Any]], is_pad: np.ndarray | None) -> None:

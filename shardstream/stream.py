@@ -31,6 +31,7 @@ from shardstream.order.state import SEQUENCE, SHUFFLE, State
 from shardstream.reader import BlockReader
 from shardstream.rowmaker import SAMPLES, Portion, Recipe, Report, RowMaker, Task
 from shardstream.source import Source, open_source, source_of_snapshot
+from shardstream.stats import Stats
 from shardstream.storage import Cache
 
 SAMPLES_AT_ONCE = 256  # rows gathered together when samples are delivered one by one
@@ -231,6 +232,11 @@ class ShardStream(IterableDataset):
         """The shards being read, of the version that was pinned when the stream was first used."""
         self._open()
         return self._source
+
+    @property
+    def stats(self) -> Stats:
+        """What was read in this process, by threads; see :meth:`StreamLoader.stats`."""
+        return Stats() if self._reader is None else self._reader.stats
 
     # -- opening ----------------------------------------------------------------------------------
 

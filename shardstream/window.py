@@ -12,6 +12,7 @@ from __future__ import annotations
 import math
 import queue
 import threading
+import time
 from collections.abc import Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
@@ -196,6 +197,7 @@ class WindowReader:
     # -- the consumer's side ----------------------------------------------------------------------
 
     def _next_chunk(self) -> _OpenChunk:
+        begun = time.perf_counter()
         try:
             plan = self._plans.get_nowait()
         except queue.Empty:  # rows of the chunks before may still be in the batch being taken, so those stay held
@@ -205,6 +207,7 @@ class WindowReader:
         if isinstance(plan, BaseException):
             raise plan
         slots = np.array([self.table.acquire(key, self._result(key)) for key in plan.keys], np.uint32)
+        self._reader.stats.add(wait_for_blocks=time.perf_counter() - begun)
         return _OpenChunk(plan.keys, slots[plan.block], plan.row)
 
     def _result(self, key: Key) -> Block | ShardstreamError:

@@ -7,7 +7,7 @@
 to the worker                                          from the worker
 =====================================================  ====================================================
 ``("begin", generation, task, seed)``                  ``("rows", generation, slot, wires, num_rows, kept,``
-                                                       ``loss)``, one for each batch with positions of its
+                                                       ``loss, stats)``, one for each batch with positions
 ``("free", generation, slot)``                         ``("error", generation, error, cause, traceback)``
 =====================================================  ====================================================
 
@@ -27,6 +27,7 @@ import signal
 import socket
 import sys
 import threading
+import time
 import traceback
 from dataclasses import dataclass
 from multiprocessing.connection import Connection
@@ -144,13 +145,14 @@ class _Worker:
                     self._hand_over(slot, maker.make(num_rows))
 
     def _hand_over(self, slot: int, portion: Portion) -> None:
-        wires, kept, origins = {}, None, portion.origins or {}
+        begun, wires, kept, origins = time.perf_counter(), {}, None, portion.origins or {}
         if portion.num_rows:
             wires = {name: self._packer.pack(column, origins.get(name)) for name, column in portion.columns.items()}
             kept = None if portion.kept is None else self._packer.array(portion.kept)
         self._packer.finish()
         portion.loss.errors = [_portable(error) for error in portion.loss.errors]
-        self._send("rows", slot, wires, portion.num_rows, kept, portion.loss)
+        self._reader.stats.add(hand_over=time.perf_counter() - begun)
+        self._send("rows", slot, wires, portion.num_rows, kept, portion.loss, self._reader.stats.take())
 
     def _free_slot(self) -> int:
         """Return the slot that was freed last, which the caches still hold; wait for one."""
@@ -162,7 +164,9 @@ class _Worker:
                 raise _Left
             if self._free:
                 return self._free.pop()
+            begun = time.perf_counter()
             self._handle(self._messages.get())
+            self._reader.stats.add(wait_for_slot=time.perf_counter() - begun)
 
     def _handle(self, message: tuple) -> None:
         if message[0] == "begin":

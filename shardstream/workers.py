@@ -29,6 +29,7 @@ from shardstream.handover import Slot
 from shardstream.merge import Part, merge
 from shardstream.rowmaker import Loss, Portion, Recipe, Task
 from shardstream.source import Source
+from shardstream.stats import Stats
 
 NUM_SLOTS = 4  # of each worker: batches made ahead, the one being made and the one being taken
 STOP_S = 1.0  # for all workers together to leave by themselves
@@ -52,6 +53,7 @@ class Workers:
         self._source: Source | None = None
         self._generation = 0
         self._pool = BufferPool()
+        self.stats = Stats()  #: of all workers, and of taking over what they made
 
     def portions(self, task: Task, source: Source, recipe: Recipe) -> Iterator[Portion]:
         """Yield the portion of each batch of a task, merged from the workers' parts.
@@ -78,22 +80,25 @@ class Workers:
                 self.stop()
 
     def _merged(self, task: Task, t: int) -> Portion:
-        loss, parts, slots = Loss(), [], []
+        loss, parts, slots, begun = Loss(), [], [], time.perf_counter()
         for handle in self._workers:
             if not len(task.plan.positions(t, task.rank, handle.number, self.num_workers)):
                 parts.append(Part(None, {}, 0))
                 continue
-            slot, wires, num_rows, kept, lost = handle.receive(self._generation)
+            slot, wires, num_rows, kept, lost, stats = handle.receive(self._generation)
+            self.stats.add(**stats)
             parts.append(Part(handle.slots[slot], wires, num_rows, None if kept is None else handle.slots[slot].array(kept)))
             slots.append((handle, slot))
             loss.num_skipped += lost.num_skipped
             loss.num_dropped += lost.num_dropped
             loss.errors += lost.errors
+        received = time.perf_counter()
         first = task.plan.first_worker(t, task.rank, self.num_workers)
         portion = merge(parts, first, len(task.plan.positions(t, task.rank)), self._pool)
         for handle, slot in slots:
             handle.send(("free", self._generation, slot))
         portion.loss = loss
+        self.stats.add(wait_for_workers=received - begun, hand_over=time.perf_counter() - received)
         return portion
 
     # -- processes --------------------------------------------------------------------------------

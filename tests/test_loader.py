@@ -17,6 +17,7 @@ import pytest
 import torch
 
 import shardstream as ss
+from shardstream.storage import Fetcher
 from tests.columns import assert_same
 
 NUM = 1000
@@ -410,3 +411,30 @@ def test_rows_larger_than_slots(tmp_path):
             writer.write({"a": np.full(100_000, i), "b": bytes([i]) * (i * 1000)})
     for one, other in zip(loader(url, 0, batch_size=50), loader(url, 2, batch_size=50), strict=True):
         assert_same(one, other)
+
+
+@pytest.mark.parametrize("num_workers", [0, 2])
+def test_stats_count_what_was_done(urls, num_workers, tmp_path):
+    """Batches, rows, blocks and bytes are counted once, with workers as without; seconds say which stage took long."""
+    one = loader(urls["blocks"], num_workers, batch_size=64, shuffle=True, transform=slow_and_odd, lanes=4)
+    assert one.stats()["num_batches"] == 0 and set(one.stats()["seconds"].values()) == {0}
+    for _ in one:
+        time.sleep(0.01)
+    stats = one.stats()
+    source = one.dataset.source
+    stored = sum(int(source.load_index(shard, Fetcher()).extents[:, :, 1].sum()) for shard in range(source.num_shards))
+    assert (stats["num_batches"], stats["num_rows"], stats["num_dropped"], stats["num_skipped"]) == (16, NUM // 2, NUM // 2, 0)
+    assert stats["num_bytes_read"] >= stored and stats["num_blocks"] >= source.num_shards
+    assert stats["num_cache_hits"] == stats["num_bytes_cached"] == 0
+    assert stats["seconds"]["wait_for_consumer"] >= 16 * 0.01 and stats["seconds"]["transform"] >= NUM // 2 * 0.0001
+    used = {name for name, seconds in stats["seconds"].items() if seconds}
+    assert used >= {"fetch", "verify", "decode", "wait_for_blocks", "gather", "transform", "wait_for_consumer"}
+    assert ({"hand_over", "wait_for_workers"} <= used) == (num_workers > 0)
+
+
+def slow_and_odd(sample):
+    """Drop every second sample, and take 100 us for each of the others."""
+    if int(sample["y"]) % 2 == 0:
+        return None
+    time.sleep(0.0001)
+    return {"y": sample["y"]}

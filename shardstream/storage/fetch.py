@@ -19,6 +19,7 @@ import numpy as np
 
 from shardstream.config import RetryPolicy
 from shardstream.errors import ChecksumError, ShardError, ShardNotFoundError, ShardstreamError, StorageRefused
+from shardstream.stats import Stats
 from shardstream.storage.cache import Cache
 from shardstream.storage.clients import filesystem, run
 from shardstream.storage.pace import SLOW_DOWN, Pace, first_of
@@ -92,7 +93,7 @@ class Fetcher:
         self.storage_options = storage_options
         self.retry = retry
         self.cache = cache
-        self.num_bytes_cached = 0  #: read from the cache instead of the network
+        self.stats = Stats()
         self._process = _Process()
 
     def __getstate__(self) -> dict:
@@ -221,7 +222,7 @@ class Fetcher:
         if data is not None:
             try:
                 verify(data)
-                self.num_bytes_cached += len(data)
+                self.stats.add(num_bytes_cached=len(data), num_cache_hits=1)
             except ChecksumError:
                 return None  # not there, or spoilt: what is fetched now is written over it
         return data
