@@ -68,7 +68,12 @@ def test_good_configuration_is_accepted(folder):
         ("  - hash: {dim: 64}", "  - os.path.nothing", "5: steps[0]: the module 'os.path' has no 'nothing'."),
         ("  - hash: {dim: 64}", "  - 7", "5: steps[0]: a step is a name, or one name with its settings below it."),
         ("kind: text", "kind: texts", "2: source.kind: unknown source 'texts'; did you mean 'text'?"),
-        ("  kind: text\n", "", "1: source: the key 'kind' is missing; known sources: text, records."),
+        (
+            "  kind: text\n",
+            "",
+            "1: source: the key 'kind' is missing; known sources: text, jsonl, csv, "
+            "parquet, hf, libsvm, images, idx, webdataset, records.",
+        ),
         (
             "kind: text",
             "kind: text\n  encoding: utf-99",

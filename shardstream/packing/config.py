@@ -28,7 +28,6 @@ from shardstream.config import parse_nbytes
 from shardstream.errors import ConfigError
 from shardstream.packing.document import Document
 
-
 SPLIT = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_-]*")
 
 

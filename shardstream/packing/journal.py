@@ -25,7 +25,13 @@ import time
 
 import msgspec
 
-from shardstream.errors import ConfigError, Conflict, DatasetError, StorageError, StorageRefused
+from shardstream.errors import (
+    ConfigError,
+    Conflict,
+    DatasetError,
+    StorageError,
+    StorageRefused,
+)
 from shardstream.log import ShardRecord, new_id
 from shardstream.packing.make import Tally
 from shardstream.storage import Store

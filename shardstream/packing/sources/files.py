@@ -1,26 +1,32 @@
-"""The files of a source: found below its paths, opened whatever their place and compression, grouped into parts."""
+"""The files of a source: found below its paths, opened whatever their place and compression, grouped into parts.
+
+Files whose names end in .gz, .zst, .bz2 or .xz are decompressed; several streams end to end are one file.
+"""
 
 from __future__ import annotations
 
-import gzip
 import io
 import re
-import zlib
 from collections.abc import Iterator, Sequence
 from typing import Any, BinaryIO
 
-import zstandard
-
+from shardstream.codecs import compression
+from shardstream.errors import SampleError
 from shardstream.packing.config import Settings
 from shardstream.packing.document import Document
-from shardstream.packing.patterns import compile_exclude, compile_glob, compile_include, split_glob
-from shardstream.packing.sources import part_nbytes
+from shardstream.packing.patterns import (
+    compile_exclude,
+    compile_glob,
+    compile_include,
+    split_glob,
+)
+from shardstream.packing.sources import Chunk, part_nbytes
 from shardstream.storage.find import FoundFile, find_files, open_file
 
 PART_FILES = 1024
 BUFFER_NBYTES = 1 << 20
-# What a decompressor raises on bytes that are cut off or damaged.
-DAMAGED = (EOFError, gzip.BadGzipFile, zlib.error, zstandard.ZstdError)
+RAW_NBYTES = 1 << 18
+COMPRESSED = {".gz": "gz", ".zst": "zst", ".bz2": "bz2", ".xz": "xz"}
 
 
 class FilesSettings(Settings):
@@ -58,11 +64,6 @@ def find(settings: FilesSettings, document: Document) -> list[FoundFile]:
     return list(found.values())
 
 
-def identity(files: Sequence[FoundFile]) -> list:
-    """Return what changes when one of the files does."""
-    return [[file.url, file.nbytes, file.stamp] for file in files]
-
-
 def printable(name: str) -> str:
     """Return a file's name or URL as text: names need not be UTF-8 on Linux, what is stored must be."""
     return name.encode("utf-8", "surrogateescape").decode("utf-8", "replace")
@@ -81,17 +82,73 @@ def grouped(items: Sequence[Any], nbytes: Sequence[int], total_nbytes: int) -> I
         yield group
 
 
-def is_compressed(file: FoundFile) -> bool:
-    """Return whether a file's bytes can be had only from its beginning."""
-    return file.url.endswith((".gz", ".zst"))
+def compression_of(file: FoundFile) -> str | None:
+    """Return the compression that a file's name tells; the bytes of such a file can be had only from its beginning."""
+    return COMPRESSED.get(file.url[file.url.rfind(".") :])
 
 
 def opened(file: FoundFile, storage_options: dict) -> BinaryIO:
-    """Return a file's contents as a binary stream, decompressed if its name ends in .gz or .zst."""
+    """Return a file's contents as a binary stream, decompressed if its name says so, and then not seekable.
+
+    Reading raises ShardError where a compressed file is cut off or damaged.
+    """
     raw = open_file(file, storage_options)
-    if file.url.endswith(".gz"):
-        return io.BufferedReader(gzip.GzipFile(fileobj=raw), BUFFER_NBYTES)
-    if file.url.endswith(".zst"):
-        reader = zstandard.ZstdDecompressor().stream_reader(raw, read_across_frames=True)
-        return io.BufferedReader(reader, BUFFER_NBYTES)
-    return raw
+    kind = compression_of(file)
+    return raw if kind is None else io.BufferedReader(_Decompressed(raw, kind), BUFFER_NBYTES)
+
+
+class _Decompressed(io.RawIOBase):
+    def __init__(self, raw: BinaryIO, kind: str):
+        self._raw, self._rest = raw, memoryview(b"")
+        pieces = iter(lambda: raw.read(RAW_NBYTES), b"")
+        # No limit: what comes out is never held whole.
+        self._pieces = compression.decompressed(pieces, kind, limit=lambda num_in: 1 << 62)
+
+    def readable(self) -> bool:
+        return True
+
+    def readinto(self, buffer) -> int:
+        while not self._rest and (piece := next(self._pieces, None)) is not None:
+            self._rest = memoryview(piece)
+        count = min(len(buffer), len(self._rest))
+        buffer[:count] = self._rest[:count]
+        self._rest = self._rest[count:]
+        return count
+
+    def close(self) -> None:
+        self._raw.close()
+        super().close()
+
+
+class FilesSource:
+    """Base of the sources of files: files that are found, parts of whole files, columns that are read to be known."""
+
+    def __init__(self, settings: FilesSettings, document: Document):
+        self.settings = settings
+        self.files = self.find(document)
+        self.nbytes = sum(file.nbytes for file in self.files)
+        self.identity = [[file.url, file.nbytes, file.stamp] for file in self.files]
+
+    def find(self, document: Document) -> list[FoundFile]:
+        """Return the input's files in the order of their rows."""
+        return find(self.settings, document)
+
+    def parts(self) -> Iterator[Any]:
+        return grouped(self.files, [file.nbytes for file in self.files], self.nbytes)
+
+    def digest(self, part: Any, before: int) -> int:
+        return 0  # sizes and times of files say it all
+
+    def read(self, part: Any) -> Iterator[Chunk]:
+        raise NotImplementedError
+
+    def peek(self, column: str) -> Iterator[Any] | None:
+        """Give a column's values by reading all of the input."""
+        for part in self.parts():
+            for chunk in self.read(part):
+                yield from (value for value in chunk.columns.get(column, ()) if value is not None)
+
+
+def damaged(file: FoundFile, error: Exception) -> SampleError:
+    """Return the reject that stands for what cannot be read of a file."""
+    return SampleError(f"{printable(file.url)} is cut off or damaged: {error}", key=printable(file.name))

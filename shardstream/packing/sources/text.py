@@ -21,7 +21,7 @@ from typing import Literal
 from shardstream.errors import SampleError
 from shardstream.packing.document import Document
 from shardstream.packing.sources import CHUNK_NBYTES, Chunk
-from shardstream.packing.sources.files import FilesSettings, find, grouped, identity, printable
+from shardstream.packing.sources.files import FilesSettings, FilesSource, printable
 from shardstream.packing.steps import Column
 from shardstream.schema import Text
 from shardstream.storage.find import FoundFile, read_files
@@ -34,7 +34,7 @@ class TextSettings(FilesSettings):
     decode_errors: Literal["strict", "replace"] = "strict"
 
 
-class TextSource:
+class TextSource(FilesSource):
     """Files of folders and globs, local or remote: in the order of the paths given, sorted by key in each."""
 
     columns = {name: Column(Text(), is_source=True) for name in ("key", "path", "top", "folder", "text")}
@@ -48,12 +48,7 @@ class TextSource:
         except LookupError:
             message = f"{settings.encoding!r} is not a text encoding that Python knows."
             raise document.error(("source", "encoding"), message) from None
-        self.files = find(settings, document)
-        self.nbytes = sum(file.nbytes for file in self.files)
-        self.identity = identity(self.files)
-
-    def parts(self) -> Iterator[list[FoundFile]]:
-        return grouped(self.files, [file.nbytes for file in self.files], self.nbytes)
+        super().__init__(settings, document)
 
     def read(self, part: list[FoundFile]) -> Iterator[Chunk]:
         records, rejects, nbytes = [], [], 0
@@ -70,9 +65,6 @@ class TextSource:
                 yield Chunk.of_records(records, nbytes, rejects)
                 records, rejects, nbytes = [], [], 0
         yield Chunk.of_records(records, nbytes, rejects)
-
-    def digest(self, part: list[FoundFile], before: int) -> int:
-        return 0
 
     def peek(self, column: str) -> Iterator[str] | None:
         return None if column == "text" else (names_of(file)[column] for file in self.files)

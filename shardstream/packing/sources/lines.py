@@ -1,0 +1,149 @@
+"""Files whose records are lines, cut into ranges of bytes at line ends; compressed ones are read whole.
+
+A line belongs to the range that its first byte is in, so ranges need no look at the file to be planned.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+
+from shardstream.errors import SampleError, ShardError
+from shardstream.packing.sources import CHUNK_NBYTES, Chunk, part_nbytes
+from shardstream.packing.sources.files import (
+    FilesSource,
+    compression_of,
+    damaged,
+    grouped,
+    opened,
+    printable,
+)
+from shardstream.storage.find import FoundFile
+
+MAX_LINE_NBYTES = 1 << 30
+
+
+@dataclass(frozen=True)
+class Range:
+    """The lines of a file whose first byte is in ``[begin, end)``; ``end`` is None for a whole compressed file."""
+
+    file: FoundFile
+    begin: int
+    end: int | None
+
+    @property
+    def nbytes(self) -> int:
+        return self.file.nbytes if self.end is None else self.end - self.begin
+
+
+@dataclass(frozen=True)
+class Line:
+    """A line without its end, and where it begins; ``number()`` counts the lines before it, which costs reading them."""
+
+    file: FoundFile
+    offset: int
+    data: bytes
+    number: Callable[[], int]
+
+    @property
+    def key(self) -> str:
+        """A name for the line: its file's, and the byte at which it begins."""
+        return f"{printable(self.file.name)}:{self.offset}"
+
+    def error(self, message: str, key: str | None = None, field: str | None = None) -> SampleError:
+        """Return the error of this line, with its file and number."""
+        where = f"line {self.number()} of {printable(self.file.url)}"
+        return SampleError(f"{where}: {message}", key=self.key if key is None else key, field=field)
+
+
+class LinesSource(FilesSource):
+    """Base of the sources of lines: a subclass says what a line holds in :meth:`record`."""
+
+    def record(self, line: Line) -> dict | None:
+        """Return a line's record, with a ``key``; None if there is none in it; raises SampleError, best by ``line.error``."""
+        raise NotImplementedError
+
+    def parts(self) -> Iterator[list[Range]]:
+        ranges = ranges_of(self.files, part_nbytes(self.nbytes))
+        return grouped(ranges, [piece.nbytes for piece in ranges], self.nbytes)
+
+    def read(self, part: Sequence[Range]) -> Iterator[Chunk]:
+        for piece in part:
+            yield from self._read_range(piece)
+
+    def _read_range(self, piece: Range) -> Iterator[Chunk]:
+        counter = _Counter(piece.file, self.settings.storage_options)
+        left = piece.nbytes
+        try:
+            for offset, data in blocks_of_lines(piece, self.settings.storage_options):
+                records, rejects = [], []
+                for line in data.split(b"\n"):
+                    at = offset
+                    offset += len(line) + 1
+                    try:
+                        record = self.record(Line(piece.file, at, line, lambda at=at: counter.line_at(at)))
+                    except SampleError as error:
+                        rejects.append(error)
+                    else:
+                        records += [] if record is None else [record]
+                taken = min(left, len(data))  # of a compressed file, no more than it has
+                left -= taken
+                yield Chunk.of_records(records, taken, rejects)
+        except ShardError as error:
+            yield Chunk.of_records([], 0, [damaged(piece.file, error)])
+
+
+
+def ranges_of(files: Sequence[FoundFile], nbytes: int) -> list[Range]:
+    """Return the ranges of files, of at most ``nbytes`` each, of equal size within a file."""
+    found = []
+    for file in files:
+        if compression_of(file):
+            found.append(Range(file, 0, None))
+            continue
+        count = max(1, -(-file.nbytes // nbytes))
+        ends = [file.nbytes * number // count for number in range(count + 1)]
+        found += [Range(file, begin, end) for begin, end in zip(ends, ends[1:], strict=False)]
+    return found
+
+
+def blocks_of_lines(piece: Range, storage_options: dict) -> Iterator[tuple[int, bytes]]:
+    """Give ``(offset of the first byte, some whole lines without the end of the last)`` until the range is read."""
+    with opened(piece.file, storage_options) as stream:
+        offset = piece.begin
+        if offset:
+            stream.seek(offset - 1)
+            offset += len(stream.readline()) - 1  # of the line that began before, or the end of one that just ended
+        while piece.end is None or offset < piece.end:
+            data = stream.read(CHUNK_NBYTES if piece.end is None else min(CHUNK_NBYTES, piece.end - offset))
+            if not data:
+                return
+            if not data.endswith(b"\n"):
+                data += stream.readline(MAX_LINE_NBYTES)
+                if len(data) >= MAX_LINE_NBYTES:
+                    message = f"{printable(piece.file.url)} has a line of more than {MAX_LINE_NBYTES:,} bytes."
+                    raise SampleError(message, offset=offset)
+            yield offset, data.removesuffix(b"\n")
+            offset += len(data)
+
+
+class _Counter:
+    """Numbers of lines by their offsets; goes on from the last one, so that many errors cost one reading."""
+
+    def __init__(self, file: FoundFile, storage_options: dict):
+        self._file, self._storage_options = file, storage_options
+        self._offset, self._number = 0, 1
+
+    def line_at(self, offset: int) -> int:
+        with opened(self._file, self._storage_options) as stream:
+            if compression_of(self._file) is None:
+                stream.seek(self._offset)
+            else:
+                self._offset, self._number = 0, 1
+            while self._offset < offset:
+                data = stream.read(min(CHUNK_NBYTES, offset - self._offset))
+                if not data:
+                    break
+                self._number += data.count(b"\n")
+                self._offset += len(data)
+        return self._number
