@@ -72,7 +72,7 @@ class Assembly:
         self._splits = {name: _Split() for name in job.urls}
         self._open: dict[str, deque[tuple[int, Tally]]] = {scope: deque() for scope in (COMMON, *self._splits)}
         self._digest, self._digests = 0, deque([(0, 0)])  # (part, CRC of all records before it)
-        self._shards: deque[tuple[dict, Pending]] = deque()  # on their way to the store, with what their step says
+        self._shards: deque[tuple[str, Pending, dict]] = deque()  # on their way to the store, and what a step says then
         self.tally = Tally()  # of all parts so far, once
         self.num_samples = 0
         self.nbytes = 0  # of shards; blocks of open ones included
@@ -85,12 +85,12 @@ class Assembly:
             self._splits[name].position = position
         for tally in step.tallies.values():
             self.tally.add(tally)
-        if step.shard is not None:
-            self._splits[step.split].records.append(step.shard)
-            self.nbytes += step.shard.nbytes
-            self.num_samples += step.shard.num_samples
+        for name, record in step.shards:
+            self._splits[name].records.append(record)
+            self.nbytes += record.nbytes
+            self.num_samples += record.num_samples
         self._digest = step.digest
-        self.is_complete = step.is_last
+        self.is_complete = step.ended
 
     @property
     def records(self) -> dict[str, list[ShardRecord]]:
@@ -156,7 +156,7 @@ class Assembly:
         split = self._splits[name]
         split.position = end
         shard, split.shard = split.shard, None
-        self._shards.append(({"split": name, **self._left_behind()}, shard.finish()))
+        self._shards.append((name, shard.finish(), self._left_behind()))
 
     def _left_behind(self) -> dict:
         """Return what a step says of the parts that need not be looked at again."""
@@ -172,16 +172,30 @@ class Assembly:
         return {"positions": positions, "tallies": tallies, "digest": self._digest}
 
     def _settle(self, all_of_them: bool) -> None:
-        """Note the shards that stand in the store, in order; wait for some if many do not yet."""
+        """Note the shards that stand in the store, in order, in one step; wait for some if many do not yet."""
+        shards, says, error = [], {}, None
         while self._shards and (all_of_them or len(self._shards) > QUEUED_SHARDS or self._shards[0][1].done()):
-            fields, pending = self._shards.popleft()
-            record = pending.result()
-            self._journal.append(shard=record, **fields)
-            self._splits[fields["split"]].records.append(record)
+            name, pending, left_behind = self._shards.popleft()
+            try:
+                shards.append((name, pending.result()))
+            except BaseException as failure:  # those before it stand
+                error = failure
+                break
+            tallies = says.get("tallies", {})
+            for scope, tally in left_behind["tallies"].items():
+                tallies.setdefault(scope, Tally()).add(tally)
+            says = {**left_behind, "tallies": tallies}
+        if shards:
+            self._journal.append(shards=shards, **says)
+            for name, record in shards:
+                self._splits[name].records.append(record)
+        if error is not None:
+            self._shards.clear()  # what comes after a shard that is missing cannot be noted
+            raise error
 
     def empty_splits(self) -> list[str]:
         """Return the splits that have got no row yet."""
-        queued = {fields["split"] for fields, _ in self._shards}
+        queued = {name for name, _, _ in self._shards}
         return [name for name, split in self._splits.items() if not split.records and not split.shard and name not in queued]
 
     # -- ending -------------------------------------------------------------------------------------
@@ -193,7 +207,7 @@ class Assembly:
                 self._finish(name, (num_parts, 0))
             split.position = (num_parts, 0)
         self._settle(all_of_them=True)
-        self._journal.append(**self._left_behind())
+        self._journal.append(ended=True, **self._left_behind())
         self.is_complete = True
 
     def abandon(self) -> None:

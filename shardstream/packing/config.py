@@ -10,7 +10,7 @@ splits       datasets that share the records out, by a hash of each source recor
 output       the dataset's URL (``{split}`` stands for the split's name) and how its shards are cut
 on_error     ``raise`` at the first record that cannot be packed, or ``skip`` and count them
 rejects      with ``on_error: skip``: a file, local or remote, that gets a line of JSON for each of them
-engine       who does the work: ``local`` processes; or ``kind`` names one, and the rest is its own
+engine       who does the work: ``local`` processes, or a ``dask`` cluster; or ``kind`` names one, and the rest is its own
 ===========  =====================================================================================
 
 configs/pack_text_sparse.yaml shows every key. Sources, steps and fields are open sets: a new kind

@@ -197,7 +197,7 @@ def _noted(job: Job, journal: Journal, assembly: Assembly) -> Iterator[None]:
         raise
     except BaseException as error:
         assembly.abandon()
-        kept = sum(step.shard is not None for step in journal.steps)
+        kept = sum(len(step.shards) for step in journal.steps)
         if kept:
             logger.error("%s: packing stopped by %s: nothing is visible yet; %d shards are kept. The same job again goes "
                          "on behind them, --restart (restart=True) begins anew.", next(iter(job.urls.values())),

@@ -3,7 +3,7 @@
 The journal is a sequence of immutable objects ``_pack/<20 digits>.json`` in the folder of the job's
 first dataset, a step each, appended as log entries are: by put-if-absent at the next number, and an
 outcome that is unknown is settled by reading. So of two runs of one job that meet, the second to
-write a number stops. A step is one more shard that stands in the store; readers of the dataset
+write a number stops. A step is some more shards that stand in the store; readers of the dataset
 see none of them before the job publishes all (``publish.py``), and then the journal is deleted.
 
 ===========  =====================================================================================
@@ -12,7 +12,8 @@ of a step    meaning
 job          what must be the same for a run to go on: a hash of configuration and input
 run          an id of the job's first run, kept by those that go on: names the producer that publishes
 writer       an id of the process that wrote the step
-shard        the shard and its split; absent in the step that says that the input has ended
+shards       the shards, each with its split
+ended        whether these are the last
 positions    split -> (part, blocks of it) after its last finished shard: where it goes on
 tallies      scope -> what was counted in the parts that the scope has left behind since the last step
 digest       CRC of all records before the earliest position, for sources that cannot be looked at
@@ -51,13 +52,9 @@ class Step(msgspec.Struct, kw_only=True, omit_defaults=True):
     writer: str
     positions: dict[str, tuple[int, int]]
     tallies: dict[str, Tally] = {}
-    split: str | None = None
-    shard: ShardRecord | None = None
+    shards: list[tuple[str, ShardRecord]] = []
+    ended: bool = False
     digest: int = 0
-
-    @property
-    def is_last(self) -> bool:
-        return self.shard is None
 
 
 def name_of(number: int) -> str:

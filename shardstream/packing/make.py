@@ -70,6 +70,10 @@ class Job:
     steps: list[Step]
     fields: list[FieldMap]
 
+    def __getstate__(self) -> dict:
+        # What goes to other machines is what a part is made with; records given from Python stay here.
+        return {**self.__dict__, "top": msgspec.structs.replace(self.top, source={}, steps=[])}
+
     @property
     def schema(self) -> Schema:
         return Schema(**{field.name: field.kind for field in self.fields})

@@ -43,7 +43,7 @@ def delete_shards(job: Job, steps: list[Step]) -> None:
     """Delete the shards of a job that is given up, but for those of splits that it has published."""
     for split, url in job.urls.items():
         store = Store(url, job.top.output.storage_options or None)
-        names = [f"{step.shard.sid}.tar" for step in steps if step.split == split and step.shard is not None]
+        names = [f"{record.sid}.tar" for step in steps for name, record in step.shards if name == split]
         if names and not _is_published(store, steps[0].run):
             store.delete(names)
 

@@ -31,10 +31,11 @@ def build_engine(job: Job, several: bool) -> Engine:
     ``several`` says whether there is more than one part to make.
     """
     from shardstream.packing.config import section
+    from shardstream.packing.engines.dask import DaskEngine, DaskSettings
     from shardstream.packing.engines.local import LocalEngine, LocalSettings
 
     given = job.top.engine
-    kinds = {"local": (LocalEngine, LocalSettings)}
+    kinds = {"local": (LocalEngine, LocalSettings), "dask": (DaskEngine, DaskSettings)}
     value = {"kind": given} if isinstance(given, str) else given
     path = ("engine",)
     if isinstance(given, str) and given not in kinds:

@@ -106,14 +106,7 @@ class LocalShard:
 
     def __init__(self, job: Job, store: Store, uploads: ThreadPoolExecutor):
         self._store, self._uploads = store, uploads
-        sid = new_id()
-        folder = tempfile.gettempdir()
-        if store.is_local:  # a rename then publishes it
-            folder = store.join(FOLDER)
-            os.makedirs(folder, exist_ok=True)
-        path = os.path.join(folder, f"shardstream-{sid}.tar")
-        with _as_storage_error():
-            self._file = ShardFile(path, sid, job.schema, job.top.output.compression)
+        self._file = shard_file(job, store)
 
     def append(self, block: EncodedBlock) -> None:
         with _as_storage_error():
@@ -124,6 +117,17 @@ class LocalShard:
 
     def discard(self) -> None:
         self._file.discard()
+
+
+def shard_file(job: Job, store: Store) -> ShardFile:
+    """Return a new shard in a local file, from which :func:`put_shard` brings it into the store."""
+    sid, folder = new_id(), tempfile.gettempdir()
+    with _as_storage_error():
+        if store.is_local:  # a rename then publishes it
+            folder = store.join(FOLDER)
+            os.makedirs(folder, exist_ok=True)
+        path = os.path.join(folder, f"shardstream-{sid}.tar")
+        return ShardFile(path, sid, job.schema, job.top.output.compression)
 
 
 def put_shard(store: Store, file: ShardFile) -> ShardRecord:
