@@ -236,7 +236,7 @@ def test_two_runs_of_one_job_cannot_both_go_on(tmp_path, monkeypatch):
         return real(self, **fields)
 
     monkeypatch.setattr(journal.Journal, "append", overtaken)
-    with pytest.raises(ss.errors.Conflict, match="another run of this job"):
+    with pytest.raises(ss.errors.Conflict, match="another run of this job is at work"):
         pack(config_of(tmp_path))
     assert sum(map(len, contents(tmp_path / "train"))) + sum(map(len, contents(tmp_path / "held_out"))) == 400
 

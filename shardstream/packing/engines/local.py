@@ -6,6 +6,7 @@ milliseconds. They leave when the job's process is gone, however it went.
 
 from __future__ import annotations
 
+import contextlib
 import os
 import select
 import signal
@@ -18,7 +19,7 @@ from concurrent.futures.process import BrokenProcessPool
 from multiprocessing import get_context
 from typing import Any
 
-from shardstream.errors import StorageError, WorkerError
+from shardstream.errors import Conflict, StorageError, WorkerError
 from shardstream.log import ShardRecord, new_id
 from shardstream.packing import threads
 from shardstream.packing.config import Settings
@@ -116,7 +117,8 @@ class LocalShard:
         return self._uploads.submit(put_shard, self._store, self._file)
 
     def discard(self) -> None:
-        self._file.discard()
+        with contextlib.suppress(FileNotFoundError):  # another run of the job has cleaned up here
+            self._file.discard()
 
 
 def shard_file(job: Job, store: Store) -> ShardFile:
@@ -134,7 +136,10 @@ def put_shard(store: Store, file: ShardFile) -> ShardRecord:
     """Finish a shard's file and move or send it to the store; returns its record."""
     with _as_storage_error():
         done = file.finish()
-    store.put_file(f"{done.sid}.tar", done.path)
+    try:
+        store.put_file(f"{done.sid}.tar", done.path)
+    except FileNotFoundError as error:
+        raise Conflict(f"another run of this job is at work: it has deleted {done.path}.") from error
     if os.path.exists(done.path):
         os.unlink(done.path)
     return ShardRecord(sid=done.sid, num_samples=done.num_samples, nbytes=done.nbytes, index_offset=done.index_offset,
