@@ -1,16 +1,21 @@
 """Hours of bad weather in minutes: ``python -m tests.soak_s3 [seed] [number of requests]``, or ``make soak-s3``.
 
-First epochs are read through the fault proxy, in front of the S3 server of the environment or one started here, with a fifth of all
+First four processes read epochs through one cache of a quarter of the data, are killed at random, and its files are spoilt.
+Then epochs are read through the fault proxy, in front of the S3 server of the environment or one started here, with a fifth of all
 requests faulty in every listed way, until so many requests were made. Then a server of its own is stopped in mid-epoch
 for 20 seconds and started again. Stops at the first sample that is lost, repeated or wrong, and at a run that hangs.
 """
 
 from __future__ import annotations
 
+import contextlib
 import faulthandler
 import importlib.util
 import json
+import multiprocessing
 import os
+import random
+import shutil
 import signal
 import subprocess
 import sys
@@ -27,6 +32,7 @@ from tests.fault_proxy import RunningProxy
 NUM_SAMPLES = 20_000
 HANG_S = 900  # an epoch that takes longer hangs
 OUTAGE_S = 20.0
+CACHE_S = 60.0
 
 
 def server():
@@ -77,6 +83,53 @@ def many_requests(environment: dict[str, str], seed: int, num_requests: int) -> 
     print(f"{done} requests, {sum(faults.values())} of them faulty ({faults}): {epoch} epochs exact.")
 
 
+def shared_cache(environment: dict[str, str], seed: int) -> None:
+    """Let processes read through one cache, kill them, spoil its files, and look at its size on disk all the while."""
+    options, generator = options_of(environment), random.Random(seed)
+    url, folder = f"{new_bucket(options)}/data", Path(tempfile.mkdtemp(prefix="shardstream-cache-"))
+    with bad_store.small_blocks():
+        bad_store.write(url, NUM_SAMPLES, storage_options=options)
+    limit = ss.Dataset(url, storage_options=options).nbytes // 4
+    context, results = multiprocessing.get_context("spawn"), multiprocessing.get_context("spawn").Queue()
+    start = lambda: context.Process(target=read_through_cache, args=(url, options, folder, limit, generator.randrange(1 << 30), results))  # noqa: E731
+    processes = [start() for _ in range(4)]
+    for process in processes:
+        process.start()
+    num_kills, num_spoilt, most, end = 0, 0, 0, time.monotonic() + CACHE_S
+    while time.monotonic() < end:
+        assert all(process.exitcode is None for process in processes), "a reader failed"
+        most = max(most, sum(path.stat().st_blocks * 512 for path in list(folder.glob("*.blocks")) if path.exists()))
+        if generator.random() < 0.05:
+            victim = processes.pop(0)
+            victim.kill()
+            victim.join()
+            processes.append(start())
+            processes[-1].start()
+            num_kills += 1
+        for path in generator.sample(found := sorted(folder.glob("*.blocks")), min(1, len(found))):
+            with contextlib.suppress(OSError), open(path, "r+b") as file:  # of what is there: a hole would grow the file
+                file.seek(os.lseek(file.fileno(), generator.randrange(path.stat().st_size), os.SEEK_DATA))
+                file.write(b"spoilt")
+                num_spoilt += 1
+        time.sleep(0.2)
+    for process in processes:
+        process.kill()
+        process.join()
+    num_epochs = results.qsize()
+    assert num_epochs > 0 and most <= limit
+    shutil.rmtree(folder)
+    print(f"cache: {num_epochs} epochs exact, {num_kills} kills, {num_spoilt} spoilt places, at most {most} of {limit} bytes on disk.", flush=True)
+
+
+def read_through_cache(url: str, options: dict, folder: Path, limit: int, seed: int, results) -> None:
+    """A process that reads epochs until it is killed; it ends at a wrong one."""
+    warnings.simplefilter("ignore")
+    for epoch in range(1 << 30):
+        stream = ss.ShardStream(url, batch_size=100, shuffle=True, seed=seed + epoch, storage_options=options, cache_dir=str(folder), cache_limit=limit)
+        bad_store.check_epoch(stream, NUM_SAMPLES)
+        results.put(epoch)
+
+
 def outage() -> None:
     """Stop a server of our own in mid-epoch and start it again: Ceph's gateway where it is installed, else moto's process is held."""
     tool, folder = server(), Path(tempfile.mkdtemp(prefix="shardstream-outage-"))
@@ -86,7 +139,7 @@ def outage() -> None:
         url = f"{new_bucket(options)}/data"
         with bad_store.small_blocks():
             bad_store.write(url, NUM_SAMPLES, storage_options=options)
-            stream = ss.ShardStream(url, batch_size=100, shuffle=True, lanes=8, storage_options=options, read=ss.ReadPolicy(memory_limit="200kB"))
+            stream = ss.ShardStream(url, batch_size=100, shuffle=True, lanes=8, window=800, storage_options=options, read=ss.ReadPolicy(memory_limit="3MB"))
             found = []
             faulthandler.dump_traceback_later(HANG_S, exit=True)
             for number, batch in enumerate(stream):
@@ -128,6 +181,7 @@ def main(seed: int = 1, num_requests: int = 10_000) -> None:
     environment = tool.start(folder) if is_ours else given
     os.environ["AWS_DEFAULT_REGION"] = environment["AWS_DEFAULT_REGION"]
     try:
+        shared_cache(environment, seed)
         many_requests(environment, seed, num_requests)
     finally:
         if is_ours:

@@ -1,5 +1,6 @@
 """The cache of remote blocks: what it gives is right, what is spoilt in it is fetched again, its limit is kept."""
 
+import json
 import multiprocessing
 import os
 import pickle
@@ -11,6 +12,7 @@ import numpy as np
 import pytest
 
 from shardstream._native.crc32c import crc32c
+from shardstream.cli import main
 from shardstream.errors import ChecksumError, ConfigError
 from shardstream.storage import Cache, Fetcher, Store
 from shardstream.storage.cache import USAGE
@@ -92,6 +94,22 @@ def test_clear_and_shards(cache):
     assert sorted(shard.name for shard in cache.shards()) == ["000.tar", "001.tar"]
     assert cache.clear() >= 2 * BLOCK
     assert cache.shards() == [] and on_disk(cache.folder) == 0
+
+
+def test_commands_list_and_clear(cache, capfd, tmp_path):
+    """``shardstream cache ls`` and ``clear`` show and free what is there, leave other files alone, and tell a wrong folder."""
+    cache.write(url(0), 0, block(0, 0))
+    (tmp_path / "cache" / "notes.txt").write_text("mine")
+    assert main(["cache", "ls", cache.folder]) == 0
+    out = capfd.readouterr().out
+    assert "000.tar" in out and "1 shards" in out
+    assert main(["cache", "ls", cache.folder, "--json"]) == 0
+    assert json.loads(capfd.readouterr().out)["nbytes"] == on_disk(cache.folder) - 4096
+    assert main(["cache", "clear", cache.folder]) == 0
+    assert "freed" in capfd.readouterr().out and cache.shards() == []
+    assert os.listdir(cache.folder).count("notes.txt") == 1
+    assert main(["cache", "clear", str(tmp_path)]) == 2
+    assert "cache_dir=" in capfd.readouterr().err
 
 
 @pytest.mark.parametrize("junk", [b"", b"junk", b"99999999999999999999", b"-5"])

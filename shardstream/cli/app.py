@@ -7,6 +7,7 @@ from typing import Annotated
 import typer
 
 from shardstream.cli import (
+    cache,
     cat,
     compact,
     convert,
@@ -45,6 +46,7 @@ COMMANDS = (
 )
 for module in COMMANDS:
     app.command(module.__name__.rpartition(".")[2], epilog=module.EXAMPLES)(module.command)
+app.add_typer(cache.app, name="cache")
 app.add_typer(tokenizer.app, name="tokenizer")
 
 

@@ -104,6 +104,10 @@ class Cache:
             self._broken = True
             warnings.warn(f"the cache at {self.folder} cannot be written, and is not used: {error}", stacklevel=2)
 
+    def exists(self) -> bool:
+        """Return whether the folder has been used as a cache."""
+        return os.path.exists(os.path.join(self.folder, USAGE))
+
     def shards(self) -> list[CachedShard]:
         """Return what is there, the file used longest ago first."""
         return sorted((CachedShard(name.removesuffix(ENDING).partition("-")[2], status.st_blocks * 512, status.st_mtime)
