@@ -21,5 +21,6 @@
 #include "ss_sequences.h"
 #include "ss_sparse.h"
 #include "ss_tar.h"
+#include "ss_transform.h"
 
 #endif

@@ -1,0 +1,67 @@
+"""Columns of text to token ids or hashed features: ``Tokenize`` and ``Hash``."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import torch
+
+from shardstream.collate import Jagged
+from shardstream.errors import ConfigError
+from shardstream.text import FeatureHasher
+from shardstream.tokenizers import Tokenizer
+
+
+class Tokenize:
+    """Makes the column ``to`` of the ids of each text: a :class:`Jagged` of int64 values, one C call for all rows.
+
+    Give an instance to ``ShardStream(transform=)``, or call it in a transform of your own that is marked ``@ss.batched``.
+    Texts that are read more than once are better tokenized when they are packed.
+
+    Args:
+        tokenizer: Of :func:`shardstream.tokenizers.load` or ``train``; it is pickled to workers as its vocabulary.
+        field: The column of texts, which ``to`` replaces if it has the same name.
+    """
+
+    shardstream_batched = True
+
+    def __init__(self, tokenizer: Tokenizer, field: str = "text", to: str = "ids"):
+        self.tokenizer, self.field, self.to = tokenizer, field, to
+
+    def __call__(self, columns: dict[str, Any]) -> dict[str, Any]:
+        """Return the columns with the ids."""
+        ids, offsets = self.tokenizer.encode_batch(texts_of(columns, self.field))
+        return {**columns, self.to: Jagged(torch.from_numpy(ids.astype(np.int64)), torch.from_numpy(offsets))}
+
+
+class Hash:
+    """Makes the column ``to`` of the hashed n-grams of each text: a :class:`Jagged`, as sparse fields come with ``"jagged"``.
+
+    Its values are int64 indices below ``hasher.dim``, its weights what the hasher gives: counts or sums of signs, None if
+    binary. One C call for all rows.
+
+    Args:
+        hasher: A :class:`shardstream.text.FeatureHasher`.
+        field: The column of texts, which ``to`` replaces if it has the same name.
+    """
+
+    shardstream_batched = True
+
+    def __init__(self, hasher: FeatureHasher, field: str = "text", to: str = "x"):
+        self.hasher, self.field, self.to = hasher, field, to
+
+    def __call__(self, columns: dict[str, Any]) -> dict[str, Any]:
+        """Return the columns with the features."""
+        indices, indptr, values = self.hasher.transform(texts_of(columns, self.field))
+        weights = None if values is None or self.hasher.binary else torch.from_numpy(values.astype(np.float32))
+        return {**columns, self.to: Jagged(torch.from_numpy(indices.astype(np.int64)), torch.from_numpy(indptr), weights)}
+
+
+def texts_of(columns: dict[str, Any], field: str) -> list:
+    """Return a column of texts."""
+    if field not in columns:
+        raise ConfigError(f"there is no column {field!r}; there are {sorted(columns)}.", field=field)
+    if not isinstance(columns[field], list):
+        raise ConfigError(f"the column is {type(columns[field]).__name__}, not a list of texts.", field=field)
+    return columns[field]
