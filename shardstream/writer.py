@@ -173,6 +173,8 @@ class ShardWriter:
 
     def _take(self, parts: dict, num_samples: int, source: Any) -> None:
         source = _checked_source(source)
+        if self._compression:
+            rows.check_compressible(parts)
         nbytes = np.sum([rows.row_nbytes(part) for part in parts.values()], axis=0)
         with self._lock:
             self._check_usable()

@@ -304,3 +304,27 @@ def test_urls_that_readers_take_for_shards_are_refused(tmp_path, name):
     with pytest.raises(ss.ConfigError, match="read as shards"):
         ss.ShardWriter(str(tmp_path / name), schema=SCHEMA)
     assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize("field, element", [(ss.Bytes(), b"\0"), (ss.Ragged("uint16"), np.zeros(1, "uint16"))])
+def test_a_sample_too_large_to_decompress_is_refused_at_the_write(tmp_path, monkeypatch, field, element):
+    """What readers would refuse (2 GiB in one zstd member, here 10 MB) is an error at write(); what is just below reads back."""
+    monkeypatch.setattr("shardstream.codecs.columns.MAX_MEMBER_NBYTES", 10_000_000)
+    repeated = (lambda count: element * count) if isinstance(element, bytes) else (lambda count: np.zeros(count // 2, "uint16"))
+    with ss.ShardWriter(str(tmp_path / "d"), schema=ss.Schema(a=field), compression="zstd") as writer:
+        with pytest.raises(ss.SampleError, match="can be read back.*field a"):
+            writer.write({"a": repeated(8_000_000)})
+        writer.write({"a": repeated(1_040_000)})  # stays in the block that the next one closes
+        writer.write({"a": repeated(7_900_000)})
+    assert len(list(ss.ShardStream(str(tmp_path / "d")))) == 2
+
+
+def test_rows_too_large_to_decompress_are_refused_whatever_their_number(tmp_path, monkeypatch):
+    """A dense field whose rows are all too large takes none; uncompressed there is no such limit."""
+    monkeypatch.setattr("shardstream.codecs.columns.MAX_MEMBER_NBYTES", 4_000_000)
+    schema, batch = ss.Schema(a=ss.Dense("uint8", (2_000_000,))), {"a": np.zeros((2, 2_000_000), "uint8")}
+    with pytest.raises(ss.SampleError, match="can be read back"), ss.ShardWriter(str(tmp_path / "d"), schema, compression="zstd") as writer:
+        writer.write_batch(batch)
+    with ss.ShardWriter(str(tmp_path / "d"), schema) as writer:
+        writer.write_batch(batch)
+    assert len(list(ss.ShardStream(str(tmp_path / "d")))) == 2

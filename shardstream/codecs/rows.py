@@ -7,12 +7,14 @@ Errors name the field, and the row within the call as ``key``.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
 
 from shardstream._native.sparse import sort_rows
+from shardstream.codecs import columns
+from shardstream.codecs.shard import MAX_BLOCK_NBYTES
 from shardstream.errors import SampleError
 from shardstream.schema import Bytes, Dense, Field, Ragged, Schema, Sparse, Text
 
@@ -44,6 +46,21 @@ def row_nbytes(part) -> np.ndarray:
         return np.full(len(part), part.nbytes // max(1, len(part)), np.int64)
     element = sum(array.itemsize for array in (part[0], *part[2:]) if array is not None)
     return part[1] * element + 8
+
+
+def check_compressible(parts: Mapping[str, Any]) -> None:
+    """Raise :class:`SampleError` for a row that readers would refuse to decompress: about 2 GiB in one member."""
+    limit = columns.MAX_MEMBER_NBYTES - 2 * MAX_BLOCK_NBYTES  # beside it its block may hold others, and a header
+    for name, part in parts.items():
+        if isinstance(part, np.ndarray):
+            largest = part.nbytes // max(1, len(part))
+        elif len(part) == 2:
+            largest = int(part[1].max(initial=0)) * part[0].itemsize
+        else:
+            continue  # sparse sets are not zstd members
+        if largest > limit:
+            raise SampleError(f"a sample of {largest:,} bytes; with compression='zstd' at most {limit:,} can be read back. "
+                              "Write it without compression.", field=name)  # fmt: skip
 
 
 def slice_part(part, begin: int, end: int):
