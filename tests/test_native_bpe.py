@@ -69,6 +69,16 @@ def test_texts_are_split_then_merged(pattern):
         assert v.encode(scratch, [text.encode() for text in batch]) == expected
 
 
+def test_pieces_that_push_each_other_out_of_the_cache_keep_their_ids():
+    """More different pieces than the cache has room for have the same ids when met again, and as a new scratch gives."""
+    ranks, merges = v.parts_of(v.trained(twin.patterns.PATTERNS["o200k"]))
+    bpe = v.build(ranks, merges, pattern="gpt2")
+    text = " ".join(f"{'abcdefghij'[number % 10]}{number * 2654435761 % 2**32:x}" for number in range(150_000)).encode()
+    batch = [text, text[::-1], text]
+    scratch = native.Scratch(bpe)
+    assert v.encode(scratch, batch) == [v.encode(native.Scratch(bpe), [one])[0] for one in batch]
+
+
 def test_halves_are_the_last_merge():
     """The halves of a trained vocabulary's tokens are its merges; bytes have none."""
     ranks, merges = v.parts_of(v.trained(twin.patterns.PATTERNS["o200k"]))

@@ -68,8 +68,9 @@ def test_every_code_point(trained):
 def test_any_string(trained, text):
     """Any string, lone surrogates as tiktoken treats them: those become U+FFFD."""
     ours, encoding, _ = trained
-    assert ours.encode(text).tolist() == encoding.encode_ordinary(text)
-    assert ours.decode(ours.encode(text)) == text.encode("utf-16", "surrogatepass").decode("utf-16", "replace")
+    ids = ours.encode(text, disallowed_special=())  # hypothesis tries the literals that it finds in sources, too
+    assert ids.tolist() == encoding.encode_ordinary(text)
+    assert ours.decode(ids) == text.encode("utf-16", "surrogatepass").decode("utf-16", "replace")
 
 
 SPECIAL_TEXTS = ["<|endoftext|>", "a<|endoftext|><|pad|> b\n<|endoftext|>", "<|endoftext", "\n <|pad|>\n", "<|end<|pad|>oftext|>", ""]

@@ -20,6 +20,7 @@
 
 #include "pretok.h"
 #include "ss_bpe.h"
+#include "table.h"
 
 #define NO_TOKEN UINT32_MAX
 
@@ -45,11 +46,16 @@ struct bpe_token {
 	uint32_t nbytes;
 };
 
-/* Pairs to merges, by open addressing. */
+/*
+ * Pairs to merges, by open addressing.  Most pairs that are asked for do not merge; the filter,
+ * a bit set small enough for the second-level cache, tells so of 15 in 16 of them.
+ */
 struct pair_table {
+	uint64_t *filter;	/* bit 'hash >> filter_shift' is 1 for each pair */
 	uint64_t *entries;	/* left << 42 | right << 21 | merge, or NO_PAIR */
 	uint64_t mask;
 	unsigned shift;		/* 64 - log2 of their number */
+	unsigned filter_shift;
 	uint32_t *merge_token;	/* the token that each merge makes; NULL: its number is the merge's */
 };
 
@@ -65,6 +71,7 @@ struct ss_bpe {
 	uint32_t num_tokens;
 	uint32_t byte_token[256];
 	uint32_t *external;		/* id of each token */
+	bool same_numbers;		/* external[i] is i for all, as in most published vocabularies */
 	uint8_t *kinds;			/* of each id */
 	uint8_t *bytes;			/* of each id: bytes[offsets[id] .. offsets[id + 1]) */
 	uint32_t *offsets;
@@ -77,18 +84,21 @@ struct ss_bpe {
 #define LATE_BITS 13
 
 static inline uint64_t
-pair_slot(const struct pair_table *pairs, uint64_t key)
+pair_hash(uint64_t key)
 {
-	return (key * 0x9E3779B97F4A7C15u) >> pairs->shift;
+	return key * 0x9E3779B97F4A7C15u;
 }
 
 /* pair_find() returns the number of the merge of (left, right), or NO_MERGE. */
 static inline uint32_t
 pair_find(const struct pair_table *pairs, uint32_t left, uint32_t right)
 {
-	uint64_t key = (uint64_t)left << PAIR_BITS | right, entry;
+	uint64_t key = (uint64_t)left << PAIR_BITS | right, hash = pair_hash(key), entry;
+	uint64_t bit = hash >> pairs->filter_shift;
 
-	for (uint64_t slot = pair_slot(pairs, key);; slot = (slot + 1) & pairs->mask) {
+	if (!(pairs->filter[bit / 64] >> (bit % 64) & 1))
+		return NO_MERGE;
+	for (uint64_t slot = hash >> pairs->shift;; slot = (slot + 1) & pairs->mask) {
 		entry = pairs->entries[slot];
 		if (entry >> PAIR_BITS == key)
 			return (uint32_t)entry & ((1u << PAIR_BITS) - 1);
@@ -97,8 +107,9 @@ pair_find(const struct pair_table *pairs, uint32_t left, uint32_t right)
 	}
 }
 
-/* pairs_init() makes an empty table for 'num' pairs in place of pairs->entries. */
+/* pairs_init() makes an empty table for 'num' pairs, to be released by pairs_free(), which leaves a zeroed one. */
 enum ss_status pairs_init(struct pair_table *pairs, size_t num);
+void pairs_free(struct pair_table *pairs);
 void pairs_insert(struct pair_table *pairs, uint32_t left, uint32_t right, uint32_t merge);
 
 static inline uint32_t

@@ -45,20 +45,25 @@ may_follow(const ss_bpe *bpe, uint32_t a, uint32_t b, uint64_t *num_steps)
 	}
 }
 
+struct found {
+	uint32_t token, nbytes;
+};
+
 /* The longest made token at the beginning of p .. end; a single byte is one. */
-static uint32_t
+static inline struct found
 longest_token(const ss_bpe *bpe, const uint8_t *p, const uint8_t *end, uint64_t *num_steps)
 {
 	const struct trie_node *node = bpe->trie;
-	uint32_t token = NO_TOKEN;
+	struct found longest = { NO_TOKEN, 0 };
+	uint32_t nbytes = 0;
 
-	while (p < end && (node = trie_step(bpe, node, *p)) != NULL) {
+	while (p + nbytes < end && (node = trie_step(bpe, node, p[nbytes])) != NULL) {
+		nbytes++;
 		if ((int32_t)node->token >= 0)	/* neither NO_TOKEN nor TRIE_UNMADE */
-			token = node->token;
-		p++;
-		++*num_steps;
+			longest = (struct found){ node->token, nbytes };
 	}
-	return token;
+	*num_steps += nbytes;
+	return longest;
 }
 
 #define MAX_STACK_NBYTES 512
@@ -73,25 +78,26 @@ backtrack_piece(const ss_bpe *bpe, struct merge_memory *memory, const uint8_t *p
 	if (nbytes > MAX_STACK_NBYTES && (dead = merge_reserve(memory, dead_nbytes)) == NULL)
 		return 0;
 	memset(dead, 0, dead_nbytes);
-	uint32_t token = longest_token(bpe, piece, end, &memory->num_steps);
+	struct found next = longest_token(bpe, piece, end, &memory->num_steps);
 	for (;;) {
-		size_t after = place + bpe->tokens[token].nbytes;
+		size_t after = place + next.nbytes;
 		if (!(dead[after / 64] >> (after % 64) & 1) &&
-		    (num == 0 || may_follow(bpe, tokens[num - 1], token, &memory->num_steps))) {
-			tokens[num++] = token;
+		    (num == 0 || may_follow(bpe, tokens[num - 1], next.token, &memory->num_steps))) {
+			tokens[num++] = next.token;
 			place = after;
 			if (place == nbytes)
 				return num;
-			token = longest_token(bpe, piece + place, end, &memory->num_steps);
+			next = longest_token(bpe, piece + place, end, &memory->num_steps);
 			continue;
 		}
-		while ((token = bpe->tokens[token].prefix) == NO_TOKEN) {
+		while ((next.token = bpe->tokens[next.token].prefix) == NO_TOKEN) {
 			if (num == 0)	/* never seen, and the paper's theorem forbids it; but files are not to be trusted */
 				return merge_piece(bpe, &bpe->made, memory, piece, nbytes, tokens);
 			dead[place / 64] |= (uint64_t)1 << (place % 64);
-			token = tokens[--num];
-			place -= bpe->tokens[token].nbytes;
+			next.token = tokens[--num];
+			place -= bpe->tokens[next.token].nbytes;
 		}
+		next.nbytes = bpe->tokens[next.token].nbytes;
 	}
 }
 

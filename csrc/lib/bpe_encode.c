@@ -6,13 +6,15 @@
 #include <stdlib.h>
 #include <string.h>
 
-#include "bpe.h"
+#include "bpe_cache.h"
 
-#define ENDS_AVAIL 512
+/* Pieces that are looked up together: enough to hide the cache's latency, few enough for the first-level cache. */
+#define BLOCK_PIECES 256
 
 struct ss_bpe_scratch {
 	const ss_bpe *bpe;
 	pretok_fill_fn *fill;
+	struct cache_bucket *cache;
 	struct merge_memory memory;
 };
 
@@ -24,9 +26,14 @@ ss_bpe_scratch_new(const ss_bpe *bpe)
 {
 	ss_bpe_scratch *scratch = calloc(1, sizeof(*scratch));
 
-	if (scratch != NULL) {
-		scratch->bpe = bpe;
-		scratch->fill = pretok_best_fill();
+	if (scratch == NULL)
+		return NULL;
+	scratch->bpe = bpe;
+	scratch->fill = pretok_best_fill();
+	scratch->cache = table_alloc(SS_BPE_CACHE_NBYTES);
+	if (scratch->cache == NULL) {
+		free(scratch);
+		return NULL;
 	}
 	return scratch;
 }
@@ -37,6 +44,7 @@ ss_bpe_scratch_free(ss_bpe_scratch *scratch)
 	if (scratch == NULL)
 		return;
 	free(scratch->memory.data);
+	free(scratch->cache);
 	free(scratch);
 }
 
@@ -62,28 +70,69 @@ encode_piece(ss_bpe_scratch *scratch, const uint8_t *piece, size_t nbytes, uint3
 	size_t num = has_late_token(bpe, piece, nbytes)
 			     ? merge_piece(bpe, &bpe->all, &scratch->memory, piece, nbytes, ids)
 			     : backtrack_piece(bpe, &scratch->memory, piece, nbytes, ids);
-	for (size_t i = 0; i < num; i++)
+	for (size_t i = 0; i < num && !bpe->same_numbers; i++)
 		ids[i] = bpe->external[ids[i]];
 	return num;
+}
+
+/* Where the cache may have a piece; without bucket if it is too long. */
+struct lookup {
+	struct cache_key key;
+	struct cache_bucket *bucket;
+};
+
+/* Writes the ids of pieces that end at ends[0 .. num) and returns how many, or SIZE_MAX if there is no memory. */
+static size_t
+encode_block(ss_bpe_scratch *scratch, const uint8_t *text, size_t begin, const uint32_t *ends, size_t num,
+	     size_t readable_nbytes, uint32_t *ids)
+{
+	struct lookup lookups[BLOCK_PIECES];
+	size_t num_ids = 0;
+
+	for (size_t i = 0, at = begin; i < num; at = ends[i++]) {
+		lookups[i].bucket = NULL;
+		if (ends[i] - at <= CACHE_MAX_NBYTES) {
+			lookups[i].key = cache_key(text + at, ends[i] - at, readable_nbytes - at);
+			lookups[i].bucket = &scratch->cache[cache_slot(lookups[i].key)];
+			__builtin_prefetch(lookups[i].bucket, 1);
+		}
+	}
+	for (size_t i = 0, at = begin; i < num; at = ends[i++]) {
+		struct cache_bucket *bucket = lookups[i].bucket;
+		struct cache_key key = lookups[i].key;
+
+		if (bucket != NULL && cache_has(&bucket->entries[0], key)) {
+			num_ids += cache_ids(&bucket->entries[0], ids + num_ids);
+		} else if (bucket != NULL && cache_has(&bucket->entries[1], key)) {
+			cache_promote(bucket);
+			num_ids += cache_ids(&bucket->entries[0], ids + num_ids);
+		} else {
+			size_t new = encode_piece(scratch, text + at, ends[i] - at, ids + num_ids);
+			if (new == 0)
+				return SIZE_MAX;
+			if (bucket != NULL && new <= CACHE_MAX_IDS)
+				cache_insert(bucket, key, ids + num_ids, new);
+			num_ids += new;
+		}
+	}
+	return num_ids;
 }
 
 static enum ss_status
 encode_text(ss_bpe_scratch *scratch, const uint8_t *text, size_t text_nbytes, size_t readable_nbytes, uint32_t *ids,
 	    size_t *num_ids_ret)
 {
-	uint32_t ends[ENDS_AVAIL];
+	uint32_t ends[BLOCK_PIECES];
 	size_t begin = 0, num_ids = 0;
 
 	while (begin < text_nbytes) {
 		size_t num_ends = scratch->fill(scratch->bpe->pattern, text, begin, text_nbytes, readable_nbytes, ends,
-						ENDS_AVAIL);
-		for (size_t i = 0; i < num_ends; i++) {
-			size_t num = encode_piece(scratch, text + begin, ends[i] - begin, ids + num_ids);
-			if (num == 0)
-				return SS_ERR_NOMEM;
-			num_ids += num;
-			begin = ends[i];
-		}
+						BLOCK_PIECES);
+		size_t num = encode_block(scratch, text, begin, ends, num_ends, readable_nbytes, ids + num_ids);
+		if (num == SIZE_MAX)
+			return SS_ERR_NOMEM;
+		num_ids += num;
+		begin = ends[num_ends - 1];
 	}
 	*num_ids_ret = num_ids;
 	return SS_OK;

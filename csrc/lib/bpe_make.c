@@ -8,6 +8,9 @@
 
 #include "bpe.h"
 
+/* Bits of the filter for each slot of the table, of which up to half are taken. */
+#define FILTER_LOG2_BITS 3
+
 enum ss_status
 pairs_init(struct pair_table *pairs, size_t num)
 {
@@ -15,20 +18,33 @@ pairs_init(struct pair_table *pairs, size_t num)
 
 	while (((size_t)1 << bits) < 2 * num)
 		bits++;
-	pairs->entries = malloc(sizeof(*pairs->entries) << bits);
-	if (pairs->entries == NULL)
+	pairs->entries = table_alloc(sizeof(*pairs->entries) << bits);
+	pairs->filter = table_alloc((size_t)1 << (bits + FILTER_LOG2_BITS - 3));
+	if (pairs->entries == NULL || pairs->filter == NULL)
 		return SS_ERR_NOMEM;
 	memset(pairs->entries, 0xFF, sizeof(*pairs->entries) << bits);
 	pairs->shift = 64 - bits;
+	pairs->filter_shift = pairs->shift - FILTER_LOG2_BITS;
 	pairs->mask = ((uint64_t)1 << bits) - 1;
 	return SS_OK;
 }
 
 void
+pairs_free(struct pair_table *pairs)
+{
+	free(pairs->filter);
+	free(pairs->entries);
+	free(pairs->merge_token);
+	*pairs = (struct pair_table){ 0 };
+}
+
+void
 pairs_insert(struct pair_table *pairs, uint32_t left, uint32_t right, uint32_t merge)
 {
-	uint64_t key = (uint64_t)left << PAIR_BITS | right, slot = pair_slot(pairs, key);
+	uint64_t key = (uint64_t)left << PAIR_BITS | right, hash = pair_hash(key), slot = hash >> pairs->shift;
+	uint64_t bit = hash >> pairs->filter_shift;
 
+	pairs->filter[bit / 64] |= (uint64_t)1 << (bit % 64);
 	while (pairs->entries[slot] != NO_PAIR)
 		slot = (slot + 1) & pairs->mask;
 	pairs->entries[slot] = key << PAIR_BITS | merge;
@@ -205,9 +221,7 @@ find_late_tokens(struct maker *m, uint32_t num_made)
 			status = mark_late(m, token);
 	}
 	if (status == SS_OK && bpe->late_starts == NULL) {
-		free(bpe->all.entries);
-		free(bpe->all.merge_token);
-		bpe->all = (struct pair_table){ 0 };
+		pairs_free(&bpe->all);
 	}
 	return status;
 }
@@ -239,13 +253,17 @@ make_tokens(ss_bpe *bpe, const struct ss_bpe_vocab *vocab, const uint32_t *resul
 	m.internal = malloc((bpe->num_ids + 1) * sizeof(*m.internal));
 	m.parts = malloc(longest * sizeof(*m.parts));
 	bpe->external = malloc((bpe->num_ids + 1) * sizeof(*bpe->external));
-	bpe->tokens = malloc((bpe->num_ids + 1) * sizeof(*bpe->tokens));
+	bpe->tokens = table_alloc((bpe->num_ids + 1) * sizeof(*bpe->tokens));
 	enum ss_status status = SS_ERR_NOMEM;
 	if (m.internal != NULL && m.parts != NULL && bpe->external != NULL && bpe->tokens != NULL)
 		status = make_in_order(&m);
 	if (status == SS_OK) {
 		uint32_t num_made = bpe->num_tokens;
 		number_rest(&m);
+		bpe->whole_piece &= num_made < bpe->num_tokens;	/* what is made is found without */
+		bpe->same_numbers = true;
+		for (uint32_t token = 0; token < bpe->num_tokens; token++)
+			bpe->same_numbers &= bpe->external[token] == token;
 		status = find_late_tokens(&m, num_made);
 		find_prefixes(bpe);
 	}

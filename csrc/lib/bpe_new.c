@@ -109,7 +109,7 @@ resolve_merges(const ss_bpe *bpe, const struct ss_bpe_vocab *vocab, uint32_t *re
 			results[i] = node->token;
 		pairs_insert(&seen, left, right, (uint32_t)i);
 	}
-	free(seen.entries);
+	pairs_free(&seen);
 	return status;
 }
 
@@ -156,9 +156,8 @@ ss_bpe_free(ss_bpe *bpe)
 	if (bpe == NULL)
 		return;
 	free(bpe->trie);
-	free(bpe->made.entries);
-	free(bpe->all.entries);
-	free(bpe->all.merge_token);
+	pairs_free(&bpe->made);
+	pairs_free(&bpe->all);
 	free(bpe->late_starts);
 	free(bpe->tokens);
 	free(bpe->external);

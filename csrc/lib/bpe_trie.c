@@ -23,6 +23,12 @@
  */
 #define MAX_TRIES 64
 
+/*
+ * Levels of the tree that are placed breadth first, for they are read all the time and
+ * should lie together; what is below lies depth first, since a word's path is read at once.
+ */
+#define TOP_DEPTH 3
+
 /* Children still to be placed: strings[begin .. end) share their first 'depth' bytes, which lead to 'node'. */
 struct task {
 	uint32_t node, depth, begin, end;
@@ -36,7 +42,7 @@ struct builder {
 	uint32_t last_free;
 	uint32_t cursor[2];	/* free place to try next, for an only child and for several */
 	uint8_t *base_used;
-	struct task *tasks;	/* a queue: breadth first, so that the top of the tree lies together */
+	struct task *tasks;	/* first a queue, then a stack */
 	size_t num_tasks, tasks_avail;
 };
 
@@ -181,17 +187,25 @@ trie_build(ss_bpe *bpe, const struct trie_string *strings, size_t num)
 {
 	struct builder b = { 0 };
 	enum ss_status status = open_block(&b);
+	size_t top = 0;
 
 	if (status == SS_OK)
 		status = push_task(&b, (struct task){ .end = (uint32_t)num });
-	for (size_t i = 0; status == SS_OK && i < b.num_tasks; i++)
-		status = place_children(&b, strings, b.tasks[i]);
+	for (; status == SS_OK && top < b.num_tasks && b.tasks[top].depth < TOP_DEPTH; top++)
+		status = place_children(&b, strings, b.tasks[top]);
+	while (status == SS_OK && b.num_tasks > top)
+		status = place_children(&b, strings, b.tasks[--b.num_tasks]);
 	free(b.next_free);
 	free(b.prev_free);
 	free(b.base_used);
 	free(b.tasks);
-	bpe->trie = b.nodes;
-	bpe->num_nodes = b.num_nodes;
+	if (status == SS_OK && (bpe->trie = table_alloc(b.num_nodes * sizeof(*bpe->trie))) == NULL)
+		status = SS_ERR_NOMEM;
+	if (status == SS_OK) {
+		memcpy(bpe->trie, b.nodes, b.num_nodes * sizeof(*bpe->trie));
+		bpe->num_nodes = b.num_nodes;
+	}
+	free(b.nodes);
 	return status;
 }
 
