@@ -116,7 +116,7 @@ class ShardWriter:
             return self._finished_nbytes + (self._shard.nbytes if self._shard is not None else 0)
 
     def write(self, sample: dict, source: Any = None) -> None:
-        """Write one sample; ``source`` (any JSON value up to 1 kB) is committed with it."""
+        """Write one sample; ``source`` (any JSON value up to 1 kB) is committed with it, and needs ``producer``."""
         if self.schema is None:
             self._take_files(sample, source)
         else:
@@ -172,7 +172,7 @@ class ShardWriter:
     # -- taking samples ---------------------------------------------------------------------------
 
     def _take(self, parts: dict, num_samples: int, source: Any) -> None:
-        source = _checked_source(source)
+        source = self._checked_source(source)
         if self._compression:
             rows.check_compressible(parts)
         nbytes = np.sum([rows.row_nbytes(part) for part in parts.values()], axis=0)
@@ -191,7 +191,7 @@ class ShardWriter:
                 self._taken(num_samples, source)
 
     def _take_files(self, sample: dict, source: Any) -> None:
-        source = _checked_source(source)
+        source = self._checked_source(source)
         from shardstream.codecs import files
 
         members = files.encode_sample(sample)
@@ -208,10 +208,20 @@ class ShardWriter:
                     self._roll(mid_call=False)
                 self._taken(1, source)
 
+    def _checked_source(self, source: Any) -> Any:
+        """Return ``source`` as the log will give it back, apart from the caller's object."""
+        if source is not None and self._producer is None:
+            raise SampleError("a source is a producer's: give the writer producer=, or leave source out.", field="source")
+        try:
+            return source_json(source)
+        except ConfigError as error:
+            raise SampleError(error.message, field="source") from error
+
     def _taken(self, num_samples: int, source: Any) -> None:
         """Note that a call's samples are in; a writer that commits as it goes does so here, if a shard is full."""
         self.num_samples += num_samples
-        self._source = source
+        if source is not None:  # rows without one don't take back what those before them said
+            self._source = source
         if self._oldest_uncommitted is None:
             self._oldest_uncommitted = time.monotonic()
             self._tick.notify()
@@ -267,7 +277,7 @@ class ShardWriter:
             self._uploads.put((last, self._source, True))
         elif not self._commits and self.num_samples:
             self._uploads.put((None, self._source, True))
-        self._waiting = []
+        self._waiting, self._source = [], None
         self._oldest_uncommitted = None
 
     def _upload(self, job: tuple[FinishedShard | None, Any, bool]) -> None:
@@ -413,14 +423,6 @@ class _Uploads:
                 self.dropped.append(job)
             finally:
                 self._queue.task_done()
-
-
-def _checked_source(source: Any) -> Any:
-    """Return ``source`` as the log will give it back, apart from the caller's object."""
-    try:
-        return source_json(source)
-    except ConfigError as error:
-        raise SampleError(error.message, field="source") from error
 
 
 def _unlink_quietly(path: str) -> None:
