@@ -94,6 +94,7 @@ class MixStream(ShardStream):
         self._follow = self._follower = None
         self._source: JoinedSource | None = None
         self._loaded: MixState | None = None
+        self._is_loaded = False
         self._reader, self._iterator, self._has_warned_of_lanes, self._no_rows = None, 0, False, None
         self._mix: tuple[MixState, MixOrder] | None = None  # the draws of the epoch of this state
 
@@ -125,6 +126,7 @@ class MixStream(ShardStream):
         except BaseException:
             self._loaded, self._source = before
             raise
+        self._is_loaded = True
         self._iterator += 1
 
     def plan(self, start_position: int, world_size: int | None = None) -> BatchPlan:

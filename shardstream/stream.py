@@ -120,6 +120,7 @@ class ShardStream(IterableDataset):
         self._log: Log | None = None
         self._follower: Follower | None = None
         self._loaded: State | None = None
+        self._is_loaded = False  # a state was, and no iterator has begun since
         self._reader: BlockReader | None = None
         self._iterator = 0  # the valid one; any other belongs to a position that was left
         self._has_warned_of_lanes = False
@@ -179,6 +180,7 @@ class ShardStream(IterableDataset):
         else:
             self._state = self._checked(loaded, self._source)
             self._position = loaded.position
+        self._is_loaded = True
         self._iterator += 1
 
     def __getstate__(self) -> dict:
@@ -337,6 +339,11 @@ class ShardStream(IterableDataset):
             num_workers: Readers that ``portions`` uses.
         """
         self._open()
+        # A loop that takes exactly len() batches never sees the iterator end: then the next one begins the next epoch.
+        at_end = self._position > 0 and not self.plan(self._position, (place or self._place)[1]).num_batches
+        if self._follow is None and at_end and not self._is_loaded:
+            self._state, self._position = self._next_epoch(), 0
+        self._is_loaded = False
         self._iterator += 1
         self._warn_of_shared_lanes(*(place or self._place), num_workers)
         steps = self._epochs_of if self._follow is None else self._followed

@@ -461,3 +461,17 @@ def test_setting_a_state_ends_older_iterators(url):
     with pytest.raises(ss.ConfigError, match="iterator"):
         next(iterator)
     assert next(iter(stream))["y"][0] == 0 and stream.state_dict()["epoch"] == 3
+
+
+def test_a_loop_that_never_sees_the_end_goes_on_with_the_next_epoch(url):
+    """Whoever takes len() batches and iterates anew, as Lightning does, gets the next epoch; a state of the end still ends at once."""
+    stream, whole = (ss.ShardStream(url, batch_size=500, shuffle=True, seed=3, fields=["y"]) for _ in range(2))
+    for _ in range(3):
+        iterator = iter(stream)
+        assert [next(iterator)["y"].tolist() for _ in range(len(stream))] == [batch["y"].tolist() for batch in whole]
+    resumed = ss.ShardStream(url, batch_size=500, shuffle=True, seed=3, fields=["y"])
+    resumed.load_state_dict(stream.state_dict())
+    assert list(resumed) == [] and resumed.state_dict()["epoch"] == 3
+    resumed.load_state_dict(stream.state_dict())
+    iter(resumed)  # made for the rest of the epoch, of which there is nothing, and not asked
+    assert len(list(resumed)) == len(stream) and resumed.state_dict()["epoch"] == 4
