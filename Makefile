@@ -7,6 +7,7 @@
 #   make soak           kill training jobs at random moments, thousands of them if time allows (ARGS="SEED NUMBER")
 #   make soak-s3        10,000 requests of which a fifth fail, and a server that is gone for 20 s (ARGS="SEED REQUESTS")
 #   make bench-s3       reading whole shards, beside s3fs, obstore, boto3, s5cmd and raw sockets
+#   make soak-writers   eight writers of one dataset, killed at random, again and again (ARGS="URL ROUNDS RECORDS")
 #   make s3-server      install and start the S3 server the tests prefer (as root; Debian's packages)
 #   make clean          remove what building left here; the environment stays
 #
@@ -28,7 +29,7 @@ RUN    := $(VENV)/bin/python
 STAMPS := $(VENV)/.stamps
 CSRC   := $(wildcard csrc/lib/*.c csrc/lib/*.h csrc/include/*.h)
 
-.PHONY: demo test fuzz soak soak-s3 bench-s3 s3-server clean
+.PHONY: demo test fuzz soak soak-writers soak-s3 bench-s3 s3-server clean
 .DELETE_ON_ERROR:
 
 demo: $(STAMPS)/$(if $(S3),tested,runs) $(STAMPS)/built
@@ -72,6 +73,9 @@ $(STAMPS)/tested: setup.cfg setup.py pyproject.toml | $(STAMPS)/torch
 $(STAMPS)/built: $(CSRC) shardstream/_native/build.py | $(STAMPS)/runs
 	@$(RUN) setup.py -q build_ext --inplace
 	@touch $@
+
+soak-writers: $(STAMPS)/tested $(STAMPS)/built
+	$(RUN) -m tests.soak_writers $(ARGS)
 
 fuzz:
 	$(MAKE) --no-print-directory -C csrc fuzz
