@@ -18,6 +18,7 @@ from shardstream.log import ShardRecord, entries, proposals
 from shardstream.log.commit import Get, Outcome, Put, commit, create
 from shardstream.log.opening import Head
 from shardstream.log.state import State, Step, fold
+from shardstream.schema import Dense, Schema
 
 UNKNOWN, EXISTS, CREATED = Outcome.UNKNOWN, Outcome.EXISTS, Outcome.CREATED
 
@@ -41,8 +42,9 @@ def fixed(propose, commit_number: int):
     return proposed
 
 
-def new_dataset(number: int) -> entries.Entry:
-    return entries.Entry(format=1, version=0, dataset=uuid(number), commit=uuid(number), time=0.0, kind="create")
+def new_dataset(number: int, schema: Schema | None = None) -> entries.Entry:
+    return entries.Entry(format=1, version=0, dataset=uuid(number), commit=uuid(number), time=0.0, kind="create",
+                         schema=None if schema is None else schema.to_json())  # fmt: skip
 
 
 ENTRY_0 = new_dataset(0)
@@ -81,6 +83,44 @@ def compactor(number: int, remove: int) -> Program:
     def run():
         head = yield from commit(HEAD_0, fixed(proposals.append([], None, None, None, proposals.UNCHANGED), number + 1))
         yield from commit(head, fixed(proposals.replace([uuid(remove)], [record(number)]), number))
+
+    return run
+
+
+def tagger(number: int, version: int) -> Program:
+    """Names a version, once it stands."""
+
+    def run():
+        yield from commit(HEAD_0, fixed(proposals.tag("t", version), number))
+
+    return run
+
+
+def expirer(number: int, below: int) -> Program:
+    def run():
+        yield from commit(HEAD_0, fixed(proposals.expire(below), number))
+
+    return run
+
+
+def ender(number: int) -> Program:
+    def run():
+        yield from commit(HEAD_0, fixed(proposals.end(), number))
+
+    return run
+
+
+OLD, NEW = Schema(y=Dense("int64")), Schema(y=Dense("int64"), z=Dense("int64", default=0))
+
+
+def schema_writer(number: int, schema: Schema, *shards: int) -> Program:
+    """Commits shards that were written under a schema."""
+
+    def run():
+        entry = new_dataset(0, OLD)
+        head = Head(fold(None, [Step.of(entry)]), (Step.of(entry),))
+        for shard in shards:
+            head = yield from commit(head, fixed(proposals.append([record(shard)], None, None, None, schema), number + shard))
 
     return run
 
@@ -193,7 +233,8 @@ def explore(programs: list[Program], log: tuple[bytes, ...], faults: int, crashe
 def worlds(name: str) -> list[World]:
     """Return all reachable worlds of a scenario."""
     programs, faults, crashes = SCENARIOS[name]
-    return list(explore(programs, LOG_0, faults, crashes))
+    log = (entries.encode(new_dataset(0, OLD)),) if "schema" in name else LOG_0
+    return list(explore(programs, log, faults, crashes))
 
 
 @cache
@@ -215,6 +256,12 @@ SCENARIOS = {
     "two writers, two commits each": ([appender(1, 2), appender(3, 4)], 2, 0),
     "a producer and its successor": ([producer(16, 2), producer(32, 2)], 1, 1),
     "a producer, its successor, and a stranger": ([producer(16, 1), producer(32, 1), appender(64)], 1, 0),
+    "three instances of a producer": ([producer(16, 1), producer(32, 1), producer(48, 1)], 0, 1),
+    "an end, a producer and an append": ([ender(16), producer(32, 1), appender(1)], 1, 1),
+    "an expiry, a tag and an append": ([expirer(16, 1), tagger(32, 0), appender(1)], 1, 1),
+    "two tags and an expiry of an appended version": ([appender(1, 2), tagger(32, 1), expirer(16, 2)], 1, 1),
+    "a compaction, a tag and an append": ([compactor(16, 1), tagger(32, 1), appender(1)], 1, 1),
+    "a schema that grows under two writers": ([schema_writer(16, OLD, 1, 2), schema_writer(32, NEW, 3), schema_writer(64, OLD, 4)], 1, 0),
     "two compactions of one shard": ([appender(1), compactor(16, 1), compactor(32, 1)], 1, 0),
 }
 
@@ -270,6 +317,71 @@ def test_one_of_two_compactions_wins():
         replaced = [entry for entry in log_of(world) if entry.kind == "replace"]
         assert len(replaced) <= 1
         fold(None, [Step.of(entry) for entry in log_of(world)]).shards  # noqa: B018 (raises on a dead shard)
+
+
+def applied(world: World) -> State:
+    return fold(None, [Step.of(entry) for entry in log_of(world)])
+
+
+def test_three_instances_write_each_record_once():
+    """Of three instances that claim and write one record, whatever happens to them, the record is there once at most."""
+    for world in worlds("three instances of a producer"):
+        log = log_of(world)
+        assert sum(entry.kind == "append" for entry in log) <= 1
+        ends = [writer.ended for writer in world.writers if writer is not None]
+        assert ("done" not in ends) or any(entry.kind == "append" for entry in log)
+
+
+def test_nothing_is_added_after_the_end():
+    """Whoever races with the end, no claim and no append stands behind it; those that lost end in a conflict."""
+    refused = 0
+    for world in worlds("an end, a producer and an append"):
+        log = log_of(world)
+        ends = [entry.version for entry in log if entry.kind == "end"]
+        assert len(ends) <= 1
+        for end in ends:
+            assert all(entry.kind not in ("claim", "append") for entry in log[end + 1 :])
+        if is_final(world):
+            refused += sum(writer is not None and writer.ended == "Conflict" for writer in world.writers)
+    assert refused
+
+
+@pytest.mark.parametrize("name", ["an expiry, a tag and an append", "two tags and an expiry of an appended version"])
+def test_a_tag_is_kept_or_refused(name):
+    """A tagged version never expires, and an expired one is never tagged, in whatever order the two come."""
+    outcomes = set()
+    for world in worlds(name):
+        state = applied(world)
+        assert not any(state.expired(version) for version in state.tags.values())
+        if is_final(world) and world.writers[1] is not None:
+            outcomes.add((world.writers[1].ended, bool(state.kept)))
+    assert outcomes >= {("done", True), ("Conflict", False)}
+
+
+def test_compactions_and_tags_do_not_disturb_each_other():
+    """Version 1 names the same shards for ever, whatever is compacted before or after it was tagged."""
+    for world in worlds("a compaction, a tag and an append"):
+        log = log_of(world)
+        state = applied(world)
+        if state.tags:
+            assert state.tags == {"t": 1} and len(log) > 1
+        live = {state.shards.sid(row) for row in range(len(state.shards))}
+        added = {shard.sid for entry in log for shard in entry.add}
+        assert live == added - {sid for entry in log for sid in entry.remove}
+
+
+def test_no_shard_of_an_older_schema_follows_a_newer_one():
+    """Once fields were added, an append under the old schema is a conflict: its shards would lack them."""
+    refused = 0
+    for world in worlds("a schema that grows under two writers"):
+        grown = False
+        for entry in log_of(world)[1:]:
+            is_new = entry.commit == uuid(32 + 3)
+            assert is_new or not grown
+            grown = grown or is_new
+        if is_final(world):
+            refused += sum(writer is not None and writer.ended == "Conflict" for writer in world.writers)
+    assert refused
 
 
 def test_racing_creators_end_with_one_dataset():
