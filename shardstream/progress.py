@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Protocol
@@ -41,7 +42,7 @@ def count_bar(label: str, total: int, shown: bool = True) -> Iterator[Callable[[
 class PackingBar(Protocol):
     """What a job tells: totals so far."""
 
-    def __call__(self, *, samples: int, nbytes_in: int, nbytes_out: int) -> None: ...
+    def __call__(self, *, samples: int, nbytes_in: int, nbytes_out: int, tokens: int) -> None: ...
 
 
 @contextmanager
@@ -56,16 +57,29 @@ def packing_bar(total_nbytes: int | None, shown: bool) -> Iterator[PackingBar]:
         BarColumn(),
         TextColumn("{task.fields[samples]:,} samples"),
         TextColumn("{task.fields[read]:.1f} MB in"),
+        TextColumn("{task.fields[rates]}"),
         TextColumn("{task.fields[written]:.1f} MB out"),
         TimeElapsedColumn(),
         TimeRemainingColumn(),
     ]
     # Transient: the report that follows says it all. Disabled it prints nothing, not even an empty line.
     with Progress(*columns, console=console, transient=True, disable=not (shown and console.is_terminal)) as progress:
-        task = progress.add_task("packing", total=total_nbytes, samples=0, read=0.0, written=0.0)
+        task = progress.add_task("packing", total=total_nbytes, samples=0, read=0.0, written=0.0, rates="")
+        first: list[tuple[float, int, int]] = []  # what a job that goes on had done before is not of its speed
 
-        def show(*, samples: int, nbytes_in: int, nbytes_out: int) -> None:
+        def show(*, samples: int, nbytes_in: int, nbytes_out: int, tokens: int) -> None:
+            now = (time.monotonic(), nbytes_in, tokens)
+            first[:] = first or [now]
             completed = nbytes_in if total_nbytes is not None else None
-            progress.update(task, completed=completed, samples=samples, read=nbytes_in / 1e6, written=nbytes_out / 1e6)
+            progress.update(task, completed=completed, samples=samples, read=nbytes_in / 1e6, written=nbytes_out / 1e6,
+                            rates=_rates(*(now[i] - first[0][i] for i in range(3))))  # fmt: skip
 
         yield show
+
+
+def _rates(seconds: float, nbytes: int, tokens: int) -> str:
+    """Return ``12.3 MB/s``, and ``4.5 M tokens/s`` where there are tokens; nothing before time has passed."""
+    if not seconds:
+        return ""
+    rates = f"{nbytes / 1e6 / seconds:.1f} MB/s"
+    return f"{rates} {tokens / 1e6 / seconds:.1f} M tokens/s" if tokens else rates

@@ -1,14 +1,22 @@
 """Packing steps of tokens: what ``tokenize`` and ``sequences`` make, and what they refuse."""
 
+import os
+import pty
+import subprocess
+import sys
+from pathlib import Path
+
 import numpy as np
 import pytest
 
 import shardstream as ss
 from shardstream.errors import ConfigError, SampleError
 from shardstream.packing import pack
+from shardstream.packing.job import fingerprint, load, prepare
 from tests import texts
 from tests.twins import sequences as twin
 
+ROOT = Path(__file__).resolve().parents[1]
 TEXTS = [text[:3000] for text in texts.library_text(200_000)] + ["", "\u4e2d\u6587 na\u00efve"]
 
 
@@ -130,3 +138,55 @@ def test_records_without_text_are_named(vocabulary, tmp_path):
     with pytest.raises(SampleError, match="k1"):
         pack(job)
     assert pack({**job, "on_error": "skip"}).num_rejected == 2
+
+
+def test_tokens_are_counted_once(vocabulary, tmp_path):
+    """The report has the tokens of the texts, begin and end counted, whatever else is done with them."""
+    report = pack(config(vocabulary, tmp_path / "d", {"length": 64, "pad_id": 0}, end="<|endoftext|>"))
+    assert report.num_tokens == len(ss.tokenizers.load(vocabulary).encode_batch(TEXTS)[0]) + len(TEXTS)
+
+
+def test_jobs_go_on_with_the_same_vocabulary_only(vocabulary, tmp_path):
+    """Another vocabulary under the same name makes another job: one dataset never has the ids of both."""
+    path = tmp_path / "tokenizer.json"
+    found = []
+    for size in (300, 301, 300):
+        path.unlink(missing_ok=True)
+        ss.tokenizers.train(TEXTS, size).save(path)
+        found.append(fingerprint(prepare(load(config(path, tmp_path / "d")))))
+    assert found[0] == found[2] != found[1]
+
+
+def test_workers_give_the_same_sequences(vocabulary, tmp_path):
+    """The steps are pickled to worker processes, and sequences do not depend on how many there are."""
+    for number in range(8):
+        (tmp_path / "texts" / f"{number}.txt").parent.mkdir(exist_ok=True)
+        (tmp_path / "texts" / f"{number}.txt").write_text("\n".join(TEXTS) * 2)
+    job = config(vocabulary, tmp_path / "2", {"length": 512, "method": "best_fit"}, end="<|endoftext|>")
+    job["source"] = {"kind": "text", "paths": str(tmp_path / "texts")}
+    for workers in (2, 1):
+        pack({**job, "engine": {"kind": "local", "workers": workers}, "output": {"url": str(tmp_path / str(workers))}})
+    assert rows_of(tmp_path / "2", "key", "ids") == rows_of(tmp_path / "1", "key", "ids")
+
+
+def test_the_bar_shows_megabytes_and_tokens_a_second(vocabulary, tmp_path):
+    """On a terminal a job of several parts says how fast it is, and the bar is gone at the end."""
+    for number in range(4):
+        (tmp_path / f"{number}.txt").write_text("\n".join(TEXTS) * 40)
+    job = tmp_path / "job.yaml"
+    job.write_text(f"source: {{kind: text, paths: {tmp_path}, include: ['*.txt']}}\nsteps: [tokenize: {{tokenizer: {vocabulary}}}]\n"
+                   f"fields: {{ids: }}\noutput: {{url: {tmp_path}/d}}\n")  # fmt: skip
+    ours, theirs = pty.openpty()
+    command = subprocess.Popen([sys.executable, "-m", "shardstream", "pack", str(job)], stdout=subprocess.PIPE, stderr=theirs,
+                               env={**os.environ, "TERM": "xterm", "COLUMNS": "200", "PYTHONPATH": str(ROOT)})  # fmt: skip
+    os.close(theirs)
+    shown = b""
+    try:
+        while data := os.read(ours, 4096):
+            shown += data
+    except OSError:  # the other end is closed
+        pass
+    out = command.communicate(timeout=60)[0].decode()
+    os.close(ours)
+    assert command.returncode == 0 and b"MB/s" in shown and b"M tokens/s" in shown
+    assert "M tokens/s" in out and "MB/s" in out

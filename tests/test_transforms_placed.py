@@ -103,3 +103,23 @@ def test_rows_that_cannot_be_read_leave_other_places_alone(url, tmp_path):
     left = places(stream)
     assert 0 < len(left) < NUM and stream.report.num_skipped == NUM - len(left)
     assert left.items() <= whole.items()
+
+
+@pytest.mark.parametrize("kind", ["mix", "follow"])
+def test_mixtures_and_streams_that_follow_have_places(url, kind):
+    """There, too, a row has the same place after a resume."""
+
+    def stream():
+        if kind == "follow":
+            return ss.ShardStream(url, batch_size=32, shuffle=True, follow=True, until=ss.Dataset(url).version, transform=row_with_place)
+        streams = [ss.ShardStream(url, batch_size=32, shuffle=True, seed=seed, transform=row_with_place) for seed in (1, 2)]
+        return ss.mix(streams, weights=[2, 1], seed=3)
+
+    whole = [row for batch in stream() for row in zip(*(batch[name].tolist() for name in ("position", "y", "epoch", "seed")))]
+    first = stream()
+    batches = iter(first)
+    found = [row for _ in range(4) for row in zip(*(next(batches)[name].tolist() for name in ("position",)))]
+    rest = stream()
+    rest.load_state_dict(first.state_dict())
+    left = [row for batch in rest for row in zip(*(batch[name].tolist() for name in ("position", "y", "epoch", "seed")))]
+    assert left == whole[len(found) :] and [row[0] for row in whole] == list(range(len(whole)))

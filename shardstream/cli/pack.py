@@ -61,6 +61,8 @@ def command(
     typer.echo(
         f"{report.num_records:,} records, {show.nbytes(report.nbytes_in)} in {report.seconds:.1f} s ({rate:.1f} MB/s)"
     )
+    if report.num_tokens:
+        typer.echo(f"{report.num_tokens:,} tokens ({report.num_tokens / 1e6 / report.seconds:.1f} M tokens/s)")
     if report.num_dropped:
         typer.echo(f"{report.num_dropped:,} rows left out: their labels are of no class")
     if report.num_rejected:

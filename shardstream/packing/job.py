@@ -69,6 +69,7 @@ class PackReport:
     num_dropped: int
     rejects: list[str]
     nbytes_in: int
+    num_tokens: int
     seconds: float
     classes: dict[str, list[str]]
 
@@ -163,7 +164,7 @@ def run(job: Job, progress: bool = True, restart: bool = False) -> PackReport:
     classes = {field.name: field.classes.names for field in job.fields if field.classes is not None}
     messages = [reject.message for reject in rejects[:REJECTS_KEPT]]
     return PackReport(datasets, tally.records, tally.rejected, tally.dropped, messages, tally.nbytes_in,
-                      time.monotonic() - start, classes)  # fmt: skip
+                      tally.tokens, time.monotonic() - start, classes)  # fmt: skip
 
 
 def _made(job: Job, journal: Journal, progress: bool) -> Assembly:
@@ -179,7 +180,8 @@ def _made(job: Job, journal: Journal, progress: bool) -> Assembly:
             for number, made in engine.made(itertools.chain(first, tasks)):
                 assembly.take(number, made, engine)
                 end = number + 1
-                show(samples=assembly.num_samples, nbytes_in=assembly.tally.nbytes_in, nbytes_out=assembly.nbytes)
+                tally = assembly.tally
+                show(samples=assembly.num_samples, nbytes_in=tally.nbytes_in, nbytes_out=assembly.nbytes, tokens=tally.tokens)
             _check_filled(job, assembly)
             assembly.end(end)
     return assembly
@@ -206,13 +208,14 @@ def _noted(job: Job, journal: Journal, assembly: Assembly) -> Iterator[None]:
 
 
 def fingerprint(job: Job) -> str:
-    """Return a hash of all that decides what comes out of a job: configuration, input, and this library's version."""
+    """Return a hash of all that decides what comes out: configuration, files that it names, input, this library's version."""
     from shardstream import __version__
 
     config = {key: value for key, value in job.document.data.items() if key not in FREE_KEYS}
     config["source"] = {key: value for key, value in config["source"].items() if key not in ("records", "storage_options")}
     config["output"] = {key: value for key, value in config["output"].items() if key not in ("if_exists", "storage_options")}
-    data = [__version__, config, job.schema.to_json(), job.source.identity]
+    identities = [getattr(step, "identity", None) for step in job.steps]
+    data = [__version__, config, job.schema.to_json(), job.source.identity, identities]
     text = json.dumps(data, sort_keys=True, default=lambda value: f"{value.__module__}.{value.__qualname__}")
     return hashlib.blake2b(text.encode("utf-8", "surrogatepass"), digest_size=16).hexdigest()
 

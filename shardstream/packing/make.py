@@ -49,6 +49,7 @@ class Tally(msgspec.Struct):
     rejected: int = 0
     dropped: int = 0
     nbytes_in: int = 0
+    tokens: int = 0
     rejects: list[Reject] = []
 
     def add(self, other: Tally) -> None:
@@ -57,6 +58,7 @@ class Tally(msgspec.Struct):
         self.rejected += other.rejected
         self.dropped += other.dropped
         self.nbytes_in += other.nbytes_in
+        self.tokens += other.tokens
         self.rejects += other.rejects
 
 
@@ -128,6 +130,7 @@ def _packed(job: Job, batch: Batch, tally: Tally, number: int) -> dict:
     """Return a batch's rows as parts of the schema's columns (``codecs/rows.py``)."""
     for step in job.steps:
         batch = step.run(batch)
+    tally.tokens += batch.num_tokens
     columns, batch, dropped = encode(job.fields, batch)
     tally.dropped += dropped
     _reject(job, tally, number, batch.rejects)

@@ -5,6 +5,8 @@ Everything else (tables, caches) is built from it, so a tokenizer is pickled as 
 
 from __future__ import annotations
 
+import hashlib
+import json
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
@@ -75,6 +77,16 @@ class Vocabulary:
         if not 0 <= number < self.num_ids or self.kinds[number] == native.UNUSED:
             return None
         return self.values[self.offsets[number] : self.offsets[number + 1]].tobytes()
+
+    def digest(self) -> str:
+        """Return a hash of all that decides which ids a text gets."""
+        state = hashlib.blake2b(digest_size=16)
+        rules = [self.pattern, self.whole_piece, self.nfc, sorted(self.special_tokens.items()), self.merges is None]
+        state.update(json.dumps(rules).encode())
+        for array in (self.values, self.offsets, self.kinds, self.merges):
+            if array is not None:
+                state.update(np.ascontiguousarray(array))
+        return state.hexdigest()
 
     def tokens(self) -> dict[bytes, int]:
         """Return the id of each token that takes part in encoding, by ascending id."""

@@ -33,7 +33,11 @@ ANY = "*"  # this name among columns says that there may be others
 
 
 class Step(Protocol):
-    """What a packing job asks of a step."""
+    """What a packing job asks of a step.
+
+    A step whose results depend on more than its settings, such as on a file that they name, has an ``identity``:
+    JSON that changes with it. A job that was killed goes on only with the same.
+    """
 
     def columns(self, before: Columns) -> Columns:
         """Return the columns after this step; raises ConfigError if one that it needs is not among them."""

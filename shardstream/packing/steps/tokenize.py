@@ -42,6 +42,7 @@ class TokenizeStep:
             raise document.error((*path, "tokenizer"), error.message) from error
         except OSError as error:
             raise document.error((*path, "tokenizer"), f"cannot read {settings.tokenizer}: {error.strerror}.") from error
+        self.identity = self.tokenizer.vocabulary.digest()
         self.dtype = self._dtype()
         self.around = {name: self._id_of(name) for name in ("begin", "end") if getattr(settings, name) is not None}
 
