@@ -340,8 +340,8 @@ class ShardStream(IterableDataset):
         """
         self._open()
         # A loop that takes exactly len() batches never sees the iterator end: then the next one begins the next epoch.
-        at_end = self._position > 0 and not self.plan(self._position, (place or self._place)[1]).num_batches
-        if self._follow is None and at_end and not self._is_loaded:
+        may_end = self._follow is None and not self._is_loaded and self._position > 0
+        if may_end and not self.plan(self._position, (place or self._place)[1]).num_batches:
             self._state, self._position = self._next_epoch(), 0
         self._is_loaded = False
         self._iterator += 1
