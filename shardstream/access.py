@@ -15,6 +15,7 @@ import numpy as np
 import torch
 from torch.utils.data import Dataset
 
+from shardstream._native.gather import Rows
 from shardstream.assemble import BatchAssembler
 from shardstream.buffers import BufferPool
 from shardstream.codecs import files
@@ -23,6 +24,7 @@ from shardstream.errors import TransformError
 from shardstream.reader import Block
 from shardstream.schema import Schema
 from shardstream.transforms.marks import check_unplaced
+
 
 def row_numbers(rows: Any, num_rows: int) -> np.ndarray:
     """Return int64 row numbers in ``[0, num_rows)`` of a slice or of integers, where -1 is the last row.
@@ -71,6 +73,7 @@ class RowAccess(Dataset):
         schema, self._fields, blocks = self._open()
         self._assembler = None if schema is None else BatchAssembler(schema, self._fields, self._sparse, self._dtypes, BufferPool())
         self._starts = np.cumsum([0, *(block.num_samples for block in blocks)])
+        self._table = None if schema is None else self._assembler.table_of(blocks)
         self._blocks = blocks
 
     def __len__(self) -> int:
@@ -97,7 +100,7 @@ class RowAccess(Dataset):
         return self._transformed_samples(self._samples(numbers), numbers)
 
     def __getstate__(self) -> dict:
-        return {**self.__dict__, "_blocks": None, "_assembler": None}
+        return {**self.__dict__, "_blocks": None, "_assembler": None, "_table": None}
 
     # -- rows of blocks ---------------------------------------------------------------------------
 
@@ -112,7 +115,7 @@ class RowAccess(Dataset):
         """Return the columns of these rows, one C call each."""
         if self._assembler is None:
             return collate_rows(self._samples(numbers))[0]
-        return self._assembler.assemble(self._blocks, 0, *self._places(numbers))
+        return self._table.gather(Rows(*self._places(numbers)))
 
     def _samples(self, numbers: np.ndarray) -> list[dict[str, Any]]:
         """Return the rows as samples."""

@@ -25,12 +25,13 @@ import torch
 
 from shardstream._native.gather import DenseBlocks, RaggedBlocks, Rows
 from shardstream.buffers import BufferPool
-from shardstream.codecs.columns import decode_strings
+from shardstream.codecs.columns import decode_strings, decode_views
 from shardstream.collate import Jagged, rows_of
-from shardstream.errors import ConfigError
+from shardstream.errors import ConfigError, ShardstreamError
 from shardstream.reader import Block
 from shardstream.schema import DENSE_DTYPES, Bytes, Dense, Field, Ragged, Schema, Sparse, Text
 
+LONG_STRING_NBYTES = 4096
 SPARSE_FORMS = ("dense", "csr", "jagged", "indices")
 
 
@@ -50,19 +51,36 @@ class BatchAssembler:
         forms = _sparse_forms(schema, fields, sparse)
         dtypes = _dtype_names(schema, fields, dtypes)
         self._columns = {name: _column(schema[name], forms.get(name), dtypes.get(name), pool) for name in fields}
-        self._generation = -1
 
-    def assemble(self, blocks: list, generation: int, slot: np.ndarray, row: np.ndarray) -> dict[str, Any]:
-        """Return the batch whose row ``i`` is row ``row[i]`` of ``blocks[slot[i]]``.
+    def table(self, num_blocks: int) -> Table:
+        """Return a table for this many blocks, which come one by one."""
+        return Table(self._columns, num_blocks)
 
-        ``generation`` changes whenever ``blocks`` does; the pointers to them are collected once for each.
-        """
-        if generation != self._generation:
-            for name, column in self._columns.items():
-                column.load([block.columns[name] if isinstance(block, Block) else None for block in blocks or [None]])
-            self._generation = generation
-        rows = Rows(slot, row)
-        return {name: column.gather(rows) for name, column in self._columns.items()}
+    def table_of(self, blocks: list[Block]) -> Table:
+        """Return a table of blocks that are all there."""
+        table = self.table(len(blocks))
+        for block in blocks:
+            table.add(block)
+        return table
+
+
+class Table:
+    """Blocks of which batches are made, by their number in the order in which they were added."""
+
+    def __init__(self, columns: dict[str, Any], num_blocks: int):
+        self._columns = [(name, column, column.blocks(num_blocks)) for name, column in columns.items()]
+        self.num_added = 0
+
+    def add(self, block: Block | ShardstreamError) -> None:
+        """Add the next block; an error takes its number, and has no rows."""
+        if isinstance(block, Block):
+            for name, column, blocks in self._columns:
+                column.set(blocks, self.num_added, block.columns[name])
+        self.num_added += 1
+
+    def gather(self, rows: Rows) -> dict[str, Any]:
+        """Return the batch whose row ``i`` is row ``rows.row[i]`` of block ``rows.slot[i]``."""
+        return {name: column.gather(blocks, rows) for name, column, blocks in self._columns}
 
 
 def _sparse_forms(schema: Schema, fields: list[str], sparse: str | dict[str, str]) -> dict[str, str]:
@@ -110,36 +128,46 @@ def _default_dtype(stored: str) -> str:
     return "int64" if stored in ("uint16", "uint32", "uint64") else stored
 
 
+# -- one class a form: which blocks it takes, and what it makes of rows of them -----------------------
+
+
 class _DenseColumn:
     def __init__(self, field: Dense, dtype: str | None, pool: BufferPool):
-        self._empty = pool.empty
-        self._dtype = dtype or _default_dtype(field.dtype)
-        self._nothing = np.empty((0, *field.shape), field.dtype)
+        self._empty, self._field = pool.empty, field
+        self._dtype = np.dtype(dtype or _default_dtype(field.dtype))
 
-    def load(self, contents: list) -> None:
-        self._blocks = DenseBlocks([self._nothing if content is None else content for content in contents])
+    def blocks(self, num_blocks: int) -> DenseBlocks:
+        return DenseBlocks(num_blocks, self._field.dtype, self._field.shape)
 
-    def gather(self, rows: Rows) -> torch.Tensor:
-        out = self._empty((rows.num_rows, *self._blocks.row_shape), self._dtype)
-        self._blocks.gather(rows, out)
+    def set(self, blocks: DenseBlocks, slot: int, content: np.ndarray) -> None:
+        blocks.set(slot, content)
+
+    def gather(self, blocks: DenseBlocks, rows: Rows) -> torch.Tensor:
+        out = self._empty((rows.num_rows, *blocks.row_shape), self._dtype)
+        blocks.gather(rows, out)
         return torch.from_numpy(out)
 
 
 class _RaggedColumn:
     def __init__(self, field: Ragged, dtype: str | None, pool: BufferPool):
-        self._empty = pool.empty
-        self._dtype = dtype or _default_dtype(field.dtype)
-        self._nothing = np.empty(0, field.dtype), np.zeros(1, np.int64)
+        self._empty, self._stored = pool.empty, field.dtype
+        self._dtype = np.dtype(dtype or _default_dtype(field.dtype))
 
-    def load(self, contents: list) -> None:
-        contents = [self._nothing if content is None else content for content in contents]
-        self._blocks = RaggedBlocks([offsets for _, offsets in contents], [values for values, _ in contents])
+    def blocks(self, num_blocks: int) -> RaggedBlocks:
+        return RaggedBlocks(num_blocks, self._stored)
 
-    def gather(self, rows: Rows) -> Jagged:
-        offsets = self._blocks.gather_offsets(rows)
+    def set(self, blocks: RaggedBlocks, slot: int, content: tuple) -> None:
+        values, offsets = content
+        blocks.set(slot, offsets, values)
+
+    def _values(self, blocks: RaggedBlocks, rows: Rows) -> tuple[np.ndarray, np.ndarray]:
+        offsets = blocks.gather_offsets(rows)
         values = self._empty((int(offsets[-1]),), self._dtype)
-        self._blocks.gather_values(rows, values)
-        return Jagged(torch.from_numpy(values), torch.from_numpy(offsets))
+        blocks.gather_values(rows, values)
+        return values, offsets
+
+    def gather(self, blocks: RaggedBlocks, rows: Rows) -> Jagged:
+        return Jagged(*map(torch.from_numpy, self._values(blocks, rows)))
 
 
 class _StringColumn(_RaggedColumn):
@@ -147,58 +175,62 @@ class _StringColumn(_RaggedColumn):
         super().__init__(Ragged("uint8"), None, pool)
         self._field = field
 
-    def gather(self, rows: Rows) -> list:
-        jagged = super().gather(rows)
-        return decode_strings(self._field, jagged.values.numpy(), jagged.offsets.numpy())
+    def gather(self, blocks: RaggedBlocks, rows: Rows) -> list:
+        offsets = blocks.gather_offsets(rows)
+        if offsets[-1] < LONG_STRING_NBYTES * rows.num_rows:
+            return decode_strings(self._field, *self._values(blocks, rows))
+        # Long ones are copied once, each from its block, since the copy is what they cost.
+        return decode_views(self._field, [
+            memoryview(values)[bounds[row] : bounds[row + 1]]
+            for row, (bounds, values) in zip(rows.row.tolist(), map(blocks.arrays, rows.slot.tolist()))])  # fmt: skip
 
 
 class _SparseColumn:
-    """What the four forms of a sparse field share: blocks of (indices, indptr, values or None)."""
+    """What the four forms of a sparse field share: blocks of indices and, if there are any, values."""
 
     def __init__(self, field: Sparse, dtype: str | None, pool: BufferPool):
         self._empty = pool.empty
-        self._dim, self._has_values, self._dtype = field.dim, field.values is not None, dtype or "float32"
-        nothing = None if field.values is None else np.empty(0, field.values)
-        self._nothing = np.empty(0, np.uint32), np.zeros(1, np.int64), nothing
+        self._dim, self._stored, self._dtype = field.dim, field.values, np.dtype(dtype or "float32")
 
-    def load(self, contents: list) -> None:
-        contents = [self._nothing if content is None else content for content in contents]
-        values = [[content[2] for content in contents]] if self._has_values else []
-        self._blocks = RaggedBlocks([content[1] for content in contents], [content[0] for content in contents], *values)
+    def blocks(self, num_blocks: int) -> RaggedBlocks:
+        return RaggedBlocks(num_blocks, np.uint32, *(() if self._stored is None else (self._stored,)))
 
-    def _jagged(self, rows: Rows) -> Jagged:
-        offsets = self._blocks.gather_offsets(rows)
-        indices = self._empty((int(offsets[-1]),), np.int64)
-        self._blocks.gather_values(rows, indices)
-        weights = None
-        if self._has_values:
-            out = self._empty((int(offsets[-1]),), self._dtype)
-            self._blocks.gather_values(rows, out, which=1)
+    def set(self, blocks: RaggedBlocks, slot: int, content: tuple) -> None:
+        indices, indptr, values = content
+        blocks.set(slot, indptr, indices, *(() if self._stored is None else (values,)))
+
+    def _jagged(self, blocks: RaggedBlocks, rows: Rows) -> Jagged:
+        offsets = blocks.gather_offsets(rows)
+        indices, weights = self._empty((int(offsets[-1]),), np.int64), None
+        blocks.gather_values(rows, indices)
+        if self._stored is not None:
+            out = self._empty(indices.shape, self._dtype)
+            blocks.gather_values(rows, out, which=1)
             weights = torch.from_numpy(out)
         return Jagged(torch.from_numpy(indices), torch.from_numpy(offsets), weights)
 
 
 class _JaggedColumn(_SparseColumn):
-    def gather(self, rows: Rows) -> Jagged:
-        return self._jagged(rows)
+    def gather(self, blocks: RaggedBlocks, rows: Rows) -> Jagged:
+        return self._jagged(blocks, rows)
 
 
 class _IndicesColumn(_SparseColumn):
-    def gather(self, rows: Rows) -> list:
-        return rows_of(self._jagged(rows))
+    def gather(self, blocks: RaggedBlocks, rows: Rows) -> list:
+        return rows_of(self._jagged(blocks, rows))
 
 
 class _CsrColumn(_SparseColumn):
-    def gather(self, rows: Rows) -> torch.Tensor:
-        jagged = self._jagged(rows)
-        values = torch.ones(len(jagged.values), dtype=getattr(torch, self._dtype)) if jagged.weights is None else jagged.weights
+    def gather(self, blocks: RaggedBlocks, rows: Rows) -> torch.Tensor:
+        jagged = self._jagged(blocks, rows)
+        values = torch.ones(len(jagged.values), dtype=getattr(torch, self._dtype.name)) if jagged.weights is None else jagged.weights
         # Invariants hold by construction.
         return torch.sparse_csr_tensor(jagged.offsets, jagged.values, values, size=(rows.num_rows, self._dim),
                                        check_invariants=False)  # fmt: skip
 
 
 class _ExpandedColumn(_SparseColumn):
-    def gather(self, rows: Rows) -> torch.Tensor:
+    def gather(self, blocks: RaggedBlocks, rows: Rows) -> torch.Tensor:
         out = self._empty((rows.num_rows, self._dim), self._dtype)
-        self._blocks.gather_expanded(rows, self._dim, out)
+        blocks.gather_expanded(rows, self._dim, out)
         return torch.from_numpy(out)

@@ -7,6 +7,8 @@ last view of it is gone, whoever holds it and for however long; nothing waits fo
 
 from __future__ import annotations
 
+import ctypes
+import math
 import weakref
 from collections import deque
 
@@ -15,6 +17,7 @@ import numpy as np
 GRAIN_NBYTES = 64 * 1024  # sizes are rounded up to a multiple of this, so that nearly equal sizes share buffers
 ALIGN_NBYTES = 64
 ARENA_NBYTES = 8 * 2**20  # numpy asks for huge pages from 4 MiB on; smaller buffers are cut from such arenas
+BYTES = np.dtype(np.uint8)
 IDLE_NBYTES = 512 * 2**20  # free buffers beyond this are given back to the system
 
 
@@ -22,49 +25,64 @@ class BufferPool:
     """Free buffers by size, the last one returned first, while it is still in the processor's cache.
 
     Threads may share one without a lock: a buffer is returned from whichever thread drops the last view,
-    possibly in the middle of a collection, so only atomic operations of ``deque`` and ``dict`` are used.
+    possibly in the middle of a collection, so only atomic operations of ``deque``, ``dict`` and ``set`` are used.
     """
 
     def __init__(self):
-        self._free: dict[int, deque[np.ndarray]] = {}
-        self._lent: dict[int, weakref.ref] = {}  # keeps the callbacks alive
+        self._free: dict[int, deque[_Buffer]] = {}
+        self._lent: set[_Buffer] = set()  # keeps the callbacks alive
         self.num_idle_bytes = 0
 
     def take(self, nbytes: int) -> np.ndarray:
         """Return a uint8 array of ``nbytes``, aligned to 64 bytes, with arbitrary content."""
-        size = max(1, -(-nbytes // GRAIN_NBYTES)) * GRAIN_NBYTES
-        free = self._free.setdefault(size, deque())
+        return self._lend(nbytes, nbytes, BYTES)
+
+    def empty(self, shape: tuple[int, ...], dtype: np.dtype | str) -> np.ndarray:
+        """Return an uninitialised C-contiguous array from the pool."""
+        dtype = np.dtype(dtype)
+        return self._lend(math.prod(shape) * dtype.itemsize, shape, dtype)
+
+    def _lend(self, nbytes: int, shape: int | tuple[int, ...], dtype: np.dtype) -> np.ndarray:
+        size = -(-nbytes // GRAIN_NBYTES) * GRAIN_NBYTES or GRAIN_NBYTES
+        free = self._free.get(size)
+        if free is None:
+            free = self._free.setdefault(size, deque())
         try:
             buffer = free.pop()
             self.num_idle_bytes -= size
         except IndexError:
             buffer = self._new(size, free)
-        # Not a slice of ``buffer``: views of this array must keep this object alive, not the array below it.
-        lent = np.frombuffer(memoryview(buffer), np.uint8, nbytes) if nbytes else np.empty(0, np.uint8)
-        if nbytes:
-            key = id(lent)
-            self._lent[key] = weakref.ref(lent, lambda _: self._give_back(key, size, buffer))
+        # Over memory that is no array: numpy has views of what is lent keep that object alive, not what is below it.
+        lent = np.ndarray(shape, dtype, buffer.memory)
+        buffer.watch = weakref.ref(lent, buffer.give_back)
+        self._lent.add(buffer)
         return lent
 
-    def empty(self, shape: tuple[int, ...], dtype: np.dtype | str) -> np.ndarray:
-        """Return an uninitialised C-contiguous array from the pool."""
-        dtype = np.dtype(dtype)
-        count = 1
-        for length in shape:
-            count *= length
-        return self.take(count * dtype.itemsize).view(dtype).reshape(shape)
-
-    def _new(self, size: int, free: deque[np.ndarray]) -> np.ndarray:
+    def _new(self, size: int, free: deque[_Buffer]) -> _Buffer:
         count = max(1, ARENA_NBYTES // size)
         arena = np.empty(count * size + ALIGN_NBYTES, np.uint8)
         begin = -arena.ctypes.data % ALIGN_NBYTES
-        first, *others = [arena[begin + i * size : begin + (i + 1) * size] for i in range(count)]
+        piece = ctypes.c_ubyte * size
+        first, *others = [_Buffer(piece.from_buffer(arena, begin + i * size), self, free) for i in range(count)]
         free.extend(others)
         self.num_idle_bytes += size * len(others)
         return first
 
-    def _give_back(self, key: int, size: int, buffer: np.ndarray) -> None:
-        del self._lent[key]
-        if self.num_idle_bytes + size <= IDLE_NBYTES:
-            self._free[size].append(buffer)
-            self.num_idle_bytes += size
+
+class _Buffer:
+    """A piece of memory that is free or lent."""
+
+    __slots__ = ("_free", "_pool", "memory", "watch")
+
+    def __init__(self, memory: ctypes.Array, pool: BufferPool, free: deque[_Buffer]):
+        self.memory, self._pool, self._free = memory, pool, free
+        self.watch: weakref.ref | None = None
+
+    def give_back(self, _: weakref.ref) -> None:
+        """Be free again; called when the array that was lent is gone."""
+        self.watch = None
+        pool = self._pool
+        pool._lent.discard(self)
+        if pool.num_idle_bytes + len(self.memory) <= IDLE_NBYTES:
+            pool.num_idle_bytes += len(self.memory)
+            self._free.append(self)

@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 
+from shardstream._native.gather import Rows
 from shardstream._native.sparse import sort_rows
 from shardstream.assemble import SPARSE_FORMS, BatchAssembler
 from shardstream.buffers import BufferPool
@@ -105,5 +106,5 @@ def _expanded(rows: Any, dim: int, form: str, dtype: Any, field: str | None = No
         raise
     schema = Schema(x=Sparse(dim, None if values is None else values.dtype.name))
     block = Block({"x": (indices, indptr, values)}, len(sets), 0)
-    place = np.zeros(len(sets), np.uint32), np.arange(len(sets), dtype=np.uint32)
-    return BatchAssembler(schema, ["x"], form, {"x": dtype}, BufferPool()).assemble([block], 0, *place)["x"]
+    rows = Rows(np.zeros(len(sets), np.uint32), np.arange(len(sets), dtype=np.uint32))
+    return BatchAssembler(schema, ["x"], form, {"x": dtype}, BufferPool()).table_of([block]).gather(rows)["x"]

@@ -63,6 +63,26 @@ class JoinedReader:
         source, ordinal = _split(shard)
         return self._readers[source].index(ordinal)
 
+    def has_index(self, shard: int) -> bool:
+        """See :meth:`BlockReader.has_index`."""
+        source, ordinal = _split(shard)
+        return self._readers[source].has_index(ordinal)
+
+    def knows_growth(self, shard: int) -> bool:
+        """See :meth:`BlockReader.knows_growth`."""
+        source, ordinal = _split(shard)
+        return self._readers[source].knows_growth(ordinal)
+
+    @property
+    def sample_nbytes(self) -> float | None:
+        """The largest mean memory of a source's samples; None before the first is read."""
+        return max((reader.sample_nbytes for reader in self._readers if reader.sample_nbytes is not None), default=None)
+
+    def least_nbytes(self, shard: int, block: int) -> int:
+        """See :meth:`BlockReader.least_nbytes`."""
+        source, ordinal = _split(shard)
+        return self._readers[source].least_nbytes(ordinal, block)
+
     def estimate_nbytes(self, shard: int, block: int) -> int:
         """See :meth:`BlockReader.estimate_nbytes`."""
         source, ordinal = _split(shard)

@@ -118,7 +118,7 @@ def _dense(arrays: list[np.ndarray], rows: Rows, pool: BufferPool) -> np.ndarray
         return _copy(arrays[0], pool)
     out = pool.empty((rows.num_rows, *arrays[0].shape[1:]), arrays[0].dtype)
     if out.nbytes:
-        DenseBlocks([_as_bytes(array) for array in arrays]).gather(rows, _as_bytes(out))
+        DenseBlocks.of([_as_bytes(array) for array in arrays]).gather(rows, _as_bytes(out))
     return out
 
 
@@ -137,7 +137,7 @@ def _ragged(arrays: list[list[np.ndarray]], rows: Rows, pool: BufferPool) -> lis
     if len(arrays) == 1:
         return [_copy(array, pool) for array in arrays[0]]
     kinds = [number for number in range(len(arrays[0])) if number != 1]
-    blocks = RaggedBlocks([of_worker[1] for of_worker in arrays], *(
+    blocks = RaggedBlocks.of([of_worker[1] for of_worker in arrays], *(
         [of_worker[kind].view(ELEMENTS[of_worker[kind].dtype.itemsize]) for of_worker in arrays] for kind in kinds))  # fmt: skip
     offsets = blocks.gather_offsets(rows)
     joined = [pool.empty((int(offsets[-1]),), arrays[0][kind].dtype) for kind in kinds]

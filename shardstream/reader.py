@@ -18,14 +18,21 @@ from shardstream._native.crc32c import crc32c
 from shardstream.buffers import BufferPool
 from shardstream.codecs import columns
 from shardstream.codecs.shard import ShardIndex
-from shardstream.errors import ChecksumError, CodecError, ConfigError, ShardError, ShardNotFoundError, ShardstreamError
-from shardstream.schema import Schema, Sparse
+from shardstream.errors import (
+    ChecksumError,
+    CodecError,
+    ConfigError,
+    ShardError,
+    ShardNotFoundError,
+    ShardstreamError,
+)
+from shardstream.extents import ShardExtents, decoded_nbytes
+from shardstream.schema import Schema
 from shardstream.source import Source
 from shardstream.storage import Fetcher
 
 INDEXES_KEPT = 4096  # parsed shard indexes of one reader; a window touches far fewer shards
-# Decoded bytes per stored byte, assumed until a block is decoded (sparse: about 7 bits become 32; text: zstd).
-SPARSE_GROWTH, ZSTD_GROWTH = 5, 4
+FIRST_GROWTH = 5  # decoded bytes per stored byte, assumed until a block is decoded (sparse: about 7 bits become 32; text: zstd)
 
 
 @dataclass(frozen=True, eq=False)
@@ -56,59 +63,71 @@ class BlockReader:
     def __init__(self, source: Source, fields: list[str] | None, fetcher: Fetcher):
         self.source, self.fetcher = source, fetcher
         self.fields = None if source.schema is None else checked_fields(source.schema, fields)
-        self._indexes: OrderedDict[int, tuple[ShardIndex, np.ndarray]] = OrderedDict()
+        self._shards: OrderedDict[int, ShardExtents] = OrderedDict()
         self._lock = threading.Lock()
         self.pool = BufferPool()  #: memory of blocks and batches, used again over epochs
         self.stats = fetcher.stats
+        self._growth: dict[str, float] = {}  # by field, the most bytes that a stored byte has become
+        self._num_decoded = self._decoded_nbytes = 0  # samples, and the memory that they took
+
+    def has_index(self, shard: int) -> bool:
+        """Return whether :meth:`index` will answer at once."""
+        return shard in self._shards
 
     def index(self, shard: int) -> tuple[ShardIndex, np.ndarray]:
         """Return a shard's index and the int64 ``(num_blocks + 1,)`` rows at which its blocks begin."""
+        extents = self._extents(shard)
+        return extents.index, extents.starts
+
+    def _extents(self, shard: int) -> ShardExtents:
         with self._lock:
-            if shard in self._indexes:
-                self._indexes.move_to_end(shard)
-                return self._indexes[shard]
+            if shard in self._shards:
+                self._shards.move_to_end(shard)
+                return self._shards[shard]
+        url = self.source.url(shard)
         try:
             index = self.source.load_index(shard, self.fetcher)
         except ShardNotFoundError as error:
             self.source.explain_missing(shard, error)
             raise
-        starts = np.zeros(index.num_blocks + 1, np.int64)
-        np.cumsum(index.num_samples, out=starts[1:])
-        if starts[-1] != self.source.count(shard):
-            raise ShardError(f"the shard's index counts {starts[-1]} samples, the log {self.source.count(shard)}.",
-                             shard=self.source.url(shard))  # fmt: skip
+        extents = ShardExtents.of(url, index, self.source.schema, self.fields)
+        if extents.starts[-1] != self.source.count(shard):
+            raise ShardError(f"the shard's index counts {extents.starts[-1]} samples, the log {self.source.count(shard)}.", shard=url)
         with self._lock:
-            self._indexes[shard] = index, starts
-            if len(self._indexes) > INDEXES_KEPT:
-                self._indexes.popitem(last=False)
-        return index, starts
+            self._shards[shard] = extents
+            if len(self._shards) > INDEXES_KEPT:
+                self._shards.popitem(last=False)
+        return extents
 
     def estimate_nbytes(self, shard: int, block: int) -> int:
-        """Return about how many bytes of memory reading this block will take."""
-        index, _ = self.index(shard)
-        if self.source.schema is None:
-            return int(index.extents[block, :, 1].sum())
-        nbytes = 0
-        for name in self.fields:
-            numbers = self._member_numbers(index, shard, name)
-            if not numbers:
-                nbytes += int(index.num_samples[block]) * _nbytes(columns.default_column(self.source.schema[name], 1))
-            for c in numbers:
-                size = int(index.extents[block, c, 1])
-                if isinstance(self.source.schema[name], Sparse):
-                    size = SPARSE_GROWTH * size + 8 * int(index.num_samples[block])
-                nbytes += size * ZSTD_GROWTH if index.columns[c].endswith(".zst") else size
+        """Return about how many bytes of memory reading this block will take, its stored bytes included.
+
+        Exact, but for what is compressed or sparse and of no fixed size: that is taken to grow as what was read grew most.
+        """
+        extents = self._extents(shard)
+        nbytes = extents.known_nbytes[block]
+        for name, sizes in extents.guessed_nbytes.items():
+            nbytes += int(sizes[block] * self._growth.get(name, FIRST_GROWTH))
         return nbytes
+
+    def least_nbytes(self, shard: int, block: int) -> int:
+        """Return how many bytes of memory this block takes at least."""
+        extents = self._extents(shard)
+        return extents.known_nbytes[block] + sum(sizes[block] for sizes in extents.guessed_nbytes.values())
+
+    def knows_growth(self, shard: int) -> bool:
+        """Return whether there is nothing in this shard whose decoded size can only be guessed."""
+        return self._growth.keys() >= self._extents(shard).guessed_nbytes.keys()
+
+    @property
+    def sample_nbytes(self) -> float | None:
+        """Mean memory of the samples read so far; None before the first."""
+        return self._decoded_nbytes / self._num_decoded if self._num_decoded else None
 
     def span(self, shard: int, block: int) -> tuple[int, int]:
         """Return the bytes ``[begin, end)`` of the shard that hold what is wanted of a block; none if all of it is defaults."""
-        index, _ = self.index(shard)
-        extents = index.extents[block]
-        if self.source.schema is not None:
-            extents = extents[[c for name in self.fields for c in self._member_numbers(index, shard, name)]]
-        if not len(extents):
-            return 0, 0
-        return int(extents[:, 0].min()), int(extents.sum(axis=1).max())
+        extents = self._extents(shard)
+        return extents.begins[block], extents.ends[block]
 
     def read(self, shard: int, block: int) -> Block:
         """Return one block; every error names shard, block and offset.
@@ -126,84 +145,73 @@ class BlockReader:
 
     def read_many(self, shard: int, blocks: Sequence[int]) -> list[Block | ShardstreamError]:
         """Return each of several ascending blocks, or the error that :meth:`read` would raise; neighbours come by one request."""
-        index, _ = self.index(shard)
-        url, spans = self.source.url(shard), [self.span(shard, block) for block in blocks]
-        verify = [self._verifier(index, shard, block, begin) for block, (begin, _) in zip(blocks, spans)]
+        extents = self._extents(shard)
+        spans = [(extents.begins[block], extents.ends[block]) for block in blocks]
+        verify = [self._verifier(extents, block) for block in blocks]
         begun, verify_s = time.perf_counter(), []
         if all(begin == end for begin, end in spans):  # the shard is older than all wanted fields
             found = [np.empty(0, np.uint8) for _ in spans]
         else:
-            found = self.fetcher.read_spans(url, spans, [_timed(check, verify_s) for check in verify], self.pool.take)
+            found = self.fetcher.read_spans(extents.url, spans, [_timed(check, verify_s) for check in verify], self.pool.take)
         fetched = time.perf_counter()
         num_bytes = sum(len(data) for data in found if isinstance(data, np.ndarray))
-        for i, (block, (begin, _)) in enumerate(zip(blocks, spans)):
+        for i, block in enumerate(blocks):
             try:
                 if isinstance(found[i], np.ndarray):
-                    found[i] = self._decoded(index, shard, block, found[i], begin)
+                    found[i] = self._decoded(extents, block, found[i])
             except (ShardError, CodecError) as error:
                 found[i] = error
             if isinstance(found[i], ShardNotFoundError):
                 self.source.explain_missing(shard, found[i])
             if isinstance(found[i], (ShardError, CodecError)):
-                found[i].shard, found[i].block = found[i].shard or url, block if found[i].block is None else found[i].block
+                found[i].shard, found[i].block = found[i].shard or extents.url, block if found[i].block is None else found[i].block
         self.stats.add(fetch=max(0.0, fetched - begun - sum(verify_s)), verify=sum(verify_s), decode=time.perf_counter() - fetched,
                        num_blocks=len(found), num_bytes_read=num_bytes)  # fmt: skip
+        decoded = [block for block in found if isinstance(block, Block)]
+        with self._lock:
+            self._num_decoded += sum(block.num_samples for block in decoded)
+            self._decoded_nbytes += sum(block.nbytes for block in decoded)
         return found
 
-    def _verifier(self, index: ShardIndex, shard: int, block: int, begin: int) -> Callable[[np.ndarray], None]:
-        """Return a function that checks the wanted members of a block, given its bytes from ``begin`` on."""
-        if self.source.schema is None:
-            return lambda data: _verify(data, int(index.crc32c[block, 0]), begin)
-        members = [(name, c) for name in self.fields for c in self._member_numbers(index, shard, name)]
+    def _verifier(self, extents: ShardExtents, block: int) -> Callable[[np.ndarray], None]:
+        """Return a function that checks the wanted members of a block, given its bytes."""
 
         def verify(data: np.ndarray) -> None:
-            for name, c in members:
-                offset, size = index.extents[block, c].tolist()
-                _verify(data[offset - begin : offset - begin + size], int(index.crc32c[block, c]), offset, name)
+            begin, of_block, crcs = extents.begins[block], extents.index.extents[block].tolist(), extents.index.crc32c[block].tolist()
+            for name, numbers in extents.members.items():
+                for c in numbers:
+                    offset, size = of_block[c]
+                    _verify(data[offset - begin : offset - begin + size], crcs[c], offset, name or None)
 
         return verify
 
-    def _decoded(self, index: ShardIndex, shard: int, block: int, data: np.ndarray, begin: int) -> Block:
-        num_samples = int(index.num_samples[block])
+    def _decoded(self, extents: ShardExtents, block: int, data: np.ndarray) -> Block:
+        begin, num_samples = extents.begins[block], int(extents.index.num_samples[block])
         if self.source.schema is None:
             from shardstream.codecs import files
 
-            samples = files.read_block(data, begin, num_samples, self.source.url(shard))
-            return Block({"__samples__": samples}, num_samples, len(data))
-        decoded, nbytes = {}, 0
-        for name in self.fields:
-            views, numbers = [], self._member_numbers(index, shard, name)
+            return Block({"__samples__": files.read_block(data, begin, num_samples, extents.url)}, num_samples, len(data))
+        decoded, nbytes, is_viewed, of_block = {}, 0, False, extents.index.extents[block].tolist()
+        for name, numbers in extents.members.items():
+            field = self.source.schema[name]
             if not numbers:
-                decoded[name] = columns.default_column(self.source.schema[name], num_samples)
-                nbytes += _nbytes(decoded[name])
+                decoded[name] = columns.default_column(field, num_samples)
+                nbytes += decoded_nbytes(decoded[name])
                 continue
-            for c in numbers:
-                offset, size = index.extents[block, c].tolist()
-                views.append(data[offset - begin : offset - begin + size])
-            compressed = "zstd" if index.columns[numbers[0]].endswith(".zst") else None
+            views = [data[offset - begin : offset - begin + size] for offset, size in (of_block[c] for c in numbers)]
+            compressed = "zstd" if extents.index.columns[numbers[0]].endswith(".zst") else None
             try:
-                decoded[name] = columns.decode_column(self.source.schema[name], views, num_samples, compressed)
+                decoded[name] = columns.decode_column(field, views, num_samples, compressed)
             except CodecError as error:
-                error.field, error.offset = name, int(index.extents[block, numbers[0], 0]) + (error.offset or 0)
+                error.field, error.offset = name, of_block[numbers[0]][0] + (error.offset or 0)
                 raise
-            nbytes += _nbytes(decoded[name])
-        return Block(decoded, num_samples, nbytes)
-
-    def _member_numbers(self, index: ShardIndex, shard: int, name: str) -> list[int]:
-        """Return which of the index's columns hold a field; none if the shard was written before there was the field."""
-        field, known = self.source.schema[name], set(index.columns)
-        forms = [columns.member_suffixes(name, field, compression) for compression in (None, "zstd")]
-        for suffixes in forms:
-            if known.issuperset(suffixes):
-                return [index.columns.index(suffix) for suffix in suffixes]
-        if field.default is not None and known.isdisjoint(suffix for suffixes in forms for suffix in suffixes):
-            return []
-        raise ShardError(f"the shard has no column {name!r}.", shard=self.source.url(shard), field=name)
-
-
-def _nbytes(column) -> int:
-    parts = column if isinstance(column, tuple) else (column,)
-    return sum(part.nbytes for part in parts if part is not None)
+            if extents.is_compressed[name]:
+                grown = decoded_nbytes(decoded[name])
+                nbytes += grown
+                self._growth[name] = max(self._growth.get(name, 0.0), grown / max(1, len(views[0])))
+            else:
+                is_viewed = True
+        return Block(decoded, num_samples, nbytes + is_viewed * data.nbytes)
 
 
 def checked_fields(schema: Schema, fields: list[str] | None) -> list[str]:

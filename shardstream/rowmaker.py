@@ -9,15 +9,16 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
 
+from shardstream._native.gather import Rows
 from shardstream.assemble import BatchAssembler
 from shardstream.buffers import BufferPool
 from shardstream.codecs import files
-from shardstream.collate import collate_rows, column_length, split_rows
+from shardstream.collate import collate_rows, column_length, concatenate, split_rows
 from shardstream.config import ReadPolicy, parse_nbytes
 from shardstream.errors import ShardstreamError, TransformError
 from shardstream.following import GrowingSource, Segment
@@ -33,11 +34,12 @@ from shardstream.source import Source
 from shardstream.storage import Cache, Fetcher
 from shardstream.storage.secrets import pickled_options
 from shardstream.transforms.marks import Place
-from shardstream.window import WindowReader
+from shardstream.window import HeldChunk, Key, WindowReader
 
 LOCAL_THREADS, REMOTE_THREADS = 2, 32  # remote: as many as requests may be in flight
 ERRORS_KEPT = 100
 PAD, SAMPLES = "__pad__", "__samples__"
+NO_ROWS = Rows(np.empty(0, np.uint32), np.empty(0, np.uint32))
 
 
 @dataclass(frozen=True)
@@ -97,9 +99,8 @@ class Task:
         return self.plan.all_positions(self.rank, worker, num_workers)
 
     def num_rows(self, worker: int = 0, num_workers: int = 1) -> Iterator[int]:
-        """Yield how many of these each batch has."""
-        for batch in range(self.plan.num_batches):
-            yield len(self.plan.positions(batch, self.rank, worker, num_workers))
+        """Return an iterator over how many of these each batch has."""
+        return self.plan.nums_positions(self.rank, worker, num_workers)
 
 
 @dataclass
@@ -164,6 +165,22 @@ class Portion:
             self.num_rows = len(left)
 
 
+class _Piece(NamedTuple):
+    """Rows of one chunk.
+
+    Attributes:
+        keys: The chunk's blocks.
+        rows: Those that could be read.
+        places: Of each row asked for, whether it could be read; None if the chunk had no unreadable block.
+        content: Columns, or in the files layout samples, of ``rows``.
+    """
+
+    keys: list[Key]
+    rows: Rows
+    places: np.ndarray | None
+    content: dict[str, Any] | list[dict[str, Any]]
+
+
 class RowMaker:
     """Makes the rows of one ascending range of positions of an epoch.
 
@@ -192,36 +209,56 @@ class RowMaker:
 
     def make(self, num_rows: int) -> Portion:
         """Return what becomes of the next ``num_rows`` positions."""
-        slot, row = self._window.take(num_rows)
-        begun = time.perf_counter()
-        places, is_pad = self._positions[self._num_made : self._num_made + num_rows], None
-        positions = np.arange(places.start, places.stop, places.step, np.int64)
-        if self._recipe.pad:
-            is_pad = positions >= self._order.num_samples
-        self._num_made += num_rows
-        kept, loss = None, Loss()
-        if self._window.table.num_failed:
-            kept = self._readable(slot, loss)
-            if kept is not None:
-                slot, row, positions = slot[kept], row[kept], positions[kept]
-        portion = Portion({}, len(slot), kept, None, loss)
-        if self._assembler is not None:
-            table = self._window.table
-            portion.columns = self._assembler.assemble(table.blocks, table.generation, slot, row)
-        samples = self._decoded(slot, row) if self._assembler is None else None
+        begin, self._num_made, loss = self._num_made, self._num_made + num_rows, Loss()
+        pieces, gather_s, kept = [], 0.0, None
+        for chunk, rows in self._window.take(num_rows):
+            begun = time.perf_counter()
+            pieces.append(self._piece(chunk, rows, loss))
+            gather_s += time.perf_counter() - begun
         gathered = time.perf_counter()
+        if loss.num_skipped:
+            places = [np.ones(piece.rows.num_rows, bool) if piece.places is None else piece.places for piece in pieces]
+            kept = np.concatenate(places).nonzero()[0]
+            pieces = [piece for piece in pieces if piece.rows.num_rows] or pieces[:1]
+        portion = Portion({}, num_rows if kept is None else len(kept), kept, None, loss)
+        positions = is_pad = samples = None
+        if self._recipe.pad or self._transform_is_placed:
+            places = self._positions[begin : self._num_made]
+            positions = np.arange(places.start, places.stop, places.step, np.int64)
+            is_pad = positions >= self._order.num_samples if self._recipe.pad else None
+            positions = positions if kept is None else positions[kept]
+        if self._assembler is None:
+            samples = [sample for piece in pieces for sample in piece.content]
+        elif not pieces:
+            portion.columns = self._assembler.table(0).gather(NO_ROWS)
+        else:
+            portion.columns = pieces[0].content if len(pieces) == 1 else concatenate([piece.content for piece in pieces])
         if self._recipe.transform is not None and not self._transform_is_batched:
-            samples = self._transform_rows(portion, samples, slot, row, positions)
+            samples = self._transform_rows(portion, samples, pieces, positions)
         if samples is not None:
             self._set_columns(portion, samples, is_pad)
         if self._transform_is_batched and portion.num_rows:
-            self._transform_columns(portion, positions, self._place(int(slot[0])))
+            self._transform_columns(portion, positions, self._place(pieces, 0))
         if is_pad is not None and portion.columns and SAMPLES not in portion.columns:
             portion.columns[PAD] = torch.from_numpy(is_pad if portion.kept is None else is_pad[portion.kept])
             if portion.origins is not None:
                 portion.origins[PAD] = "numbers"
-        self._stats.add(gather=gathered - begun, transform=time.perf_counter() - gathered, num_rows=portion.num_rows)
+        self._stats.add(gather=gather_s, transform=time.perf_counter() - gathered, num_rows=portion.num_rows)
         return portion
+
+    def _piece(self, chunk: HeldChunk, rows: Rows, loss: Loss) -> _Piece:
+        """Return what becomes of some rows of one chunk, whose blocks may then go."""
+        is_readable = None
+        if chunk.num_failed:
+            is_readable = self._readable(chunk, rows, loss)
+            rows = rows if is_readable.all() else Rows(rows.slot[is_readable], rows.row[is_readable])
+        if self._assembler is None:
+            return _Piece(chunk.keys, rows, is_readable, self._decoded(chunk, rows))
+        if chunk.table is None:
+            chunk.table = self._assembler.table(len(chunk.keys))
+        for block in chunk.blocks[chunk.table.num_added :]:
+            chunk.table.add(block)
+        return _Piece(chunk.keys, rows, is_readable, chunk.table.gather(rows))
 
     def _set_columns(self, portion: Portion, samples: list[dict[str, Any]], is_pad: np.ndarray | None) -> None:
         """Make the samples that are left the portion's columns: collated, or as they are."""
@@ -242,61 +279,59 @@ class RowMaker:
     def __exit__(self, *exception) -> None:
         self.close()
 
-    def _readable(self, slot: np.ndarray, loss: Loss) -> np.ndarray | None:
-        """Return which rows have a readable block, None for all; raise the first error unless skipping is allowed."""
-        blocks = self._window.table.blocks
-        failed = [s for s in np.unique(slot).tolist() if not isinstance(blocks[s], Block)]
-        if not failed:
-            return None
-        if self._recipe.on_error == "raise":
-            raise blocks[failed[0]]
-        is_readable = ~np.isin(slot, failed)
+    def _readable(self, chunk: HeldChunk, rows: Rows, loss: Loss) -> np.ndarray:
+        """Return of each row whether its block is readable; raise the first error unless skipping is allowed."""
+        failed = [slot for slot in np.unique(rows.slot).tolist() if not isinstance(chunk.blocks[slot], Block)]
+        if failed and self._recipe.on_error == "raise":
+            raise chunk.blocks[failed[0]]
+        is_readable = ~np.isin(rows.slot, failed)
         loss.num_skipped += int((~is_readable).sum())
-        loss.errors += [blocks[s] for s in failed[:ERRORS_KEPT]]
-        return is_readable.nonzero()[0]
+        loss.errors += [chunk.blocks[slot] for slot in failed[:ERRORS_KEPT]]
+        return is_readable
 
-    def _decoded(self, slot: np.ndarray, row: np.ndarray) -> list[dict[str, Any]]:
+    def _decoded(self, chunk: HeldChunk, rows: Rows) -> list[dict[str, Any]]:
         """Return samples of the files layout, each field decoded as WebDataset decodes it."""
         samples = []
-        for s, r in zip(slot.tolist(), row.tolist()):
-            key, members = self._window.table.blocks[s].columns["__samples__"][r]
+        for slot, row in zip(rows.slot.tolist(), rows.row.tolist()):
+            key, members = chunk.blocks[slot].columns["__samples__"][row]
             try:
                 samples.append(files.decode_sample(key, members, self._recipe.fields, self._recipe.allow_unsafe))
             except ShardstreamError as error:
-                place = self._place(s)
-                error.shard, error.block = place["shard"], place["block"]
+                shard, error.block = chunk.keys[slot]
+                error.shard = self._source.url(shard)
                 raise
         return samples
 
     # -- the user's transform ---------------------------------------------------------------------
 
-    def _transformed(self, rows: dict[str, Any], position: int | np.ndarray) -> Any:
+    def _transformed(self, rows: dict[str, Any], position: int | np.ndarray | None) -> Any:
         """Return what the transform makes of a sample or of columns, given what its marks ask for."""
         if self._transform_is_placed:
             return self._recipe.transform(rows, Place(self._order.seed, self._order.epoch, position))
         return self._recipe.transform(rows)
 
-    def _transform_rows(self, portion: Portion, samples: list[dict[str, Any]] | None, slot: np.ndarray,
-                        row: np.ndarray, positions: np.ndarray) -> list[dict[str, Any]]:  # fmt: skip
+    def _transform_rows(self, portion: Portion, samples: list[dict[str, Any]] | None, pieces: list[_Piece],
+                        positions: np.ndarray | None) -> list[dict[str, Any]]:  # fmt: skip
         """Call the transform on each sample; return those that are left, and note in ``portion`` which these are."""
         made, left = [], []
+        rows = [row for piece in pieces for row in piece.rows.row.tolist()]
         for i, sample in enumerate(split_rows(portion.columns, portion.num_rows) if samples is None else samples):
-            key = sample.get("__key__", int(row[i]))
+            key = sample.get("__key__", rows[i])
             try:
-                sample = self._transformed(sample, int(positions[i]))
+                sample = self._transformed(sample, None if positions is None else int(positions[i]))
             except Exception as error:
                 raise TransformError(f"transform raised {type(error).__name__}: {error}", key=key,
-                                     **self._place(int(slot[i]))) from error  # fmt: skip
+                                     **self._place(pieces, i)) from error  # fmt: skip
             if sample is None:
                 continue
             if not isinstance(sample, dict):
-                raise TransformError(f"transform must return a dict or None, not {type(sample).__name__}.", key=key, **self._place(int(slot[i])))
+                raise TransformError(f"transform must return a dict or None, not {type(sample).__name__}.", key=key, **self._place(pieces, i))
             made.append(sample)
             left.append(i)
         portion.leave(None if len(left) == portion.num_rows else np.array(left, np.int64))
         return made
 
-    def _transform_columns(self, portion: Portion, positions: np.ndarray, place: dict[str, Any]) -> None:
+    def _transform_columns(self, portion: Portion, positions: np.ndarray | None, place: dict[str, Any]) -> None:
         """Put the columns that a batched transform returns into ``portion``, and note which rows are left."""
         try:
             columns = self._transformed(portion.columns, positions)
@@ -320,6 +355,11 @@ class RowMaker:
         portion.columns, portion.origins = columns, None
         portion.leave(left)
 
-    def _place(self, slot: int) -> dict[str, Any]:
-        shard, block = self._window.table.keys[slot]
-        return {"shard": self._source.url(shard), "block": block}
+    def _place(self, pieces: list[_Piece], i: int) -> dict[str, Any]:
+        """Return where row ``i`` of those that are left stands."""
+        for piece in pieces:
+            if i < piece.rows.num_rows:
+                shard, block = piece.keys[int(piece.rows.slot[i])]
+                return {"shard": self._source.url(shard), "block": block}
+            i -= piece.rows.num_rows
+        return {}

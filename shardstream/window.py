@@ -4,7 +4,8 @@ Positions of the epoch come in *chunks* of whole runs of every lane (``order/``)
 thread finds the blocks that hold its rows, waits until memory allows, and has them read by a pool of threads;
 it stays ahead of the consumer, so blocks of the next chunk arrive while this one is used. A block that two
 chunks need is read once. What is held: the blocks of the chunk in use and, as far as ``memory_limit`` allows,
-those of the next. From remote shards blocks come in parts (``parts.py``): neighbours by one request.
+those of the next; a chunk is let go of before the next is waited for, so a batch that lies in two is taken in
+two pieces. From remote shards blocks come in parts (``parts.py``): neighbours by one request.
 """
 
 from __future__ import annotations
@@ -14,11 +15,13 @@ import queue
 import threading
 import time
 from collections.abc import Iterator, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor, wait
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 
+from shardstream._native.gather import Rows
 from shardstream.errors import ConfigError, ShardstreamError
 from shardstream.order.epoch import Chunk, EpochOrder
 from shardstream.order.follow import FollowOrder
@@ -27,60 +30,65 @@ from shardstream.parts import PartPlanner
 from shardstream.reader import Block, BlockReader
 
 CHUNK_SAMPLES, CHUNK_NBYTES = 4096, 16 * 2**20  # short runs are taken together until a chunk has about either
+FIRST_CHUNK_SAMPLES = 256  # as long as it is not known what a sample takes in memory
 CHUNKS_AHEAD = 2
+SHARD_ROWS = 2**40  # more than a shard has
+MAX_TABLE = 2**20  # shards numbered by a table rather than a sort
 Key = tuple[int, int]  # (ordinal of the shard in the log, number of the block in it); block -1: the shard's index
 
 
 @dataclass(frozen=True, eq=False)
 class Plan:
-    """A chunk's rows of this reader, in position order: row ``i`` is row ``row[i]`` of block ``keys[block[i]]``.
+    """A chunk's rows of this reader, in position order.
 
-    ``failures`` has the error of each shard whose index could not be read, by its key; its rows stand in that block.
-    ``places`` says, of each block, in which lane it is, and where on the epoch line its shard begins; nothing in a mixture.
+    Attributes:
+        keys: The blocks that it needs, in the order in which its rows need them; then those of runs that go on after it.
+        places: Of each block, in which lane it is, and where on the epoch line its shard begins; nothing in a mixture.
+        rows: Which of the blocks, and which of its rows, each row is.
+        num_needed: int64 ``(num_rows,)``: how many of the blocks rows ``0 .. i`` need; they are the first ones.
+        failures: The error of each shard whose index could not be read, by its key; its rows stand in that block.
     """
 
     keys: list[Key]
     places: dict[Key, tuple[int, int]]
-    block: np.ndarray
-    row: np.ndarray
+    rows: Rows
+    num_needed: np.ndarray
     failures: dict[Key, ShardstreamError]
 
 
-class BlockTable:
-    """The blocks held, one a slot; slots are reused. Owned by the consumer's thread."""
+class HeldChunk:
+    """A chunk that is being consumed.
 
-    def __init__(self):
-        self.blocks: list[Block | ShardstreamError | None] = []
-        self.keys: list[Key] = []  #: which block is, or was last, in each slot
-        self.num_failed = 0  #: slots that hold an error
-        self._slot_of: dict[Key, int] = {}
-        self._uses: dict[Key, int] = {}
-        self._free: list[int] = []
-        self.generation = 0  #: changes whenever a slot's content does
+    Attributes:
+        keys: Its blocks.
+        blocks: The first of them, as far as rows that were taken needed them; a failed one is its error.
+        num_failed: How many of ``blocks`` are errors.
+        nbytes: Memory of ``blocks``.
+        table: For whoever consumes it.
+    """
 
-    def acquire(self, key: Key, content: Block | ShardstreamError) -> int:
-        """Return the slot of a block, putting it there if it is new, and count one more use."""
-        if key not in self._slot_of:
-            slot = self._free.pop() if self._free else len(self.blocks)
-            if slot == len(self.blocks):
-                self.blocks.append(None)
-                self.keys.append(key)
-            self._slot_of[key], self.blocks[slot], self.keys[slot] = slot, content, key
-            self.num_failed += not isinstance(content, Block)
-            self.generation += 1
-        self._uses[key] = self._uses.get(key, 0) + 1
-        return self._slot_of[key]
+    def __init__(self, plan: Plan):
+        self.keys, self._rows, self._num_needed, self._next = plan.keys, plan.rows, plan.num_needed, 0
+        self.blocks: list[Block | ShardstreamError] = []
+        self.num_failed = self.nbytes = 0
+        self.table: Any = None
 
-    def release(self, key: Key) -> None:
-        """Count one use less; the last one empties the slot."""
-        self._uses[key] -= 1
-        if self._uses[key] == 0:
-            slot = self._slot_of.pop(key)
-            del self._uses[key]
-            self.num_failed -= not isinstance(self.blocks[slot], Block)
-            self.blocks[slot] = None
-            self._free.append(slot)
-            self.generation += 1
+    @property
+    def is_used_up(self) -> bool:
+        return self._next == self._rows.num_rows
+
+    def take(self, num_rows: int) -> tuple[Rows, int]:
+        """Return the next rows, at most ``num_rows``, and how many blocks these and all before need."""
+        begin, self._next = self._next, min(self._next + num_rows, self._rows.num_rows)
+        return self._rows.part(begin, self._next), int(self._num_needed[self._next - 1])
+
+    def add(self, content: Block | ShardstreamError) -> None:
+        """Take in the next block."""
+        self.blocks.append(content)
+        if isinstance(content, Block):
+            self.nbytes += content.nbytes
+        else:
+            self.num_failed += 1
 
 
 class MemoryBudget:
@@ -95,12 +103,16 @@ class MemoryBudget:
         self._closed = False
 
     def reserve(self, nbytes: int) -> bool:
-        """Wait until ``nbytes`` more fit, or waiting can't make room; False if the reader was closed meanwhile."""
+        """Wait until ``nbytes`` more fit and count them as held; False if waiting can't make room, or the reader was closed."""
         with self._changed:
-            self._changed.wait_for(lambda: self._closed or self._is_awaited or not self.held_nbytes
-                                   or self.held_nbytes + nbytes <= self.limit_nbytes)  # fmt: skip
+            self._changed.wait_for(lambda: self._closed or self._is_awaited or self._fits(nbytes))
+            if self._closed or not self._fits(nbytes):
+                return False
             self._add(nbytes)
-            return not self._closed
+            return True
+
+    def _fits(self, nbytes: int) -> bool:
+        return self.held_nbytes + nbytes <= self.limit_nbytes
 
     def has_room(self, nbytes: int) -> bool:
         """Return whether ``nbytes`` that are not needed yet may be held: half of the limit is for those that are."""
@@ -129,7 +141,7 @@ class MemoryBudget:
 
 
 class WindowReader:
-    """Turns ascending ranges of positions into (slots, rows) of held blocks.
+    """Turns ascending ranges of positions into rows of held blocks.
 
     Args:
         reader: Reads blocks.
@@ -145,7 +157,6 @@ class WindowReader:
                  memory_limit_nbytes: int, num_threads: int):  # fmt: skip
         self._reader, self._order = reader, order
         self._first, self._step, self._end = first, step, end
-        self.table = BlockTable()
         self.budget = MemoryBudget(memory_limit_nbytes)
         self._pool = ThreadPoolExecutor(num_threads, thread_name_prefix="shardstream-read")
         self._shared: dict[Key, _SharedBlock] = {}
@@ -158,28 +169,23 @@ class WindowReader:
         self._lock = threading.Lock()
         self._plans: queue.Queue = queue.Queue(CHUNKS_AHEAD)
         self._closed = False
-        self._chunks: list[_OpenChunk] = []  # being consumed, oldest first
+        self._chunk: HeldChunk | None = None  # being consumed
         self._planner = threading.Thread(target=self._plan_all, name="shardstream-plan", daemon=True)
         self._planner.start()
 
-    def take(self, num_rows: int) -> tuple[np.ndarray, np.ndarray]:
-        """Return uint32 ``slot`` and ``row`` of this reader's next rows; valid until the next call.
+    def take(self, num_rows: int) -> Iterator[tuple[HeldChunk, Rows]]:
+        """Yield this reader's next rows: pieces of at least one row, each of one chunk, whose blocks they need are there.
 
-        Slots index ``table.blocks``; a slot may hold the error with which its block failed.
+        A chunk's blocks may be let go of when the next piece is asked for.
         """
-        self._chunks = [chunk for chunk in self._chunks if not self._release_if_done(chunk)]
-        slots, rows = [], []
         while num_rows:
-            if not self._chunks or self._chunks[-1].num_left == 0:
-                self._chunks.append(self._next_chunk())
-            slot, row = self._chunks[-1].take(num_rows)
-            slots.append(slot)
-            rows.append(row)
-            num_rows -= len(slot)
-        if len(slots) == 1:
-            return slots[0], rows[0]
-        empty = np.empty(0, np.uint32)
-        return np.concatenate([empty, *slots]), np.concatenate([empty, *rows])
+            if self._chunk is None or self._chunk.is_used_up:
+                self._next_chunk()
+            rows, num_needed = self._chunk.take(num_rows)
+            if num_needed > len(self._chunk.blocks):
+                self._wait_for(self._chunk, num_needed)
+            yield self._chunk, rows
+            num_rows -= rows.num_rows
 
     def close(self) -> None:
         """Stop all threads and let go of all blocks."""
@@ -196,34 +202,35 @@ class WindowReader:
 
     # -- the consumer's side ----------------------------------------------------------------------
 
-    def _next_chunk(self) -> _OpenChunk:
+    def _next_chunk(self) -> None:
+        if self._chunk is not None:
+            with self._lock:
+                for key in self._chunk.keys:
+                    self._count_off(key)
+            self._chunk = None
         begun = time.perf_counter()
         try:
             plan = self._plans.get_nowait()
-        except queue.Empty:  # rows of the chunks before may still be in the batch being taken, so those stay held
+        except queue.Empty:
             self.budget.set_awaited(True)
             plan = self._plans.get()
             self.budget.set_awaited(False)
         if isinstance(plan, BaseException):
             raise plan
-        slots = np.array([self.table.acquire(key, self._result(key)) for key in plan.keys], np.uint32)
+        self._chunk = HeldChunk(plan)
         self._reader.stats.add(wait_for_blocks=time.perf_counter() - begun)
-        return _OpenChunk(plan.keys, slots[plan.block], plan.row)
 
-    def _result(self, key: Key) -> Block | ShardstreamError:
-        try:
-            return self._shared[key].future.result()
-        except ShardstreamError as error:
-            return error
-
-    def _release_if_done(self, chunk: _OpenChunk) -> bool:
-        if chunk.num_left:
-            return False
-        for key in chunk.keys:
-            self.table.release(key)
-            with self._lock:
-                self._count_off(key)
-        return True
+    def _wait_for(self, chunk: HeldChunk, num_blocks: int) -> None:
+        """Wait for the first blocks of a chunk, as many as are needed now."""
+        begun = time.perf_counter()
+        for key in chunk.keys[len(chunk.blocks) : num_blocks]:
+            try:
+                chunk.add(self._shared[key].future.result())
+            except ShardstreamError as error:
+                chunk.add(error)
+        if chunk.nbytes > self.budget.limit_nbytes:  # they were larger than their stored bytes let expect
+            raise self._too_large(chunk.nbytes * len(chunk.keys) // len(chunk.blocks), len(chunk.keys))
+        self._reader.stats.add(wait_for_blocks=time.perf_counter() - begun)
 
     def _count_off(self, key: Key) -> None:
         """Note that one less counts on a block; the lock is held."""
@@ -249,47 +256,75 @@ class WindowReader:
                 if not self._request(plan, chunk.epoch_begin + chunk.positions.start):
                     return
                 self._plans.put(plan)
+                # Local reading has nothing to gain from more requests, and of what only now decodes one knows the size.
+                if not self._reader.source.is_remote or not all(self._reader.knows_growth(key[0]) for key in plan.keys if key[1] >= 0):
+                    self._wait_until_read(plan)
             with self._lock:
                 self._let_go()
             self._plans.put(IndexError(f"there are no positions from {self._end} on."))
         except BaseException as error:  # handed to the consumer, whose thread raises it
             self._plans.put(error)
 
+    def _wait_until_read(self, plan: Plan) -> None:
+        with self._lock:
+            waiting = {self._shared[key].future for key in plan.keys if key in self._shared}
+        while waiting and not self._closed:
+            waiting = wait(waiting, timeout=0.05).not_done
+
     def _chunks_to_plan(self) -> Iterator[Chunk]:
         """Yield the order's chunks, of about ``CHUNK_SAMPLES`` or ``CHUNK_NBYTES`` each."""
-        nbytes = min(CHUNK_NBYTES, self.budget.limit_nbytes // 8)
-        by_nbytes = nbytes // max(1, int(self._reader.source.mean_sample_nbytes))
-        yield from self._order.chunks(range(self._first, self._end, self._step), min(CHUNK_SAMPLES, by_nbytes))
+        nbytes, positions = min(CHUNK_NBYTES, self.budget.limit_nbytes // 8), range(self._first, self._end, self._step)
+        stored_nbytes = max(1.0, self._reader.source.mean_sample_nbytes)
+        if self._reader.sample_nbytes is None and isinstance(self._order, EpochOrder):
+            for chunk in self._order.chunks(positions, min(FIRST_CHUNK_SAMPLES, int(nbytes // stored_nbytes))):
+                yield chunk
+                positions = positions[len(chunk.positions) :]
+                break
+        sample_nbytes = max(1.0, self._reader.sample_nbytes or stored_nbytes)
+        yield from self._order.chunks(positions, min(CHUNK_SAMPLES, int(nbytes // sample_nbytes)))
 
     def _plan(self, chunk: Chunk) -> Plan:
-        shard, row = chunk.shard, chunk.row
-        shard_begin = None if chunk.line is None else chunk.line - row
-        block, failures = np.empty(len(row), np.int64), {}
-        by_shard = np.argsort(shard, kind="stable")
-        ordinals, begins = np.unique(shard[by_shard], return_index=True)
+        ordinals, shard = _numbered(chunk.shard)
+        starts, failures = self._block_starts([*ordinals.tolist(), *(span[0] for span in chunk.spans)])
+        # The blocks of all shards lie end to end, each shard from a multiple of SHARD_ROWS on, so one search finds all
+        # rows' blocks, and no sort is needed.
+        own = [starts[ordinal] for ordinal in ordinals.tolist()]
+        begins = np.concatenate([np.empty(0, np.int64), *(of_shard + number * SHARD_ROWS for number, of_shard in enumerate(own))])
+        place = chunk.row + shard * SHARD_ROWS
+        block = np.searchsorted(begins, place, "right") - 1
+        first_row = np.full(len(begins), -1)
+        first_row[block[::-1]] = np.arange(len(block) - 1, -1, -1)  # of what is assigned twice, the last stays
+        by_need = np.flatnonzero(first_row >= 0)
+        by_need = by_need[np.argsort(first_row[by_need])]
+        slot_of = np.empty(len(begins), np.uint32)
+        slot_of[by_need] = np.arange(len(by_need))
+        first_block = np.cumsum([0, *map(len, own)])
+        shard_of = np.searchsorted(first_block, by_need, "right") - 1
+        keys = list(zip(ordinals[shard_of].tolist(), (by_need - first_block[shard_of]).tolist()))
+        keys = [(ordinal, -1) if (ordinal, -1) in failures else (ordinal, number) for ordinal, number in keys]
+        places = {}
+        if chunk.line is not None:
+            firsts = first_row[by_need]
+            lanes = np.array(chunk.positions)[firsts] % self._order.lanes
+            places = dict(zip(keys, zip(lanes.tolist(), (chunk.line[firsts] - chunk.row[firsts]).tolist())))
+        keys += _blocks_of([span for span in chunk.spans if (span[0], -1) not in failures], starts, set(keys))
+        slot = slot_of[block]
+        return Plan(keys, places, Rows(slot, (place - begins[block]).astype(np.uint32)), np.maximum.accumulate(slot).astype(np.int64) + 1, failures)
+
+    def _block_starts(self, ordinals: list[int]) -> tuple[dict[int, np.ndarray], dict[Key, ShardstreamError]]:
+        """Return the rows at which each shard's blocks begin, and errors: a shard without index counts as one block."""
         # All at once: over a network each index is a request, and a window may need a hundred.
-        indexes = {ordinal: self._pool.submit(self._reader.index, ordinal)
-                   for ordinal in dict.fromkeys([*ordinals.tolist(), *(span[0] for span in chunk.spans)])}  # fmt: skip
-        for ordinal, mine in zip(ordinals.tolist(), np.split(by_shard, begins[1:])):
+        missing = dict.fromkeys(ordinal for ordinal in ordinals if not self._reader.has_index(ordinal))
+        indexes = {ordinal: self._pool.submit(self._reader.index, ordinal) for ordinal in missing}
+        starts, failures = {}, {}
+        for ordinal in dict.fromkeys(ordinals):
             try:
-                _, starts = indexes[ordinal].result()
+                _, of_blocks = indexes[ordinal].result() if ordinal in indexes else self._reader.index(ordinal)
+                starts[ordinal] = of_blocks[:-1]
             except ShardstreamError as error:
                 failures[ordinal, -1] = error
-                block[mine] = -1
-                continue
-            block[mine] = np.searchsorted(starts, row[mine], "right") - 1
-            row[mine] -= starts[block[mine]]
-        codes, firsts, inverse = np.unique(shard << 32 | (block + 1), return_index=True, return_inverse=True)
-        by_need = np.argsort(firsts)
-        rank = np.empty(len(codes), np.int64)
-        rank[by_need] = np.arange(len(codes))
-        keys = [(code >> 32, (code & 0xFFFFFFFF) - 1) for code in codes[by_need].tolist()]
-        places = {}
-        if shard_begin is not None:
-            lanes = np.array(chunk.positions)[firsts[by_need]] % self._order.lanes
-            places = dict(zip(keys, zip(lanes.tolist(), shard_begin[firsts[by_need]].tolist())))
-        keys += _blocks_of(chunk.spans, indexes, set(keys))
-        return Plan(keys, places, rank[inverse.reshape(-1)], row.astype(np.uint32), failures)
+                starts[ordinal] = np.zeros(1, np.int64)
+        return starts, failures
 
     def _request(self, plan: Plan, position: int) -> bool:
         """Have the chunk's blocks read, those already here first so that they stay; False when closed."""
@@ -299,12 +334,10 @@ class WindowReader:
                     self._shared[key].num_plans += 1
                     self._ahead.pop(key, None)
             self._let_go()
-            for key in [key for key, last in self._ahead.items() if last <= position]:
-                del self._ahead[key]
-                self._drop(key)
+            self._drop_ahead(position)
             new = [key for key in plan.keys if key not in self._shared]
         sizes = {key: self._reader.estimate_nbytes(*key) for key in new if key[1] >= 0}
-        self._check_limit(plan.keys, sizes)
+        self._check_limit(plan.keys)
         for key in new:
             if key in plan.failures:
                 with self._lock:
@@ -330,7 +363,11 @@ class WindowReader:
     def _request_part(self, key: Key, place: tuple[int, int] | None, sizes: dict[Key, int], position: int) -> bool:
         """Have a block read, and what follows it: as far as this chunk needs it too, or there is room."""
         if not self.budget.reserve(sizes[key]):
-            return False
+            if self._closed:
+                return False
+            with self._lock:
+                self._drop_ahead()
+            self.budget.adjust(sizes[key])
         part, shared, followers = _Part(sizes[key]), {}, ()
         shared[key] = _SharedBlock(part, sizes[key], 1)
         if self._parts is not None and place is not None:
@@ -353,14 +390,22 @@ class WindowReader:
         self._pool.submit(self._read, part, shared)
         return True
 
-    def _check_limit(self, keys: list[Key], new: dict[Key, int]) -> None:
-        with self._lock:
-            needed = sum(new.values()) + sum(self._shared[key].nbytes for key in keys if key in self._shared)
+    def _drop_ahead(self, position: int | None = None) -> None:
+        """Let go of blocks that no plan counts on: those that should have been needed by ``position``, by default all."""
+        for key in [key for key, last in self._ahead.items() if position is None or last <= position]:
+            del self._ahead[key]
+            self._drop(key)
+
+    def _check_limit(self, keys: list[Key]) -> None:
+        needed = sum(self._reader.least_nbytes(*key) for key in keys if key[1] >= 0)
         if needed > self.budget.limit_nbytes:
-            raise ConfigError(
-                f"shuffling needs {needed / 1e6:.0f} MB of blocks at once ({len(keys)} blocks; {self._order.lanes} lanes, window "
-                f"{self._order.window}), memory_limit is {self.budget.limit_nbytes / 1e6:.0f} MB: raise "
-                "read=ss.ReadPolicy(memory_limit=...), or start with fewer lanes or a smaller window.")  # fmt: skip
+            raise self._too_large(needed, len(keys))
+
+    def _too_large(self, nbytes: int, num_blocks: int) -> ConfigError:
+        return ConfigError(
+            f"shuffling needs {nbytes / 1e6:.1f} MB of blocks at once ({num_blocks} blocks; {self._order.lanes} lanes, window "
+            f"{self._order.window}), memory_limit is {self.budget.limit_nbytes / 1e6:.1f} MB: raise "
+            "read=ss.ReadPolicy(memory_limit=...), or start with fewer lanes or a smaller window.")  # fmt: skip
 
     def _read(self, part: _Part, shared: dict[Key, _SharedBlock]) -> None:
         try:
@@ -385,14 +430,25 @@ class _Part:
         self.nbytes, self.num_blocks = nbytes, 1
 
 
-def _blocks_of(spans: Sequence[tuple[int, int, int]], indexes: dict[int, Future], known: set[Key]) -> list[Key]:
-    """Return the blocks that overlap the ``spans`` of rows and are not ``known``; a shard whose index failed has none."""
+def _numbered(shards: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Return the distinct values, ascending, and which of them each value is."""
+    low, high = (int(shards.min()), int(shards.max())) if len(shards) else (0, 0)
+    if high - low > MAX_TABLE:
+        return np.unique(shards, return_inverse=True)
+    is_there = np.zeros(high - low + 1, bool)
+    is_there[shards - low] = True
+    distinct = np.flatnonzero(is_there)
+    number_of = np.zeros(high - low + 1, np.int64)
+    number_of[distinct] = np.arange(len(distinct))
+    return distinct + low if len(shards) else distinct, number_of[shards - low]
+
+
+def _blocks_of(spans: Sequence[tuple[int, int, int]], starts: dict[int, np.ndarray], known: set[Key]) -> list[Key]:
+    """Return the blocks that overlap the ``spans`` of rows and are not ``known``."""
     found = {}
     for shard, begin, end in spans:
-        if indexes[shard].exception() is None:
-            _, starts = indexes[shard].result()
-            blocks = range(int(np.searchsorted(starts, begin, "right")) - 1, int(np.searchsorted(starts, end)))
-            found.update(dict.fromkeys((shard, block) for block in blocks))
+        blocks = range(int(np.searchsorted(starts[shard], begin, "right")) - 1, int(np.searchsorted(starts[shard], end)))
+        found.update(dict.fromkeys((shard, block) for block in blocks))
     return [key for key in found if key not in known]
 
 
@@ -402,18 +458,3 @@ class _SharedBlock:
     def __init__(self, part: _Part, nbytes: int, num_plans: int):
         self.part, self.nbytes, self.num_plans = part, nbytes, num_plans
         self.future: Future = Future()
-
-
-class _OpenChunk:
-    """A chunk's rows that are still to be taken."""
-
-    def __init__(self, keys: list[Key], slot: np.ndarray, row: np.ndarray):
-        self.keys, self._slot, self._row, self._next = keys, slot, row, 0
-
-    @property
-    def num_left(self) -> int:
-        return len(self._row) - self._next
-
-    def take(self, num_rows: int) -> tuple[np.ndarray, np.ndarray]:
-        begin, self._next = self._next, min(self._next + num_rows, len(self._row))
-        return self._slot[begin : self._next], self._row[begin : self._next]

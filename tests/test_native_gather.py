@@ -34,7 +34,7 @@ def test_dense_gather_equals_numpy(case):
     """Any rows of any blocks under any legal cast are what numpy's astype gives."""
     blocks, slot, row, target = case
     out = np.empty((len(slot), *blocks[0].shape[1:]), target)
-    DenseBlocks(blocks).gather(Rows(slot, row), out)
+    DenseBlocks.of(blocks).gather(Rows(slot, row), out)
     if len(slot):
         with np.errstate(all="ignore"):
             assert same(out, twin.gather_dense(blocks, slot, row, target))
@@ -52,7 +52,7 @@ def test_float16_casts_are_exact(source, target):
         column = np.concatenate([edges, np.nextafter(edges, np.inf, dtype=source), np.nextafter(edges, -np.inf, dtype=source),
                                  (edges[:-1] + edges[1:]) / 2, extra])  # fmt: skip
     out = np.empty(len(column), target)
-    DenseBlocks([column]).gather(Rows(np.zeros(len(column), np.uint32), np.arange(len(column), dtype=np.uint32)), out)
+    DenseBlocks.of([column]).gather(Rows(np.zeros(len(column), np.uint32), np.arange(len(column), dtype=np.uint32)), out)
     with np.errstate(all="ignore"):
         assert same(out, column.astype(target))
 
@@ -66,7 +66,7 @@ def test_ragged_gather_equals_twin(blocks, data):
     picks = data.draw(st.lists(st.tuples(st.integers(0, len(blocks) - 1), st.integers(0, 4)), max_size=12))
     slot = np.array([s for s, _ in picks], np.uint32)
     row = np.array([r % len(blocks[s]) for s, r in picks], np.uint32)
-    column, rows = RaggedBlocks(offsets, values), Rows(slot, row)
+    column, rows = RaggedBlocks.of(offsets, values), Rows(slot, row)
     got_offsets = column.gather_offsets(rows)
     got = np.empty(got_offsets[-1], np.int64)
     column.gather_values(rows, got)
@@ -88,13 +88,13 @@ def test_sparse_expansion_equals_twin(data, weights, target):
     if weights == "int32" and target == "float16":
         values = [array % 2048 for array in values]
     out = np.full((len(slot), dim), 7, target)
-    RaggedBlocks(indptr, indices, *([values] if values else [])).gather_expanded(Rows(slot, row), dim, out)
+    RaggedBlocks.of(indptr, indices, *([values] if values else [])).gather_expanded(Rows(slot, row), dim, out)
     assert same(out, twin.gather_sparse(indptr, indices, values, slot, row, dim, target))
 
 
 def test_rows_outside_a_block_are_refused():
     """A slot or row beyond what is there is an error, not a read."""
-    column = DenseBlocks([np.zeros((2, 3), np.float32)])
+    column = DenseBlocks.of([np.zeros((2, 3), np.float32)])
     for slot, row in [(0, 2), (1, 0)]:
         with pytest.raises(IndexError):
             column.gather(Rows(np.array([slot], np.uint32), np.array([row], np.uint32)), np.empty((1, 3), np.float32))
@@ -102,7 +102,7 @@ def test_rows_outside_a_block_are_refused():
 
 def test_index_beyond_dim_is_refused():
     """An index that is not below dim is an error, not a write."""
-    column = RaggedBlocks([np.array([0, 1])], [np.array([5], np.uint32)])
+    column = RaggedBlocks.of([np.array([0, 1])], [np.array([5], np.uint32)])
     with pytest.raises(CodecError):
         column.gather_expanded(Rows(np.zeros(1, np.uint32), np.zeros(1, np.uint32)), 5, np.empty((1, 5), np.float32))
 
@@ -110,4 +110,4 @@ def test_index_beyond_dim_is_refused():
 def test_float_to_integer_is_refused():
     """A float column asked for as integers is a clear error."""
     with pytest.raises(ConfigError, match="float"):
-        DenseBlocks([np.zeros(2, np.float32)]).gather(Rows(*[np.zeros(1, np.uint32)] * 2), np.empty(1, np.int64))
+        DenseBlocks.of([np.zeros(2, np.float32)]).gather(Rows(*[np.zeros(1, np.uint32)] * 2), np.empty(1, np.int64))

@@ -53,8 +53,10 @@ def test_full_batches_have_batch_size_rows_on_each_rank(plan):
 def test_workers_deal_each_batch_in_turn(plan, num_workers):
     """Taking one row from each worker in turn, from first_worker on, gives the rank's rows in position order."""
     for rank in range(plan.world_size):
+        nums = [list(plan.nums_positions(rank, w, num_workers)) for w in range(num_workers)]
         for t in range(plan.num_batches):
             queues = [list(plan.positions(t, rank, w, num_workers)) for w in range(num_workers)]
+            assert [nums[w][t] for w in range(num_workers)] == list(map(len, queues))
             turn, merged = plan.first_worker(t, rank, num_workers), []
             while any(queues):
                 merged.append(queues[turn].pop(0))

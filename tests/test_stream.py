@@ -323,22 +323,50 @@ def test_memory_is_counted_and_bounded(url):
         list(ss.ShardStream(url, batch_size=64, shuffle=True, read=ss.ReadPolicy(memory_limit="10kB")))
 
 
-@pytest.mark.parametrize("compression, memory_limit", [(None, "1300kB"), ("zstd", "300kB")])
+@pytest.mark.parametrize("compression, memory_limit", [(None, 1_300_000), ("zstd", 1_400_000)])
 def test_a_tight_memory_limit_is_no_deadlock(tmp_path, monkeypatch, compression, memory_limit):
-    """A batch that ends one chunk and begins the next, or blocks larger than was guessed, never wait for memory for ever."""
+    """A batch that ends one chunk and begins the next never waits for memory for ever, nor is the limit passed."""
     with ss.ShardWriter(str(tmp_path / "d"), schema=ss.Schema(a=ss.Dense("uint8", (4096,))), compression=compression) as writer:
         for i in range(320):
             writer.write({"a": np.full(4096, i % 251)})
             if i % 16 == 15:
                 writer._close_block()
-    reserve = MemoryBudget.reserve
-    monkeypatch.setattr(MemoryBudget, "reserve", lambda self, nbytes: time.sleep(0.005) or reserve(self, nbytes))  # blocks come in between
-    stream = ss.ShardStream(str(tmp_path / "d"), batch_size=24, shuffle=True, lanes=8, window=128, read=ss.ReadPolicy(memory_limit=memory_limit))
+    reserve, peaks = MemoryBudget.reserve, []
+
+    def slow_reserve(self, nbytes):
+        time.sleep(0.005)  # blocks come in between
+        found = reserve(self, nbytes)
+        peaks.append(self.peak_nbytes)
+        return found
+
+    monkeypatch.setattr(MemoryBudget, "reserve", slow_reserve)
+    read = ss.ReadPolicy(memory_limit=memory_limit)
+    stream = ss.ShardStream(str(tmp_path / "d"), batch_size=24, shuffle=True, lanes=8, window=128, read=read)
     got: list[int] = []
     reading = threading.Thread(target=lambda: got.extend(len(batch["a"]) for batch in stream), daemon=True)
     reading.start()
     reading.join(30)
     assert sum(got) == 320
+    assert 400_000 < max(peaks) <= memory_limit
+
+
+@pytest.mark.parametrize("field, row", [(ss.Text(), "a" * 20_000), (ss.Sparse(2**20), np.arange(5000))])
+def test_what_decodes_larger_than_guessed_is_counted(tmp_path, monkeypatch, field, row):
+    """Blocks that grow a hundredfold keep to the limit once a chunk of them was seen; if one can't fit at all, that is an error."""
+    with ss.ShardWriter(str(tmp_path / "d"), schema=ss.Schema(t=field), compression="zstd") as writer:
+        for _ in range(640):
+            writer.write({"t": row})
+    peaks, close = [], WindowReader.close
+    monkeypatch.setattr(WindowReader, "close", lambda self: (peaks.append(self.budget.peak_nbytes), close(self)))
+
+    def read(memory_limit):
+        stream = ss.ShardStream(str(tmp_path / "d"), batch_size=64, sparse="jagged", shuffle=True, lanes=4, window=64,
+                                read=ss.ReadPolicy(memory_limit=memory_limit))  # fmt: skip
+        return [batch["t"] for batch in stream]
+
+    assert len(read("12MB")) == 10 and 4_000_000 < max(peaks) <= 12_000_000
+    with pytest.raises(ss.ConfigError, match="memory_limit"):
+        read("2MB")
 
 
 def test_one_iterator_at_a_time(url):

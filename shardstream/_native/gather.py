@@ -1,11 +1,13 @@
 """Rows of a batch collected from many decoded blocks (``csrc/include/ss_gather.h``).
 
-``Blocks`` holds one column of the blocks of a window; each ``gather_*`` is one GIL-free call a batch.
+``DenseBlocks`` and ``RaggedBlocks`` hold one column of the blocks of a chunk; each ``gather*`` is one GIL-free call.
 Rows are named by two uint32 arrays: row ``i`` of the batch is row ``row[i]`` of block ``slot[i]``.
 """
 
 from __future__ import annotations
 
+import functools
+import math
 from collections.abc import Sequence
 
 import numpy as np
@@ -19,14 +21,6 @@ DTYPES = {name: getattr(lib, f"SS_{name.upper()}") for name in (
 DTYPE_OF = {np.dtype(name): number for name, number in DTYPES.items()}  # looked up for each batch: dtype.name is slow
 
 
-def _dtype(array: np.ndarray) -> int:
-    return DTYPE_OF[array.dtype]
-
-
-def _pointers(ctype: str, arrays: Sequence[np.ndarray]):
-    return ffi.new(f"{ctype}[]", [ffi.cast("void *", array.ctypes.data) for array in arrays])
-
-
 def _check(status: int, what: str) -> None:
     if status == lib.SS_ERR_UNSUPPORTED:
         raise ConfigError(f"{what}: a float column can't become integers or bools.")
@@ -37,25 +31,59 @@ def _check(status: int, what: str) -> None:
 
 
 class Rows:
-    """The rows of a batch: C-contiguous uint32 ``slot`` and ``row`` of one length."""
+    """The rows of a batch: uint32 ``slot`` and ``row``, C-contiguous and of one length.
+
+    ``part`` costs no numpy: a batch is a part of the rows that were planned together.
+    """
 
     def __init__(self, slot: np.ndarray, row: np.ndarray):
         if slot.dtype != np.uint32 or row.dtype != np.uint32 or slot.shape != row.shape or slot.ndim != 1:
             raise ValueError("slot and row must be uint32 arrays of one length.")
-        self.slot, self.row = np.ascontiguousarray(slot), np.ascontiguousarray(row)
-        self.num_rows = len(slot)
-        self.pointers = ffi.from_buffer("uint32_t[]", self.slot), ffi.from_buffer("uint32_t[]", self.row)
+        self._arrays, self._begin, self.num_rows = (np.ascontiguousarray(slot), np.ascontiguousarray(row)), 0, len(slot)
+        self.pointers = tuple(ffi.from_buffer("uint32_t[]", array) for array in self._arrays)
+
+    def part(self, begin: int, end: int) -> Rows:
+        """Return rows ``[begin, end)`` of these."""
+        if not 0 <= begin <= end <= self.num_rows:
+            raise IndexError(f"rows [{begin}, {end}) are not among {self.num_rows}.")
+        part = object.__new__(Rows)
+        part._arrays, part._begin, part.num_rows = self._arrays, self._begin + begin, end - begin
+        slot, row = self.pointers
+        part.pointers = slot + begin, row + begin
+        return part
+
+    @property
+    def slot(self) -> np.ndarray:
+        return self._arrays[0][self._begin : self._begin + self.num_rows]
+
+    @property
+    def row(self) -> np.ndarray:
+        return self._arrays[1][self._begin : self._begin + self.num_rows]
 
 
 class DenseBlocks:
-    """One dense column: an array ``(num_samples, *shape)`` a slot, all of one dtype and row shape."""
+    """One dense column: an array ``(num_samples, *row_shape)`` a slot, all of one dtype; slots without one have no rows."""
 
-    def __init__(self, arrays: Sequence[np.ndarray]):
-        self._arrays = [np.ascontiguousarray(array) for array in arrays]
-        self.row_shape = self._arrays[0].shape[1:]
-        self._row_num_elements = int(np.prod(self.row_shape, dtype=np.int64))
-        self._pointers = _pointers("void *", self._arrays)
-        self._num_rows = ffi.new("int64_t[]", [len(array) for array in self._arrays])
+    def __init__(self, num_slots: int, dtype: np.dtype | str, row_shape: tuple[int, ...]):
+        self._arrays: list[np.ndarray | None] = [None] * num_slots
+        self.dtype, self.row_shape = np.dtype(dtype), row_shape
+        self._row_num_elements = math.prod(row_shape)
+        self._pointers, self._num_rows = ffi.new("void *[]", num_slots), ffi.new("int64_t[]", num_slots)
+
+    @classmethod
+    def of(cls, arrays: Sequence[np.ndarray]) -> DenseBlocks:
+        """Return these arrays, one a slot."""
+        blocks = cls(len(arrays), arrays[0].dtype, arrays[0].shape[1:])
+        for slot, array in enumerate(arrays):
+            blocks.set(slot, array)
+        return blocks
+
+    def set(self, slot: int, array: np.ndarray) -> None:
+        """Put an array into a slot."""
+        if array.dtype != self.dtype or array.shape[1:] != self.row_shape:
+            raise ValueError(f"a block is {array.dtype}{array.shape[1:]}, the column {self.dtype}{self.row_shape}.")
+        self._arrays[slot] = array = np.ascontiguousarray(array)
+        self._pointers[slot], self._num_rows[slot] = ffi.from_buffer(array), len(array)
 
     def gather(self, rows: Rows, out: np.ndarray) -> None:
         """Fill ``out``, C-contiguous ``(num_rows, *row_shape)``, with the rows cast to its dtype."""
@@ -63,37 +91,63 @@ class DenseBlocks:
             raise ValueError(f"out has shape {out.shape}, not {(rows.num_rows, *self.row_shape)}.")
         status = lib.ss_gather_dense(
             self._pointers, self._num_rows, len(self._arrays), *rows.pointers, rows.num_rows, self._row_num_elements,
-            _dtype(self._arrays[0]), _dtype(out), ffi.from_buffer(out))  # fmt: skip
-        _check(status, "dense gather")
+            DTYPE_OF[self.dtype], DTYPE_OF[out.dtype], ffi.from_buffer(out))  # fmt: skip
+        if status:
+            _check(status, "dense gather")
 
 
 class RaggedBlocks:
-    """One ragged column: int64 ``offsets (num_samples + 1,)`` and 1-D ``values`` arrays a slot."""
+    """One ragged column: int64 ``offsets (num_samples + 1,)`` and 1-D ``values``, of any number of kinds, a slot.
 
-    def __init__(self, offsets: Sequence[np.ndarray], *values: Sequence[np.ndarray]):
-        self._offsets = [np.ascontiguousarray(array, np.int64) for array in offsets]
-        self._values = [[np.ascontiguousarray(array) for array in arrays] for arrays in values]
-        for arrays in self._values:
-            if any(len(array) < bounds[-1] for array, bounds in zip(arrays, self._offsets, strict=True)):
-                raise ValueError("offsets reach beyond their values.")
-        self._offset_pointers = _pointers("int64_t *", self._offsets)
-        self._value_pointers = [_pointers("void *", arrays) for arrays in self._values]
-        self._num_rows = ffi.new("int64_t[]", [len(array) - 1 for array in self._offsets])
+    Slots that hold nothing have no rows.
+    """
+
+    def __init__(self, num_slots: int, *dtypes: np.dtype | str):
+        self._arrays: list[tuple[np.ndarray, ...] | None] = [None] * num_slots
+        self.dtypes = tuple(map(np.dtype, dtypes))
+        self._offset_pointers, self._num_rows = ffi.new("int64_t *[]", num_slots), ffi.new("int64_t[]", num_slots)
+        self._value_pointers = [ffi.new("void *[]", num_slots) for _ in dtypes]
+
+    @classmethod
+    def of(cls, offsets: Sequence[np.ndarray], *values: Sequence[np.ndarray]) -> RaggedBlocks:
+        """Return these offsets and values, one of each a slot."""
+        blocks = cls(len(offsets), *(arrays[0].dtype for arrays in values))
+        for slot, arrays in enumerate(zip(offsets, *values, strict=True)):
+            blocks.set(slot, *arrays)
+        return blocks
+
+    def set(self, slot: int, offsets: np.ndarray, *values: np.ndarray) -> None:
+        """Put offsets and values into a slot."""
+        if tuple(array.dtype for array in values) != self.dtypes:
+            raise ValueError(f"a block's values are {[array.dtype for array in values]}, the column's {list(self.dtypes)}.")
+        if any(len(array) < offsets[-1] for array in values):
+            raise ValueError("offsets reach beyond their values.")
+        arrays = np.ascontiguousarray(offsets, np.int64), *map(np.ascontiguousarray, values)
+        self._arrays[slot], self._num_rows[slot] = arrays, len(offsets) - 1
+        self._offset_pointers[slot] = ffi.from_buffer("int64_t[]", arrays[0])
+        for pointers, array in zip(self._value_pointers, arrays[1:]):
+            pointers[slot] = ffi.from_buffer(array)
+
+    def arrays(self, slot: int) -> tuple[np.ndarray, ...]:
+        """Return the offsets and values in a slot."""
+        return self._arrays[slot]
 
     def gather_offsets(self, rows: Rows) -> np.ndarray:
         """Return the int64 offsets ``(num_rows + 1,)`` of the batch."""
         out = np.empty(rows.num_rows + 1, np.int64)
-        status = lib.ss_gather_offsets(self._offset_pointers, self._num_rows, len(self._offsets), *rows.pointers,
+        status = lib.ss_gather_offsets(self._offset_pointers, self._num_rows, len(self._arrays), *rows.pointers,
                                        rows.num_rows, ffi.from_buffer("int64_t[]", out))  # fmt: skip
-        _check(status, "ragged gather")
+        if status:
+            _check(status, "ragged gather")
         return out
 
     def gather_values(self, rows: Rows, out: np.ndarray, which: int = 0) -> None:
         """Fill ``out`` (``offsets[-1]`` elements) with the rows' values, cast to its dtype."""
         status = lib.ss_gather_ragged(
-            self._value_pointers[which], self._offset_pointers, self._num_rows, len(self._offsets), *rows.pointers,
-            rows.num_rows, _dtype(self._values[which][0]), _dtype(out), ffi.from_buffer(out))  # fmt: skip
-        _check(status, "ragged gather")
+            self._value_pointers[which], self._offset_pointers, self._num_rows, len(self._arrays), *rows.pointers,
+            rows.num_rows, DTYPE_OF[self.dtypes[which]], DTYPE_OF[out.dtype], ffi.from_buffer(out))  # fmt: skip
+        if status:
+            _check(status, "ragged gather")
 
     def gather_expanded(self, rows: Rows, dim: int, out: np.ndarray) -> None:
         """Fill ``out (num_rows, dim)`` with 0, and with the row's values (or 1) at the row's indices.
@@ -102,11 +156,14 @@ class RaggedBlocks:
         """
         if out.shape != (rows.num_rows, dim) or not out.flags.c_contiguous:
             raise ValueError(f"out has shape {out.shape}, not {(rows.num_rows, dim)}.")
-        has_values = len(self._values) > 1
-        weights = self._value_pointers[1] if has_values else ffi.NULL
-        dtype = _dtype(self._values[1][0]) if has_values else lib.SS_UINT8
+        has_values = len(self.dtypes) > 1
+        weights, dtype = (self._value_pointers[1], DTYPE_OF[self.dtypes[1]]) if has_values else (ffi.NULL, lib.SS_UINT8)
         status = lib.ss_gather_sparse(
-            ffi.cast("uint32_t **", self._value_pointers[0]), self._offset_pointers, weights, dtype,
-            self._num_rows, len(self._offsets), *rows.pointers, rows.num_rows, dim, _dtype(out),
-            ffi.from_buffer(out))  # fmt: skip
-        _check(status, "sparse gather")
+            self._index_pointers, self._offset_pointers, weights, dtype, self._num_rows, len(self._arrays), *rows.pointers,
+            rows.num_rows, dim, DTYPE_OF[out.dtype], ffi.from_buffer(out))  # fmt: skip
+        if status:
+            _check(status, "sparse gather")
+
+    @functools.cached_property
+    def _index_pointers(self):
+        return ffi.cast("uint32_t **", self._value_pointers[0])

@@ -96,10 +96,15 @@ def default_column(field: Field, num_samples: int):
 def decode_strings(field: Text | Bytes, values: np.ndarray, offsets: np.ndarray) -> list:
     """Return the ``str`` or ``bytes`` of each row of a text or bytes column."""
     data, bounds = values.tobytes(), offsets.tolist()
+    return decode_views(field, [data[begin:end] for begin, end in zip(bounds, bounds[1:])])
+
+
+def decode_views(field: Text | Bytes, views: list) -> list:
+    """Return the ``str`` or ``bytes`` of each of these bytes or memoryviews."""
     if isinstance(field, Bytes):
-        return [data[begin:end] for begin, end in zip(bounds, bounds[1:])]
+        return [bytes(view) for view in views]
     try:
-        return [data[begin:end].decode() for begin, end in zip(bounds, bounds[1:])]
+        return [str(view, "utf-8") for view in views]
     except UnicodeDecodeError as error:
         raise CodecError(f"a stored text is not UTF-8: {error}") from error
 

@@ -13,7 +13,9 @@ The last batch may be short, down to no rows on some ranks; every rank has the s
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass
+from functools import cached_property
 
 from shardstream.errors import ConfigError
 
@@ -50,7 +52,7 @@ class BatchPlan:
         """Rows of a full batch on all ranks together."""
         return self.batch_size * self.world_size
 
-    @property
+    @cached_property
     def num_batches(self) -> int:
         """Batches from ``start_position`` on: the same on every rank."""
         full, rest = divmod(self.num_samples - self.start_position, self.global_batch_size)
@@ -79,6 +81,16 @@ class BatchPlan:
         """
         begin, end = self.span(batch)
         return owned(begin, end, rank, self.world_size, worker, num_workers)
+
+    def nums_positions(self, rank: int, worker: int = 0, num_workers: int = 1) -> Iterator[int]:
+        """Yield how many positions of each batch ``worker`` of ``rank`` owns: the lengths of :meth:`positions`."""
+        step = self.world_size * num_workers
+        first = _first(self.start_position, rank + self.world_size * worker, step)
+        for batch in range(self.num_batches):
+            end = self.start_position + self._taken(batch + 1)
+            num = max(0, -((first - end) // step))  # the ceiling
+            first += num * step
+            yield num
 
     def all_positions(self, rank: int, worker: int = 0, num_workers: int = 1) -> range:
         """Return the positions of all batches that ``worker`` of ``rank`` owns, ascending."""
