@@ -192,6 +192,9 @@ class GrowingSource:
     def is_remote(self) -> bool:
         return "://" in self._held[0].shards.url(0)
 
+    def explain_missing(self, shard: int, error: ShardNotFoundError) -> None:
+        """Leave the error as it is: the follower explains it, which knows how to go on."""
+
     def _find(self, shard: int) -> tuple[ShardTable, int]:
         place = bisect_right(self._held, shard, key=lambda segment: segment.first_shard) - 1
         return self._held[place].shards, shard - self._held[place].first_shard
