@@ -2,6 +2,7 @@
 #
 #   make demo           packs the standard library's sources, trains on them, resumes after a kill
 #   make demo S3=1      the same with the datasets on S3: $AWS_ENDPOINT_URL if set, else a server on loopback
+#   make online         a producer, a growing dataset, a trainer that follows it; killed, resumed, plotted (S3=1: on S3)
 #   make test           C tests under the sanitizers, then pytest
 #   make fuzz           libFuzzer on every parser of the C core (needs clang)
 #   make soak           kill training jobs at random moments, thousands of them if time allows (ARGS="SEED NUMBER")
@@ -29,8 +30,11 @@ RUN    := $(VENV)/bin/python
 STAMPS := $(VENV)/.stamps
 CSRC   := $(wildcard csrc/lib/*.c csrc/lib/*.h csrc/include/*.h)
 
-.PHONY: demo test fuzz soak soak-writers soak-s3 bench-s3 s3-server clean
+.PHONY: demo online test fuzz soak soak-writers soak-s3 bench-s3 s3-server clean
 .DELETE_ON_ERROR:
+
+online: $(STAMPS)/$(if $(S3),tested,plots) $(STAMPS)/built
+	$(RUN) examples/online/run.py $(if $(S3),--s3) $(ARGS)
 
 demo: $(STAMPS)/$(if $(S3),tested,runs) $(STAMPS)/built
 	$(RUN) examples/demo.py $(if $(S3),--s3) $(ARGS)
@@ -64,6 +68,11 @@ $(STAMPS)/runs: setup.cfg setup.py pyproject.toml | $(STAMPS)/torch
 	@echo "installing shardstream and what it needs into $(VENV), once"
 	@$(RUN) -m pip install -qq --no-build-isolation -e .
 	@touch $@
+
+$(STAMPS)/plots: setup.cfg setup.py pyproject.toml | $(STAMPS)/torch
+	@echo "installing shardstream and matplotlib into $(VENV), once"
+	@$(RUN) -m pip install -qq --no-build-isolation -e ".[plot]"
+	@touch $@ $(STAMPS)/runs
 
 $(STAMPS)/tested: setup.cfg setup.py pyproject.toml | $(STAMPS)/torch
 	@echo "installing shardstream and what its tests need into $(VENV), once"

@@ -83,3 +83,35 @@ def _rates(seconds: float, nbytes: int, tokens: int) -> str:
         return ""
     rates = f"{nbytes / 1e6 / seconds:.1f} MB/s"
     return f"{rates} {tokens / 1e6 / seconds:.1f} M tokens/s" if tokens else rates
+
+
+class FollowingBar(Protocol):
+    """What a loop over a stream that follows tells after each batch: how many samples it had."""
+
+    def __call__(self, num_samples: int) -> None: ...
+
+
+@contextmanager
+def following_bar(stream) -> Iterator[FollowingBar]:
+    """Yield a function that shows samples, rate, freshness and lag of a stream that follows, on standard error if that is a terminal."""
+    from rich.console import Console
+    from rich.progress import Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
+
+    console = Console(stderr=True)
+    columns = [
+        SpinnerColumn(),
+        TextColumn("{task.completed:,.0f} samples"),
+        TextColumn("{task.fields[rate]:,.0f}/s"),
+        TextColumn("{task.fields[freshness]:.1f} s old"),
+        TextColumn("{task.fields[lag]:,} behind"),
+        TimeElapsedColumn(),
+    ]
+    with Progress(*columns, console=console, transient=True, disable=not console.is_terminal) as progress:
+        task = progress.add_task("following", total=None, rate=0.0, freshness=0.0, lag=0)
+
+        def show(num_samples: int) -> None:
+            progress.advance(task, num_samples)
+            if console.is_terminal:
+                progress.update(task, rate=progress.tasks[0].speed or 0.0, freshness=stream.freshness or 0.0, lag=stream.lag or 0)
+
+        yield show
