@@ -156,11 +156,8 @@ class BlockReader:
         fetched = time.perf_counter()
         num_bytes = sum(len(data) for data in found if isinstance(data, np.ndarray))
         for i, block in enumerate(blocks):
-            try:
-                if isinstance(found[i], np.ndarray):
-                    found[i] = self._decoded(extents, block, found[i])
-            except (ShardError, CodecError) as error:
-                found[i] = error
+            if isinstance(found[i], np.ndarray):
+                found[i] = self._decoded_or_error(extents, block, found[i])
             if isinstance(found[i], ShardNotFoundError):
                 self.source.explain_missing(shard, found[i])
             if isinstance(found[i], (ShardError, CodecError)):
@@ -184,6 +181,12 @@ class BlockReader:
                     _verify(data[offset - begin : offset - begin + size], crcs[c], offset, name or None)
 
         return verify
+
+    def _decoded_or_error(self, *block) -> Block | ShardstreamError:
+        try:
+            return self._decoded(*block)
+        except (ShardError, CodecError) as error:
+            return error  # from here: a frame that kept the error which names it would be a cycle, and hold all that was read
 
     def _decoded(self, extents: ShardExtents, block: int, data: np.ndarray) -> Block:
         begin, num_samples = extents.begins[block], int(extents.index.num_samples[block])

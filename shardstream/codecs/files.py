@@ -22,7 +22,7 @@ from shardstream.codecs import compression
 from shardstream.errors import CodecError, SampleError, ShardError, UnsafeFieldError
 
 UNSAFE_EXTENSIONS = ("pickle", "pkl", "pyd", "pth")
-MAX_FIELD_NBYTES = 2**30  # of a .gz or .npz field, decompressed
+MAX_FIELD_NBYTES = 2**30  # of a .gz or .npz field, decompressed; nor more than compression.limit_of() allows for its size
 CHECKED_VALUE_NBYTES = 64
 META_NAME = re.compile(r"__[^/]*__(/|\Z)")
 
@@ -115,7 +115,7 @@ def decode_field(field: str, data, allow_unsafe: bool = False) -> Any:
 
     Raises:
         UnsafeFieldError: The field is a pickle or a torch file, and ``allow_unsafe`` is not set.
-        CodecError: The bytes can't be decoded, or hold more than ``MAX_FIELD_NBYTES``.
+        CodecError: The bytes can't be decoded, or hold too much (``_limit_of``).
     """
     is_gzipped = ("." + field).endswith(".gz")
     extension = (
@@ -135,7 +135,7 @@ def decode_field(field: str, data, allow_unsafe: bool = False) -> Any:
             return data
     try:
         if is_gzipped and data:
-            data = bytes(compression.decompress(data, "gz", lambda nbytes: MAX_FIELD_NBYTES))
+            data = bytes(compression.decompress(data, "gz", _limit_of))
         decoder = _webdataset()[0].get(extension)
         if decoder is None:
             return data
@@ -164,6 +164,11 @@ def decode_sample(
     return sample
 
 
+def _limit_of(nbytes_in: int) -> int:
+    """Return how many bytes a compressed field of so many may become."""
+    return min(MAX_FIELD_NBYTES, compression.limit_of(nbytes_in))
+
+
 def _check_tenbin(data: bytes) -> None:
     """Raise ValueError unless the chunks follow each other to the end.
 
@@ -183,8 +188,8 @@ def _check_npz(data: bytes) -> None:
     """Raise ValueError if the arrays of a .npz are larger than a field may be: a zip bomb."""
     with zipfile.ZipFile(io.BytesIO(data)) as archive:
         nbytes = sum(info.file_size for info in archive.infolist())
-    if nbytes > MAX_FIELD_NBYTES:
-        raise ValueError(f"{len(data)} bytes of .npz claim to hold {nbytes}, more than {MAX_FIELD_NBYTES}")
+    if nbytes > _limit_of(len(data)):
+        raise ValueError(f"{len(data)} bytes of .npz claim to hold {nbytes}, more than {_limit_of(len(data))}")
 
 
 CHECKS = {"ten": _check_tenbin, "tb": _check_tenbin, "npz": _check_npz}

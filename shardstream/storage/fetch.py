@@ -141,26 +141,23 @@ class Fetcher:
             found = [self._cached(url, *span, allocate, check) for span, check in zip(spans, verify, strict=True)]
         missing = [i for i, data in enumerate(found) if data is None]
         for group in _neighbours(spans, missing) if is_joined else ():
-            try:
-                begin = spans[group[0]][0]
-                data = self._read_remote(url, begin, spans[group[-1]][1], _trusted)
-                for i in group:
+            begin, end = spans[group[0]][0], spans[group[-1]][1]
+            data = self._read_or_error(url, begin, end)
+            for i in group:
+                if isinstance(data, np.ndarray):
                     found[i] = self._checked(url, *spans[i], data[spans[i][0] - begin : spans[i][1] - begin], verify[i])
-            except FileNotFoundError as error:
-                missing_shard = ShardNotFoundError("the shard is missing.", shard=redact(url))
-                missing_shard.__cause__ = error
-                found = [missing_shard if i in group else data for i, data in enumerate(found)]
-            except ShardError:  # it ends early: some of them may be whole
-                pass
-            except ShardstreamError as error:
-                found = [error if i in group else data for i, data in enumerate(found)]
+                elif not isinstance(data, ShardError):  # else it ends early: some of them may be whole
+                    found[i] = data
         for i in missing:
             if found[i] is None:
-                try:
-                    found[i] = self.read(url, *spans[i], allocate, verify[i])
-                except ShardstreamError as error:
-                    found[i] = error
+                found[i] = self._read_or_error(url, *spans[i], allocate, verify[i])
         return found
+
+    def _read_or_error(self, url: str, *span_and_options) -> np.ndarray | ShardstreamError:
+        try:
+            return self.read(url, *span_and_options)
+        except ShardstreamError as error:
+            return error  # from here: a frame that kept the error which names it would be a cycle, and hold all that was read
 
     def size(self, url: str) -> int:
         """Return an object's size in bytes: one request."""
