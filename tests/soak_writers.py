@@ -1,5 +1,6 @@
 """Eight writer processes that append to one dataset, of which some are killed and one sleeps until it is replaced.
 
+In every second round another process compacts and collects meanwhile, and is killed and started again, too.
 ``make soak-writers ARGS="s3://bucket/prefix 20 1000"`` runs 20 rounds of 1,000 records a writer (by default 10 of 500 in
 a folder that it makes); ``tests/test_soak_writers.py`` runs one short round.
 """
@@ -16,6 +17,7 @@ import time
 from dataclasses import dataclass, field
 
 import shardstream as ss
+from shardstream import upkeep
 from shardstream.log import Log
 from shardstream.storage import Store
 
@@ -23,7 +25,7 @@ NUM_WRITERS, NUM_KILLED = 8, 3
 FENCED = 3
 SCHEMA = ss.Schema(writer=ss.Dense("int64"), n=ss.Dense("int64"))
 CONTEXT = multiprocessing.get_context("forkserver")
-CONTEXT.set_forkserver_preload(["tests.soak_writers", "shardstream.writer", "s3fs"])  # imported once, not 12 times
+CONTEXT.set_forkserver_preload(["shardstream.writer", "shardstream.upkeep", "s3fs"])  # imported once, not 12 times
 
 
 def write(url: str, writer: int, count: int, pause_s: float, latency_s: float) -> None:
@@ -37,6 +39,16 @@ def write(url: str, writer: int, count: int, pause_s: float, latency_s: float) -
         os._exit(FENCED)
 
 
+def tidy(url: str) -> None:
+    """A process: compacts the dataset and gives up its older versions, again and again, until it is killed."""
+    while True:
+        try:
+            upkeep.compact(url, "200kB")
+            upkeep.gc(url, keep=0, dry_run=False)
+        except ss.DatasetNotFoundError:
+            time.sleep(0.1)
+
+
 @dataclass
 class Round:
     """What happened: how often writers were killed and at which records, and what the dataset has."""
@@ -47,42 +59,51 @@ class Round:
     num_shards: int = 0
     num_records: int = 0
     num_orphans: int = 0
+    num_compacted: int = 0
     zombie_status: int | None = None
 
 
-def run(url: str, seed: int, count: int, pause_s: float = 0.004, latency_s: float = 0.1) -> Round:
+def run(url: str, seed: int, count: int, pause_s: float = 0.004, latency_s: float = 0.1, is_tidied: bool = False) -> Round:
     """Run one round in an empty place and raise AssertionError unless every record is there exactly once.
 
-    Each writer writes a record every ``pause_s`` and commits every ``latency_s``.
+    Each writer writes a record every ``pause_s`` and commits every ``latency_s``. ``is_tidied`` compacts and collects meanwhile.
     """
     how = (count, pause_s, latency_s)
     generator, begin, done = random.Random(seed), time.monotonic(), Round()
-    processes = [_started(url, writer, *how) for writer in range(NUM_WRITERS)]
+    processes = [_started(write, url, writer, *how) for writer in range(NUM_WRITERS)]
+    tidier = _started(tidy, url) if is_tidied else None
     victims = generator.sample(range(NUM_WRITERS), NUM_KILLED + 1)
     sleeper = victims.pop()
     _wait_for(url, sleeper, 2)
     os.kill(processes[sleeper].pid, signal.SIGSTOP)
-    zombie, processes[sleeper] = processes[sleeper], _started(url, sleeper, *how)
+    zombie, processes[sleeper] = processes[sleeper], _started(write, url, sleeper, *how)
     for victim in victims:
         _wait_for(url, victim, generator.randrange(1, max(2, count // 2)))
         time.sleep(generator.uniform(0, 0.1))
         processes[victim].kill()
         processes[victim].join()
+        if tidier is not None:
+            tidier.kill()
+            tidier.join()
+            tidier = _started(tidy, url)
         done.killed_at.append(ss.ShardWriter.last_source(url, f"writer-{victim}") or 0)
-        processes[victim] = _started(url, victim, *how)
+        processes[victim] = _started(write, url, victim, *how)
     while _incarnations(url, sleeper) < 2:
         time.sleep(0.05)
     os.kill(zombie.pid, signal.SIGCONT)
     statuses = [_ended(process) for process in processes]
     done.zombie_status = _ended(zombie)
+    if tidier is not None:
+        tidier.kill()
+        tidier.join()
     assert statuses == [0] * NUM_WRITERS, statuses
     assert done.zombie_status == FENCED, f"the zombie ended with {done.zombie_status}"
-    _check(url, count, done)
+    _check(url, count, done, is_tidied)
     done.seconds = time.monotonic() - begin
     return done
 
 
-def _check(url: str, count: int, done: Round) -> None:
+def _check(url: str, count: int, done: Round, is_tidied: bool) -> None:
     store = Store(url)
     log = Log(store)
     snapshot = log.snapshot()
@@ -92,18 +113,22 @@ def _check(url: str, count: int, done: Round) -> None:
         for writer, n in zip(batch["writer"].tolist(), batch["n"].tolist()):
             records[writer].append(n)
     for writer, found in records.items():
+        found = sorted(found) if is_tidied else found  # what was merged comes after what was not
         assert found == list(range(1, count + 1)), f"writer {writer}: records lost, doubled or out of order"
     named = {record.sid for entry in entries for record in entry.add}
-    assert len(named) == sum(len(entry.add) for entry in entries) == len(snapshot.shards)
+    assert len(named) == sum(len(entry.add) for entry in entries)
+    done.num_compacted = len(named) - len(snapshot.shards)
+    assert is_tidied or not done.num_compacted
     there = {name.removesuffix(".tar") for name, _ in store.list() if name.endswith(".tar") and not name.startswith(".")}
-    assert named <= there, "the log names a shard that is not there"
-    done.num_entries, done.num_shards, done.num_orphans = len(entries), len(named), len(there - named)
+    live = {snapshot.shards.sid(row) for row in range(len(snapshot.shards))}
+    assert live <= there, "the log names a shard that is not there"
+    done.num_entries, done.num_shards, done.num_orphans = len(entries), len(live), len(there - named)
     done.num_records = snapshot.num_samples
     assert done.num_records == NUM_WRITERS * count
 
 
-def _started(url: str, writer: int, count: int, pause_s: float, latency_s: float):
-    process = CONTEXT.Process(target=write, args=(url, writer, count, pause_s, latency_s))
+def _started(function, *arguments):
+    process = CONTEXT.Process(target=function, args=arguments)
     process.start()
     return process
 
@@ -136,7 +161,7 @@ def _incarnations(url: str, writer: int) -> int:
 def main(url: str | None = None, num_rounds: str = "10", count: str = "500") -> None:
     with tempfile.TemporaryDirectory(prefix="shardstream-soak-") as folder:
         for seed in range(int(num_rounds)):
-            print(f"{seed + 1}: {run(f'{url or folder}/{os.getpid()}-{seed}', seed, int(count))}", flush=True)
+            print(f"{seed + 1}: {run(f'{url or folder}/{os.getpid()}-{seed}', seed, int(count), is_tidied=seed % 2 == 1)}", flush=True)
 
 
 if __name__ == "__main__":
