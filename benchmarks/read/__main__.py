@@ -1,0 +1,5 @@
+import sys
+
+from benchmarks.read.run import main
+
+sys.exit(main())

@@ -1,0 +1,42 @@
+"""shardstream: columns of blocks, gathered by one C call a column and batch."""
+
+import numpy as np
+import torch
+
+import shardstream as ss
+from benchmarks.read.workloads import BATCH, DIM, decode_jpeg
+
+NAME = "shardstream"
+FIELDS = {
+    "tokens": {"x": ss.Dense("uint16", (2048,))}, "sparse": {"x": ss.Sparse(DIM)}, "ragged": {"x": ss.Ragged("uint16")},
+    "tabular": {"dense": ss.Dense("float32", (13,)), "categories": ss.Dense("uint32", (26,))},
+    "images": {"jpg": ss.Bytes()}, "blobs": {"x": ss.Bytes()},
+}  # fmt: skip
+
+
+@ss.batched
+def decode(columns):
+    return {**columns, "jpg": torch.from_numpy(np.stack([decode_jpeg(data) for data in columns["jpg"]]))}
+
+
+def write(workload, num_samples, folder):
+    with ss.ShardWriter(str(folder), schema=ss.Schema(**FIELDS[workload.name], id=ss.Dense("int64"))) as writer:
+        for sample in workload.samples(num_samples):
+            writer.write(sample)
+
+
+def loader(workload, folder, num_workers):
+    transform = decode if workload.name == "images" else None
+    stream = ss.ShardStream(str(folder), batch_size=BATCH, shuffle=True, transform=transform, epochs=1)
+    loader = ss.StreamLoader(stream, num_workers=num_workers)
+    return _Ragged(loader) if workload.name == "ragged" else loader
+
+
+class _Ragged:
+    """The loader, with the ragged column as the pair that all contenders deliver."""
+
+    def __init__(self, loader):
+        self._loader = loader
+
+    def __iter__(self):
+        return ({**batch, "x": (batch["x"].values, batch["x"].offsets)} for batch in self._loader)
