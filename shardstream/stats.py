@@ -12,7 +12,12 @@ COUNTS = ("num_batches", "num_rows", "num_blocks", "num_bytes_read", "num_bytes_
 
 
 class Stats:
-    """Sums by name, of ``SECONDS`` and ``COUNTS``."""
+    """Sums by name, of ``SECONDS`` and ``COUNTS``.
+
+    ``watch``, if set, is called with each addition of this process, in the thread that makes it (``bench/trace.py``).
+    """
+
+    watch = None
 
     def __init__(self):
         self._lock = threading.Lock()
@@ -20,6 +25,8 @@ class Stats:
 
     def add(self, **amounts: float) -> None:
         """Add to the sums of these names."""
+        if Stats.watch is not None:
+            Stats.watch(amounts)
         with self._lock:
             for name, amount in amounts.items():
                 self._sums[name] += amount

@@ -7,6 +7,7 @@ from typing import Annotated
 import typer
 
 from shardstream.cli import (
+    bench,
     cache,
     cat,
     compact,
@@ -36,6 +37,7 @@ COMMANDS = (
     cat,
     view,
     verify,
+    bench,
     index,
     export,
     convert,

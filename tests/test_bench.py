@@ -1,0 +1,110 @@
+"""``shardstream bench``: what is measured adds up, and the advice names what bounds."""
+
+from __future__ import annotations
+
+import json
+
+import numpy as np
+import pytest
+
+import shardstream as ss
+from shardstream.bench import limits
+from shardstream.bench.advice import TEXTS, advice, bounding_stage
+from shardstream.bench.run import Measured, measure
+from shardstream.bench.trace import Trace
+from shardstream.cli import main
+from shardstream.source import open_source
+from shardstream.stats import SECONDS, Stats
+
+
+@pytest.fixture(scope="module")
+def dataset(tmp_path_factory) -> str:
+    url = str(tmp_path_factory.mktemp("bench"))
+    with ss.ShardWriter(url, schema=ss.Schema(x=ss.Sparse(256), y=ss.Dense("int64"))) as writer:
+        writer.write_batch({"x": (np.tile(np.arange(10), 5000), np.arange(5001) * 10), "y": np.arange(5000)})
+    return url
+
+
+def stream(url: str, **options) -> ss.ShardStream:
+    return ss.ShardStream(url, batch_size=100, shuffle=True, epochs=None, **options)
+
+
+def test_what_is_measured_adds_up(dataset):
+    """Rows, batches and stored bytes are those received in the time; the stages of the loop fit into it."""
+    found = measure(stream(dataset), seconds=0.3)
+    assert found.num_samples == 100 * found.num_batches > 0 and found.seconds >= 0.3
+    assert found.samples_per_s == found.num_samples / found.seconds
+    passes = found.num_samples / 5000
+    nbytes = ss.Dataset(dataset).nbytes
+    assert 0 < found.nbytes_read <= (passes + 3) * nbytes
+    assert sum(found.stages[name] for name in ("wait_for_blocks", "gather", "transform", "wait_for_consumer")) <= found.seconds * 1.05
+    assert found.peak_nbytes > 50e6 and found.first_batch_s > 0 and found.cpu_s >= 0
+
+
+def test_a_step_is_the_consumers_time(dataset):
+    found = measure(stream(dataset), seconds=0.3, step_s=0.02)
+    assert found.stages["wait_for_consumer"] >= 0.02 * (found.num_batches - 1) * 0.9
+    assert bounding_stage(found, 1e9)[0] == "consumer"
+
+
+def test_a_stream_that_ends_is_an_error(dataset):
+    with pytest.raises(ss.ConfigError, match="ended after 50 batches"):
+        measure(ss.ShardStream(dataset, batch_size=100), seconds=60)
+    with pytest.raises(ss.ConfigError, match="must be positive"):
+        measure(stream(dataset), seconds=0)
+
+
+def made_up(num_workers: int = 0, nbytes_read: int = 0, **stages: float) -> Measured:
+    return Measured(10.0, 0.1, 1000, 10, nbytes_read, 1.0, 10**8, num_workers, stages={**dict.fromkeys(SECONDS, 0.0), **stages})
+
+
+@pytest.mark.parametrize("stage, found", [
+    ("consumer", made_up(wait_for_consumer=8)), ("gather", made_up(gather=6, wait_for_blocks=1)), ("transform", made_up(transform=6, gather=3)),
+    ("fetch at the limit", made_up(wait_for_blocks=8, fetch=15, nbytes_read=900_000_000)),
+    ("fetch below the limit", made_up(wait_for_blocks=8, fetch=15, nbytes_read=200_000_000)),
+    ("decode", made_up(wait_for_blocks=8, fetch=3, verify=1, decode=9)), ("hand over", made_up(2, hand_over=9, gather=2)),
+    ("transform", made_up(2, transform=18, hand_over=3, wait_for_workers=5)),
+])  # fmt: skip
+def test_the_stage_that_bounds_is_named(stage, found):
+    """Each kind of stream gets the advice that fits, with its figures."""
+    assert bounding_stage(found, 1e8)[0] == stage
+    line = advice(found, "16 parallel GETs", 1e8, "1GB")
+    assert "{" not in line and "\n" not in line and line.split(" ")[0] == TEXTS[stage].split(" ")[0]
+
+
+def test_limits_are_measured(dataset, s3):
+    assert limits.memcpy_rate() > 1e7
+    assert limits.read_rate(open_source(dataset))[0] == "page cache"
+    with ss.ShardWriter(f"{s3.url}/d", schema=ss.Schema(y=ss.Dense("int64")), storage_options=s3.storage_options) as writer:
+        writer.write_batch({"y": np.arange(100_000)})
+    what, rate = limits.read_rate(open_source(f"{s3.url}/d", None, s3.storage_options), s3.storage_options)
+    assert "parallel GETs" in what and rate > 0
+
+
+def test_a_trace_has_each_stage_of_each_batch(dataset, tmp_path):
+    """Events are complete, inside the traced time, and those of one thread do not overlap."""
+    with Trace() as trace:
+        measure(stream(dataset), seconds=0.1)
+    assert Stats.watch is None and trace.write(tmp_path / "trace.json") > 10
+    events = json.loads((tmp_path / "trace.json").read_text())["traceEvents"]
+    spans = [event for event in events if event["ph"] == "X"]
+    assert {"fetch", "verify", "decode", "gather"} <= {event["name"] for event in spans} <= set(SECONDS)
+    assert all(event["dur"] >= 0 and event["ts"] > -1e4 for event in spans)
+    assert {event["tid"] for event in spans} <= {event["tid"] for event in events if event["ph"] == "M"}
+
+
+def test_the_command_prints_figures_and_one_line_of_advice(dataset, tmp_path, capfd):
+    assert main(["bench", dataset, "--seconds", "0.2", "--plot", str(tmp_path / "b.png"), "--trace", str(tmp_path / "t.json")]) == 0
+    out, err = capfd.readouterr()
+    assert "samples/s" in out and out.count("advice: ") == 1 and "memcpy" in out and err == ""
+    assert (tmp_path / "b.png").read_bytes().startswith(b"\x89PNG") and json.loads((tmp_path / "t.json").read_text())["traceEvents"]
+    assert main(["bench", dataset, "--seconds", "0.1", "--json", "--field", "y", "--in-order"]) == 0
+    report = json.loads(capfd.readouterr().out)
+    assert report["num_samples"] > 0 and report["limits"]["read"] == "page cache" and report["advice"]
+
+
+@pytest.mark.parametrize("arguments, status", [(["nowhere"], 1), (["DATASET", "--seconds", "-1"], 2), (["DATASET", "--sparse", "bits"], 2), (["DATASET", "--field", "z"], 2)])
+def test_mistakes_are_one_line(dataset, capfd, arguments, status):
+    assert main(["bench", *(dataset if argument == "DATASET" else argument for argument in arguments)]) == status
+    out, err = capfd.readouterr()
+    assert out == "" and err.count("\n") == 1
