@@ -44,8 +44,8 @@ void ss_bpe_trainer_free(ss_bpe_trainer *trainer);	/* NULL is a no-op */
  *   SS_ERR_NOMEM
  *   SS_ERR_ARGUMENT  merging has begun
  *
- * Time is linear in the bytes; memory is 1 byte for each byte of the different pieces
- * of two bytes or more, and up to 35 for each such piece.
+ * Time is linear in the bytes; memory is up to 1.5 bytes for each byte of the different
+ * pieces of two bytes or more, and 52 for each such piece.
  */
 enum ss_status ss_bpe_trainer_feed(ss_bpe_trainer *trainer, const uint8_t *text, size_t text_nbytes,
 				   const int64_t *offsets, size_t num_texts, uint64_t *place_ret);
@@ -60,7 +60,7 @@ uint64_t ss_bpe_trainer_num_pieces(const ss_bpe_trainer *trainer);
  *   SS_ERR_NOMEM     the trainer can only be freed then
  *
  * A merge takes time in proportion to the occurrences of its pair and a logarithm,
- * all merges together O(n log n) for n bytes of different pieces.  Memory is up to 25
+ * all merges together O(n log n) for n bytes of different pieces.  Memory is up to 30
  * bytes for each of these, and 100 for each pair that ever stood side by side.
  */
 enum ss_status ss_bpe_trainer_merge(ss_bpe_trainer *trainer, size_t max_tokens, size_t max_merges,

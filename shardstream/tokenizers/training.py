@@ -50,7 +50,7 @@ def train(texts_or_files: Iterable[TextOrFile] | os.PathLike, vocab_size: int, p
         special_tokens: Texts that get ids of their own. In the training texts they are text like any other.
         progress: Show a bar on standard error if that is a terminal.
 
-    Memory: the different pieces of the texts (words, mostly) take up to 25 bytes a byte and 35 more each, the pairs
+    Memory: the different pieces of the texts (words, mostly) take up to 32 bytes a byte and 52 more each, the pairs
     of tokens that ever stood side by side 100 bytes each; the texts themselves are not kept.
 
     Raises:
