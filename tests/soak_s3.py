@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import contextlib
 import faulthandler
+import fcntl
 import importlib.util
 import json
 import multiprocessing
@@ -32,7 +33,7 @@ from tests.fault_proxy import RunningProxy
 NUM_SAMPLES = 20_000
 HANG_S = 900  # an epoch that takes longer hangs
 OUTAGE_S = 20.0
-CACHE_S = 120.0
+CACHE_S = 60.0
 
 
 def server():
@@ -95,30 +96,44 @@ def shared_cache(environment: dict[str, str], seed: int) -> None:
     processes = [start() for _ in range(4)]
     for process in processes:
         process.start()
-    num_kills, num_spoilt, most, end = 0, 0, 0, time.monotonic() + CACHE_S
-    while time.monotonic() < end:
+    num_epochs, num_kills, num_spoilt, most, end = 0, 0, 0, 0, None
+    readers: set[int] = set()  # processes that have read an epoch; starting one takes its time, and only these are killed
+    while end is None or time.monotonic() < end:
         assert all(process.exitcode is None for process in processes), "a reader failed"
-        most = max(most, sum(path.stat().st_blocks * 512 for path in list(folder.glob("*.blocks")) if path.exists()))
-        if generator.random() < 0.015:  # every 13 s: a process takes some to start
-            victim = processes.pop(0)
+        most = max(most, on_disk(folder))
+        while not results.empty():
+            readers.add(results.get())
+            num_epochs += 1
+        if end is None and len(readers) == 4:
+            end = time.monotonic() + CACHE_S
+        victim = next((process for process in processes if process.pid in readers), None)
+        if end is not None and victim is not None and generator.random() < 0.03:
+            processes.remove(victim)
             victim.kill()
             victim.join()
             processes.append(start())
             processes[-1].start()
             num_kills += 1
-        for path in generator.sample(found := sorted(folder.glob("*.blocks")), min(1, len(found))):
+        found = sorted(folder.glob("*.blocks"))
+        for path in generator.sample(found, min(1, len(found))):
             with contextlib.suppress(OSError), open(path, "r+b") as file:  # of what is there: a hole would grow the file
                 file.seek(os.lseek(file.fileno(), generator.randrange(path.stat().st_size), os.SEEK_DATA))
                 file.write(b"spoilt")
                 num_spoilt += 1
-        time.sleep(0.2)
+        time.sleep(0.1)
     for process in processes:
         process.kill()
         process.join()
-    num_epochs = results.qsize()
-    assert num_epochs > 0 and most <= limit, (num_epochs, most, limit)
+    assert num_kills and most <= limit, f"{num_kills} kills, {most} of {limit} bytes on disk"
     shutil.rmtree(folder)
     print(f"cache: {num_epochs} epochs exact, {num_kills} kills, {num_spoilt} spoilt places, at most {most} of {limit} bytes on disk.", flush=True)
+
+
+def on_disk(folder: Path) -> int:
+    """Return the bytes on disk of the cached blocks, counted while no write is under way."""
+    with open(folder / ".usage", "ab") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        return sum(path.stat().st_blocks * 512 for path in folder.glob("*.blocks"))
 
 
 def read_through_cache(url: str, options: dict, folder: Path, limit: int, seed: int, results) -> None:
@@ -127,7 +142,7 @@ def read_through_cache(url: str, options: dict, folder: Path, limit: int, seed: 
     for epoch in range(1 << 30):
         stream = ss.ShardStream(url, batch_size=100, shuffle=True, seed=seed + epoch, storage_options=options, cache_dir=str(folder), cache_limit=limit)
         bad_store.check_epoch(stream, NUM_SAMPLES)
-        results.put(epoch)
+        results.put(os.getpid())
 
 
 def outage() -> None:
