@@ -5,7 +5,7 @@
 #   make online         a producer, a growing dataset, a trainer that follows it; killed, resumed, plotted (S3=1: on S3)
 #   make test           C tests under the sanitizers, then pytest
 #   make fuzz           libFuzzer on every parser of the C core (needs clang)
-#   make soak           kill training jobs at random moments, thousands of them if time allows (ARGS="SEED NUMBER")
+#   make soak           kill training jobs at random moments, thousands of them if time allows (ARGS="--minutes 60")
 #   make soak-s3        10,000 requests of which a fifth fail, and a server that is gone for 20 s (ARGS="SEED REQUESTS")
 #   make bench          reading, beside four other libraries, in an environment of its own (ARGS="--workloads sparse ...")
 #   make bench-quick    the same with a tenth of the samples and no workers

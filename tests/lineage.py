@@ -18,10 +18,10 @@ import time
 from collections import Counter
 from pathlib import Path
 
+from torch.distributed import TCPStore
+
 import shardstream as ss
 from tests import trainer
-
-RUN_LIMIT_S = 120
 
 
 def write_sources(folder: Path, num_samples: int) -> dict:
@@ -53,14 +53,18 @@ class Lineage:
         spec: ``source`` and what else ``trainer.make_stream`` takes.
         num_samples: Of an epoch; samples are numbered from 0.
         contexts: Start methods of workers to choose from.
-        launch: "fork", or "torchrun" for real ones at the cost of importing torch in every process.
+        launch: "fork": ranks are forked here, where torch and shardstream are imported, and meet at a file; "agent": they are too,
+            but have the environment that torchrun gives, and a store that a launcher holds; or "torchrun": that itself, whose
+            processes import torch for 2 s each.
         max_runs: The last of so many runs is not killed.
+        limit_s: A run that takes longer hangs.
     """
 
     def __init__(self, folder: Path, spec: dict, num_samples: int, seed: int, contexts=("fork",), launch: str = "fork", num_epochs: int = 3,
-                 max_ranks: int = 4, max_runs: int = 12):  # fmt: skip
+                 max_ranks: int = 4, max_runs: int = 12, limit_s: float = 120):  # fmt: skip
         self.folder, self.num_samples, self.contexts, self.launch, self.num_epochs = folder, num_samples, contexts, launch, num_epochs
-        self.max_ranks, self.max_runs = max_ranks, max_runs
+        self.max_ranks, self.max_runs, self.limit_s = max_ranks, max_runs, limit_s
+        self._store: _Store | None = None  # of a run by "agent"
         self.random = random.Random(seed)
         self.spec = {**spec, "seed": seed, "num_epochs": num_epochs}
         self.consumed = [Counter() for _ in range(num_epochs)]
@@ -111,19 +115,21 @@ class Lineage:
             with open(folder / "stderr", "wb") as stderr:
                 return [_Command(subprocess.Popen(command, env=environment, stderr=stderr, start_new_session=True))]
         context = multiprocessing.get_context("fork")
-        processes = [context.Process(target=_be_a_rank, args=(str(folder / "spec.json"), rank, world_size)) for rank in range(world_size)]
+        self._store = _Store(context) if self.launch == "agent" else None
+        port = None if self._store is None else self._store.port
+        processes = [context.Process(target=_be_a_rank, args=(str(folder / "spec.json"), rank, world_size, port)) for rank in range(world_size)]
         for process in processes:
             process.start()
         return processes
 
     def _kill(self, folder: Path, processes: list, what: str, num_notes: int, delay_s: float) -> None:
         """Kill a rank, a worker or the job once ``num_notes`` batches were noted and some milliseconds have passed."""
-        deadline = time.monotonic() + RUN_LIMIT_S
+        deadline = time.monotonic() + self.limit_s
         while len(_notes(folder)) < num_notes and any(process.is_alive() for process in processes) and time.monotonic() < deadline:
             time.sleep(0.002)
         time.sleep(delay_s)
         workers = [pid for note in _notes(folder) for pid in note.get("workers", ())]
-        ranks = [process.pid for process in processes] if self.launch == "fork" else _children(processes[0].pid)
+        ranks = _children(processes[0].pid) if self.launch == "torchrun" else [process.pid for process in processes]
         if what == "worker" and not workers:
             what = "rank"
         for pid in {"rank": ranks[-1:], "worker": workers[-1:], "job": ranks}[what]:
@@ -134,7 +140,7 @@ class Lineage:
 
     def _end(self, folder: Path, processes: list, must_succeed: bool) -> None:
         """Wait for the ranks as a launcher does: when one fails the others are killed. All their workers must be gone then."""
-        deadline = time.monotonic() + RUN_LIMIT_S
+        deadline = time.monotonic() + self.limit_s
         while any(process.is_alive() for process in processes):
             failed = any(process.exitcode not in (None, 0) for process in processes)
             if failed or time.monotonic() > deadline:
@@ -142,10 +148,12 @@ class Lineage:
                     process.kill()
                 assert failed, f"the run hangs: {self.log}"
             time.sleep(0.005)
+        if self._store is not None:
+            self._store.close()
         codes = [process.exitcode for process in processes]
         assert codes == [0] * len(codes) or not must_succeed, f"exit codes {codes}: {self.log} {folder}"
         workers = [pid for note in _notes(folder) for pid in note.get("workers", ())]
-        deadline = time.monotonic() + 10
+        deadline = time.monotonic() + self.limit_s / 12
         while left := [pid for pid in workers if _is_running(pid)]:
             assert time.monotonic() < deadline, f"workers {left} outlive their parents: {self.log}"
             time.sleep(0.005)
@@ -179,10 +187,37 @@ class _Command:
         os.killpg(self.pid, signal.SIGKILL)
 
 
-def _be_a_rank(spec_path: str, rank: int, world_size: int) -> None:
+class _Store:
+    """The key-value store at which the ranks of one run meet, in a process of its own, as torchrun's agent holds it."""
+
+    def __init__(self, context):
+        receiver, sender = context.Pipe(duplex=False)
+        with receiver, sender:
+            self._process = context.Process(target=_be_a_store, args=(sender, os.getpid()))
+            self._process.start()
+            self.port = receiver.recv()
+
+    def close(self) -> None:
+        self._process.kill()
+        self._process.join()
+
+
+def _be_a_store(sender, parent_pid: int) -> None:
+    store = TCPStore("127.0.0.1", 0, is_master=True, wait_for_workers=False)
+    sender.send(store.port)
+    while os.getppid() == parent_pid:
+        time.sleep(1)
+
+
+def _be_a_rank(spec_path: str, rank: int, world_size: int, store_port: int | None) -> None:
     folder = Path(spec_path).parent
     sys.stderr = open(folder / f"stderr-{rank}", "w")
-    trainer.main(spec_path, rank, world_size, f"file://{folder}/store")
+    if store_port is None:
+        trainer.main(spec_path, rank, world_size, f"file://{folder}/store")
+        return
+    os.environ.update({"RANK": str(rank), "LOCAL_RANK": str(rank), "WORLD_SIZE": str(world_size), "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(store_port),
+                       "TORCHELASTIC_USE_AGENT_STORE": "True"})  # fmt: skip
+    trainer.main(spec_path, rank, world_size, "env://")
 
 
 def _notes(folder: Path) -> list[dict]:

@@ -1,41 +1,76 @@
-"""Kill training jobs for as long as you like: ``python -m tests.soak [first seed] [number of lineages]``.
+"""Kill training jobs for as long as you like: ``make soak ARGS="--lineages 1000 --minutes 60"``.
 
-Lineages of real ranks and workers as in ``test_exactly_once.py``, with all start methods, and torchrun itself for
-one in twenty. Prints what each lineage went through, and stops at the first sample lost or consumed twice.
+Lineages of real ranks and workers as in ``test_exactly_once.py``, a few at a time, with all start methods. Trainers are forked
+from processes that have torch and shardstream imported already, so a run costs a few tenths of a second; one lineage in
+200 is started by torchrun itself, and one in 50 may have workers of all start methods, which import torch anew. Prints what
+each lineage went through, and goes on after a failure: its folder stays, and the exit status is 1.
 """
 
 from __future__ import annotations
 
+import argparse
+import os
 import shutil
 import sys
 import tempfile
 import time
+import traceback
 import warnings
+from concurrent.futures import FIRST_COMPLETED, ProcessPoolExecutor, wait
+from itertools import islice
+from multiprocessing import get_context
 from pathlib import Path
 
 from tests.lineage import Lineage, write_sources
 
 NUM_SAMPLES = 223
+LIMIT_S = 600  # of a run, as others may use the machine
 
 
-def main(first_seed: int = 1000, num_lineages: int = 1000) -> None:
-    """Run lineages and print a line for each."""
+def go_through(folder: Path, sources: dict, seed: int) -> tuple[str, int, bool]:
+    """Run the lineage of a seed; return a line about it, its number of runs, and whether it failed."""
     warnings.simplefilter("ignore")
-    folder = Path(tempfile.mkdtemp(prefix="shardstream-soak-"))
-    sources = write_sources(folder, NUM_SAMPLES)
-    begin, num_runs = time.monotonic(), 0
-    for seed in range(first_seed, first_seed + num_lineages):
-        layout = sorted(sources)[seed % len(sources)]
-        launch = "torchrun" if seed % 20 == 0 else "fork"
-        contexts = ("fork",) if seed % 5 else ("fork", "forkserver", "spawn")
-        lineage = Lineage(folder / f"lineage-{seed}", {"source": sources[layout]}, NUM_SAMPLES, seed, contexts, launch)
+    layout = sorted(sources)[seed % len(sources)]
+    launch = "torchrun" if seed % 200 == 0 else ("fork", "agent")[seed // len(sources) % 2]
+    contexts = ("fork", "forkserver", "spawn") if seed % 50 == 1 else ("fork",)
+    lineage = Lineage(folder / f"lineage-{seed}", {"source": sources[layout]}, NUM_SAMPLES, seed, contexts, launch, limit_s=LIMIT_S)
+    failure = ""
+    try:
         lineage.run()
-        num_runs += len(lineage.log)
-        print(f"seed {seed}, {layout}, {launch}: {'; '.join(lineage.log)}", flush=True)
         shutil.rmtree(lineage.folder)
-    shutil.rmtree(folder)
-    print(f"{num_lineages} lineages of {num_runs} runs in {time.monotonic() - begin:.0f} s: every sample consumed once in each epoch of each.")
+    except Exception as error:  # AssertionError is what it is for; whatever else happens fails the lineage, too
+        traceback.print_exc()
+        failure = f"FAILED ({type(error).__name__}: {error}; see {lineage.folder}): "
+    return f"{failure}seed {seed}, {layout}, {launch}: {'; '.join(lineage.log)}", len(lineage.log), bool(failure)
+
+
+def main(argv: list[str] | None = None) -> int:
+    """Run lineages and print a line for each; return the exit status."""
+    parser = argparse.ArgumentParser(prog="python -m tests.soak", description=__doc__.split("\n")[0])
+    parser.add_argument("--first-seed", type=int, default=1000)
+    parser.add_argument("--lineages", type=int, default=1000, help="at most so many (default 1000)")
+    parser.add_argument("--minutes", type=float, default=float("inf"), help="begin no lineage after this time")
+    parser.add_argument("--jobs", type=int, default=4, help="lineages at a time (default 4; they wait most of the time)")
+    options = parser.parse_args(argv)
+    folder = Path(tempfile.mkdtemp(prefix="shardstream-soak-"))
+    sources, begun = write_sources(folder, NUM_SAMPLES), time.monotonic()
+    seeds = iter(range(options.first_seed, options.first_seed + options.lineages))
+    num_lineages = num_runs = num_failed = 0
+    with ProcessPoolExecutor(options.jobs, get_context("fork")) as pool:
+        running = {pool.submit(go_through, folder, sources, seed) for seed in islice(seeds, options.jobs)}
+        while running:
+            done, running = wait(running, return_when=FIRST_COMPLETED)
+            for line, runs, failed in (future.result() for future in done):
+                print(f"{time.monotonic() - begun:.0f} s: {line}", flush=True)
+                num_lineages, num_runs, num_failed = num_lineages + 1, num_runs + runs, num_failed + failed
+            if time.monotonic() - begun < options.minutes * 60:
+                running |= {pool.submit(go_through, folder, sources, seed) for seed in islice(seeds, len(done))}
+    if not num_failed:
+        shutil.rmtree(folder)
+    print(f"{num_lineages} lineages of {num_runs} runs in {time.monotonic() - begun:.0f} s on {os.cpu_count()} CPUs, {num_failed} failed"
+          f"{'' if num_failed else ': every sample consumed once in each epoch of each'}.")  # fmt: skip
+    return min(1, num_failed)
 
 
 if __name__ == "__main__":
-    main(*map(int, sys.argv[1:]))
+    sys.exit(main())

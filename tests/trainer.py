@@ -16,15 +16,15 @@ from pathlib import Path
 
 import torch.distributed
 
-import shardstream as ss
+from shardstream import ShardStream, StreamLoader, mix  # imported here, so that who forks trainers does it once for all of them
 
 
 def make_stream(source, seed: int = 0, weights=(3, 2), **options):
     """Return a stream of a source of ``lineage.write_sources``; all of a mixture comes once an epoch, whatever the weights."""
     if isinstance(source, dict):
-        streams = [ss.ShardStream(url, seed=seed + i, **options) for i, url in enumerate(source["mix"])]
-        return ss.mix(streams, weights, seed=seed, stop="rest")
-    return ss.ShardStream(source, seed=seed, **options)
+        streams = [ShardStream(url, seed=seed + i, **options) for i, url in enumerate(source["mix"])]
+        return mix(streams, weights, seed=seed, stop="rest")
+    return ShardStream(source, seed=seed, **options)
 
 
 def ids_of(batch: dict) -> list[int]:
@@ -37,7 +37,7 @@ def ids_of(batch: dict) -> list[int]:
 def train(spec: dict, folder: Path, rank: int) -> None:
     """Be a rank: the process group is there; ``spec`` says what to do, ``folder`` is this run's own."""
     stream = make_stream(spec["source"], spec["seed"], spec["weights"], shuffle=True, batch_size=spec["batch_size"])
-    loader = ss.StreamLoader(stream, spec["num_workers"], multiprocessing_context=spec["context"])
+    loader = StreamLoader(stream, spec["num_workers"], multiprocessing_context=spec["context"])
     if spec["state"] is not None:
         loader.load_state_dict(spec["state"])
     generator = random.Random(f"{spec['seed']} {rank} {os.getpid()}")
