@@ -36,6 +36,8 @@ def row_numbers(rows: Any, num_rows: int) -> np.ndarray:
     if isinstance(rows, slice):
         return np.arange(*rows.indices(num_rows), dtype=np.int64)
     numbers = np.asarray(rows)
+    if numbers.dtype == np.int64 and numbers.ndim == 1 and len(numbers) and int(numbers.view(np.uint64).max()) < num_rows:
+        return numbers  # the usual case in one pass: as unsigned, a negative number is a large one
     if numbers.size == 0 and numbers.ndim == 1:
         return np.empty(0, np.int64)
     if numbers.ndim != 1 or numbers.dtype.kind not in "iu":
@@ -62,6 +64,7 @@ class RowAccess(Dataset):
         self._sparse, self._dtypes, self._transform, self._allow_unsafe = sparse, dtypes, transform, allow_unsafe
         self._is_batched = getattr(transform, "shardstream_batched", False)
         self._blocks: list[Block] | None = None
+        self._zeros = np.empty(0, np.uint32)  # slots of rows that are all in one block
 
     @abstractmethod
     def _open(self) -> tuple[Schema | None, list[str] | None, list[Block]]:
@@ -107,7 +110,9 @@ class RowAccess(Dataset):
     def _places(self, numbers: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """Return uint32 slot and row of row numbers."""
         if len(self._blocks) == 1:
-            return np.zeros(len(numbers), np.uint32), numbers.astype(np.uint32)
+            if len(self._zeros) < len(numbers):
+                self._zeros = np.zeros(len(numbers), np.uint32)
+            return self._zeros[: len(numbers)], numbers.astype(np.uint32)
         slot = np.searchsorted(self._starts, numbers, "right") - 1
         return slot.astype(np.uint32), (numbers - self._starts[slot]).astype(np.uint32)
 
