@@ -33,9 +33,15 @@ CONTENDERS = ("tokenizers", "shardstream")
 def read_corpus(name: str) -> list[str]:
     """Return the texts of a corpus."""
     if name == "reuters":
-        return [doc for path in sorted(DATA.glob("reuters/*.sgm")) for doc in path.read_text("latin-1").split("</REUTERS>")]
+        return [
+            doc for path in sorted(DATA.glob("reuters/*.sgm")) for doc in path.read_text("latin-1").split("</REUTERS>")
+        ]
     if name == "multilingual":
-        return [line for path in sorted(DATA.glob("multilingual/*.txt")) for line in path.read_text("utf-8").splitlines(True)]
+        return [
+            line
+            for path in sorted(DATA.glob("multilingual/*.txt"))
+            for line in path.read_text("utf-8").splitlines(True)
+        ]
     with zipfile.ZipFile(DATA / "nltk_movie_reviews.zip") as archive:
         return [archive.read(name).decode() for name in archive.namelist() if name.endswith(".txt")]
 
@@ -48,9 +54,13 @@ def train_tokenizers(texts: list[str], vocab_size: int) -> Callable[[], list[tup
 
     tokenizer = Tokenizer(models.BPE())
     split = pre_tokenizers.Split(Regex(CL100K_JSON), "isolated")
-    tokenizer.pre_tokenizer = pre_tokenizers.Sequence([split, pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False)])
+    tokenizer.pre_tokenizer = pre_tokenizers.Sequence(
+        [split, pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False)]
+    )
     alphabet = sorted(pre_tokenizers.ByteLevel.alphabet())
-    tokenizer.train_from_iterator(texts, trainers.BpeTrainer(vocab_size=vocab_size, initial_alphabet=alphabet, show_progress=False))
+    tokenizer.train_from_iterator(
+        texts, trainers.BpeTrainer(vocab_size=vocab_size, initial_alphabet=alphabet, show_progress=False)
+    )
     return lambda: [tuple(pair) for pair in json.loads(tokenizer.to_str())["model"]["merges"]]
 
 
@@ -80,7 +90,9 @@ def measure(contender: str, corpus: str, vocab_size: int) -> dict:
 
 def in_fresh_process(*arguments) -> dict:
     environment = {**os.environ, "PYTHONPATH": str(ROOT)}
-    done = subprocess.run([sys.executable, __file__, "--measure", *map(str, arguments)], check=True, capture_output=True, env=environment)
+    done = subprocess.run(
+        [sys.executable, __file__, "--measure", *map(str, arguments)], check=True, capture_output=True, env=environment
+    )
     return json.loads(done.stdout)
 
 
@@ -96,15 +108,27 @@ def main() -> None:
 
     print(f"tokenizers {tokenizers.__version__}, Python {platform.python_version()}, {os.cpu_count()} cores, "
           f"load {os.getloadavg()[0]:.1f}, best of {options.rounds} rounds")  # fmt: skip
-    print(f"{'corpus':<14}{'MB':>6}{'ids':>8}   " + "".join(f"{name + ' s (CPU), MB':>28}" for name in CONTENDERS) + "   wall ratio   CPU ratio")
+    print(
+        f"{'corpus':<14}{'MB':>6}{'ids':>8}   "
+        + "".join(f"{name + ' s (CPU), MB':>28}" for name in CONTENDERS)
+        + "   wall ratio   CPU ratio"
+    )
     for corpus in ("reuters", "reviews", "multilingual"):
         for vocab_size in (8_000, 32_000):
-            rounds = [{name: in_fresh_process(name, corpus, vocab_size) for name in CONTENDERS} for _ in range(options.rounds)]
+            rounds = [
+                {name: in_fresh_process(name, corpus, vocab_size) for name in CONTENDERS} for _ in range(options.rounds)
+            ]
             assert len({found["digest"] for one in rounds for found in one.values()}) == 1, "the merges differ"
-            best = {name: {key: min(one[name][key] for one in rounds) for key in ("wall", "cpu", "MB", "nbytes")} for name in CONTENDERS}
+            best = {
+                name: {key: min(one[name][key] for one in rounds) for key in ("wall", "cpu", "MB", "nbytes")}
+                for name in CONTENDERS
+            }
             cells = "".join(f"{b['wall']:>12.2f} ({b['cpu']:>6.2f}) {b['MB']:>6.0f}" for b in best.values())
             ratios = [best["tokenizers"][key] / best["shardstream"][key] for key in ("wall", "cpu")]
-            print(f"{corpus:<14}{best['shardstream']['nbytes'] / 1e6:>6.1f}{vocab_size:>8}   {cells}{ratios[0]:>13.1f}{ratios[1]:>12.1f}", flush=True)
+            print(
+                f"{corpus:<14}{best['shardstream']['nbytes'] / 1e6:>6.1f}{vocab_size:>8}   {cells}{ratios[0]:>13.1f}{ratios[1]:>12.1f}",
+                flush=True,
+            )
 
 
 if __name__ == "__main__":

@@ -40,7 +40,10 @@ def with_numpy(images: np.ndarray, crop: int) -> np.ndarray:
 def image_contenders(num: int, size: int, crop: int) -> dict:
     images = torch.from_numpy(np.random.default_rng(0).integers(0, 256, (num, size, size, 3), dtype=np.uint8))
     place, options = ss.Place(0, 0, np.arange(num)), {"crop": (crop, crop), "mean": MEAN, "std": STD}
-    plain, random = ss.transforms.Images("x", **options), ss.transforms.Images("x", random_crop=True, random_flip=True, **options)
+    plain, random = (
+        ss.transforms.Images("x", **options),
+        ss.transforms.Images("x", random_crop=True, random_flip=True, **options),
+    )
     return {"torch": lambda: with_torch(images, crop), "numpy": lambda: with_numpy(images.numpy(), crop),
             "shardstream": lambda: plain({"x": images}, place)["x"], "random": lambda: random({"x": images}, place)["x"]}  # fmt: skip
 
@@ -73,8 +76,14 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=20)
     rounds = parser.parse_args().rounds
     torch.set_num_threads(1)
-    print(f"torch {torch.__version__}, numpy {np.__version__}, Python {platform.python_version()}, load {os.getloadavg()[0]:.1f}, best of {rounds}")
-    print(f"{'M values a second':<34}" + "".join(f"{name:>13}" for name in ("torch", "numpy", "shardstream", "random")) + "   times torch")
+    print(
+        f"torch {torch.__version__}, numpy {np.__version__}, Python {platform.python_version()}, load {os.getloadavg()[0]:.1f}, best of {rounds}"
+    )
+    print(
+        f"{'M values a second':<34}"
+        + "".join(f"{name:>13}" for name in ("torch", "numpy", "shardstream", "random"))
+        + "   times torch"
+    )
     cases = {
         "64 images, 256 to 224": image_contenders(64, 256, 224), "256 images, 32 to 28": image_contenders(256, 32, 28),
         "256 images of 32": image_contenders(256, 32, 32), "65,536 rows of 13 numbers": number_contenders(65_536, 13),
@@ -82,7 +91,10 @@ def main() -> None:
     }  # fmt: skip
     for name, contenders in cases.items():
         speeds = measure(contenders, rounds)
-        cells = "".join(f"{speeds[name]:>13.0f}" if name in speeds else f"{'':>13}" for name in ("torch", "numpy", "shardstream", "random"))
+        cells = "".join(
+            f"{speeds[name]:>13.0f}" if name in speeds else f"{'':>13}"
+            for name in ("torch", "numpy", "shardstream", "random")
+        )
         print(f"{name:<34}{cells}{speeds['shardstream'] / speeds['torch']:>14.1f}", flush=True)
 
 

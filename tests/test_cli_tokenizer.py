@@ -59,7 +59,13 @@ def test_train_takes_everything_but_what_is_excluded(capfd, folder):
 def test_train_says_how_much_and_how_fast(capfd, folder):
     """People get two lines, and a third where the texts were too few or the file leaves something out."""
     status, out, _ = train(capfd, to="mine.tiktoken", size=5000)
-    assert status == 0 and "mine.tiktoken: " in out and "MB/s" in out and "fewer than 5,000 ids" in out and "pattern cl100k" in out
+    assert (
+        status == 0
+        and "mine.tiktoken: " in out
+        and "MB/s" in out
+        and "fewer than 5,000 ids" in out
+        and "pattern cl100k" in out
+    )
 
 
 def test_encode_prints_ids(capfd, folder, monkeypatch):
@@ -81,12 +87,17 @@ def test_info_describes_a_vocabulary(capfd, folder):
     status, out, _ = run(capfd, "info", "mine.tiktoken", "--pattern", "cl100k")
     assert status == 0 and "261 ids (uint16)" in out and "pattern: cl100k" in out and "special tokens: none" in out
     found = json.loads(run(capfd, "info", "mine.tiktoken", "--pattern", r"\S+|\s+", "--json")[1])
-    assert (found["vocab_size"], found["pattern"], found["pattern_in_c"], found["num_merges"]) == (261, r"\S+|\s+", False, None)
+    assert (found["vocab_size"], found["pattern"], found["pattern_in_c"], found["num_merges"]) == (
+        261,
+        r"\S+|\s+",
+        False,
+        None,
+    )
 
 
 @pytest.mark.parametrize(("arguments", "status", "message"), [
     (["train", "texts", "--to", "x.txt", "--vocab-size", "300"], 2, "saved as *.json or *.tiktoken"),
-    (["train", "texts", "--to", "vocab.json", "--vocab-size", "300"], 2, "names of other files"),
+    (["train", "texts", "--to", "vocab.json", "--vocab-size", "300"], 2, "not as vocab.json or encoder.json"),
     (["train", "texts/a.txt", "--to", "texts/there.json", "--vocab-size", "300"], 2, "a file stands there"),
     (["train", "nowhere", "--to", "x.json", "--vocab-size", "300"], 2, "nothing at 'nowhere'"),
     (["train", "texts", "--to", "x.json", "--vocab-size", "300", "--include", "*.md"], 2, "no file below 'texts'"),
@@ -133,9 +144,16 @@ def test_configuration_of_the_repository_packs(capfd, folder):
     assert commands[0].startswith("shardstream tokenizer train '${stdlib}'")
     for number, text in enumerate(texts.library_text(300_000)):
         (folder / f"library{number}.py").write_text(text)
-    assert run(capfd, "train", folder, "--include", "library*.py", "--vocab-size", "2000", "--special", "<|endoftext|>", "--to",
-               "demo/tokenizer.json")[0] == 0  # fmt: skip
-    settings = ["--set", f"source.paths={folder}", "--set", 'source.include=["library*.py"]', "--set", "splits.parts={train: 0.5, held_out: 0.5}"]
+    options = ("--include", "library*.py", "--vocab-size", "2000", "--special", "<|endoftext|>")
+    assert run(capfd, "train", folder, *options, "--to", "demo/tokenizer.json")[0] == 0
+    settings = [
+        "--set",
+        f"source.paths={folder}",
+        "--set",
+        'source.include=["library*.py"]',
+        "--set",
+        "splits.parts={train: 0.5, held_out: 0.5}",
+    ]
     assert main(["pack", str(CONFIG), *settings]) == 0
     tokenizer, found = ss.tokenizers.load("demo"), ""
     for split in ("train", "held_out"):

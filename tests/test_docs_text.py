@@ -30,7 +30,11 @@ def test_examples_run(tmp_path, monkeypatch, capfd):
             command = shlex.split(line)
             assert command[0] == "shardstream" and main(command[1:]) == 0, line
     assert "1,000 ids" in capfd.readouterr().out
-    assert session["ids"].dtype == torch.int64 and session["ids"].shape[1] == 128 and isinstance(session["cu_seqlens"], ss.Jagged)
+    assert (
+        session["ids"].dtype == torch.int64
+        and session["ids"].shape[1] == 128
+        and isinstance(session["cu_seqlens"], ss.Jagged)
+    )
     assert ss.Dataset("tokens").schema["ids"] == ss.Dense("uint16", (128,))
     assert sorted(session["batch"]) == ["ids", "y"]
     assert len(session["first"]) == len(session["second"]) == 6 and session["first"] != session["second"]

@@ -73,7 +73,9 @@ def test_sequences_are_those_of_the_documents(vocabulary, tmp_path, method):
     tokenizer = ss.tokenizers.load(vocabulary)
     documents = [[*tokenizer.encode(text).tolist(), 998] for text in TEXTS]
     layout = getattr(twin, method)([len(ids) for ids in documents], 256)
-    expected = [(f"k{pieces[0][0]}@{pieces[0][1]}", *row) for pieces, row in zip(layout, twin.arrange(documents, layout))]
+    expected = [
+        (f"k{pieces[0][0]}@{pieces[0][1]}", *row) for pieces, row in zip(layout, twin.arrange(documents, layout))
+    ]
     assert rows_of(tmp_path / "d", *fields) == expected
 
 
@@ -85,7 +87,9 @@ def test_padded_sequences_are_dense(vocabulary, tmp_path):
     total = 0
     for ids, positions, borders in rows_of(tmp_path / "d", *fields):
         total += borders[-1]
-        assert len(ids) == len(positions) == 128 and set(ids[borders[-1] :]) <= {7} and not any(positions[borders[-1] :])
+        assert (
+            len(ids) == len(positions) == 128 and set(ids[borders[-1] :]) <= {7} and not any(positions[borders[-1] :])
+        )
     tokenizer = ss.tokenizers.load(vocabulary)
     assert total == len(tokenizer.encode_batch(TEXTS)[0])
 
@@ -107,7 +111,12 @@ def test_no_token_is_lost_between_batches(vocabulary, tmp_path):
 def test_sequences_need_to_know_what_documents_hold(tmp_path):
     """What records of an iterable hold is not known before they are read, and a dtype cannot be guessed."""
     records = [{"key": "a", "ids": [1, 2, 3]}, {"key": "b", "ids": [4]}]
-    job = {"source": records, "steps": [{"sequences": {"length": 2}}], "fields": {"ids": None}, "output": {"url": str(tmp_path / "d")}}
+    job = {
+        "source": records,
+        "steps": [{"sequences": {"length": 2}}],
+        "fields": {"ids": None},
+        "output": {"url": str(tmp_path / "d")},
+    }
     with pytest.raises(ConfigError, match=r"steps\[0\]\.sequences\.field: what 'ids' holds is not known"):
         pack(job)
 

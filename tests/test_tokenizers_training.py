@@ -29,8 +29,12 @@ def hugging_face(pattern: str, corpus: list[str], vocab_size: int) -> Tokenizer:
         tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
     else:
         split = pre_tokenizers.Split(Regex(regex), "isolated")
-        tokenizer.pre_tokenizer = pre_tokenizers.Sequence([split, pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False)])
-    trainer = trainers.BpeTrainer(vocab_size=vocab_size, initial_alphabet=sorted(v.BYTE_CHARS.values()), show_progress=False)
+        tokenizer.pre_tokenizer = pre_tokenizers.Sequence(
+            [split, pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False)]
+        )
+    trainer = trainers.BpeTrainer(
+        vocab_size=vocab_size, initial_alphabet=sorted(v.BYTE_CHARS.values()), show_progress=False
+    )
     tokenizer.train_from_iterator(corpus, trainer)
     return tokenizer
 
@@ -84,7 +88,9 @@ def test_saved_ranks_encode_in_tiktoken(trained, tmp_path):
     batch = [*texts.adversarial(seed=3, num=300), *texts.library_text(300_000)[:3]]
     for text in batch:
         ids = trained.encode(text, allowed_special="all").tolist()
-        assert ids == reference.encode(text, allowed_special="all") == again.encode(text, allowed_special="all").tolist()
+        assert (
+            ids == reference.encode(text, allowed_special="all") == again.encode(text, allowed_special="all").tolist()
+        )
         assert trained.decode(ids) == text
 
 
@@ -158,7 +164,9 @@ def test_unknown_patterns_run_by_regex():
 @pytest.mark.parametrize("corpus", [[], [""], ["a"], ["a b", "b"], [b"\xff"]])
 def test_texts_without_pairs_give_the_bytes(corpus):
     """Nothing to learn is no error: ids are the single bytes and the special tokens."""
-    tokenizer = ss.tokenizers.train(corpus, 1000, "gpt2" if corpus != ["a b", "b"] else r"\S|\s", special_tokens=["<end>"])
+    tokenizer = ss.tokenizers.train(
+        corpus, 1000, "gpt2" if corpus != ["a b", "b"] else r"\S|\s", special_tokens=["<end>"]
+    )
     assert tokenizer.vocab_size == 257 and tokenizer.special_tokens == {"<end>": 256}
     assert tokenizer.decode_bytes(tokenizer.encode(b"any \xff bytes")) == b"any \xff bytes"
 
@@ -203,5 +211,12 @@ def test_training_prints_nothing_where_there_is_no_terminal(capfd):
 def test_example_of_the_docstring():
     """The docstring's example is true."""
     tok = ss.tokenizers.train(["low lower lowest"] * 9, vocab_size=262, special_tokens=["<end>"])
-    assert [tok.id_to_token(i) for i in range(256, tok.vocab_size)] == [b"lo", b"low", b" low", b" lowe", b"st", b"<end>"]
+    assert [tok.id_to_token(i) for i in range(256, tok.vocab_size)] == [
+        b"lo",
+        b"low",
+        b" low",
+        b" lowe",
+        b"st",
+        b"<end>",
+    ]
     assert tok.encode_batch(["lower"])[0].dtype == np.uint32

@@ -32,8 +32,13 @@ def test_images_are_the_twin_s(data):
     std = data.draw(st.lists(numbers.filter(lambda x: abs(x) > 1e-3), min_size=num_channels, max_size=num_channels))
     seed, epoch = data.draw(st.integers(0, 2**64 - 1)), data.draw(st.integers(0, 2**40))
     images, positions = images_of(seed % 1000, 3, height, width, num_channels), np.array([5, 2**40, 7])
-    made = Images("img", crop=crop, mean=mean, std=std, **options)({"img": torch.from_numpy(images), "y": 1}, Place(seed, epoch, positions))
-    expected = [twin.image(image, crop, *options.values(), mean, std, (seed, epoch, int(p))) for image, p in zip(images, positions)]
+    made = Images("img", crop=crop, mean=mean, std=std, **options)(
+        {"img": torch.from_numpy(images), "y": 1}, Place(seed, epoch, positions)
+    )
+    expected = [
+        twin.image(image, crop, *options.values(), mean, std, (seed, epoch, int(p)))
+        for image, p in zip(images, positions)
+    ]
     assert made["y"] == 1 and made["img"].dtype == torch.float32
     assert made["img"].numpy().tobytes() == np.stack(expected).tobytes()
 
@@ -43,7 +48,9 @@ def test_images_of_different_sizes_are_cropped_to_one():
     images = [images_of(i, 1, 20 + i, 30 - i, 1)[0, :, :, 0] for i in range(5)]
     options = {"padding": 1, "random_crop": True, "random_flip": True}
     made = Images("img", crop=(18, 20), to="x", **options)({"img": images}, Place(1, 2, np.arange(5)))
-    expected = [twin.image(image[..., None], (18, 20), 1, True, True, [0.0], [1.0], (1, 2, i)) for i, image in enumerate(images)]
+    expected = [
+        twin.image(image[..., None], (18, 20), 1, True, True, [0.0], [1.0], (1, 2, i)) for i, image in enumerate(images)
+    ]
     assert made["x"].numpy().tobytes() == np.stack(expected).tobytes() and made["img"] is images
 
 
@@ -60,7 +67,10 @@ def test_draws_are_even():
     transform = Images("img", crop=(1, 57), random_crop=True, random_flip=True)
 
     def draws(seed, epoch):
-        made = transform({"img": torch.from_numpy(image)}, Place(seed, epoch, np.arange(4000)))["img"].numpy()[:, 0, 0] * 255
+        made = (
+            transform({"img": torch.from_numpy(image)}, Place(seed, epoch, np.arange(4000)))["img"].numpy()[:, 0, 0]
+            * 255
+        )
         flipped = made[:, 0] > made[:, 1]
         return np.rint(np.where(flipped, made[:, -1], made[:, 0])), flipped
 
@@ -74,15 +84,29 @@ def test_draws_are_even():
 def test_draws_are_pinned():
     """A resumed run repeats crops and flips in every version: these never change."""
     image = np.arange(100, dtype=np.uint8).reshape(1, 10, 10, 1).repeat(6, 0)
-    made = Images("img", crop=(1, 2), random_crop=True, random_flip=True)({"img": image}, Place(42, 3, np.arange(6)))["img"] * 255
-    assert np.rint(made.numpy()).astype(int).reshape(6, 2).tolist() == [[92, 91], [93, 94], [35, 36], [75, 76], [98, 99], [54, 53]]
+    made = (
+        Images("img", crop=(1, 2), random_crop=True, random_flip=True)({"img": image}, Place(42, 3, np.arange(6)))[
+            "img"
+        ]
+        * 255
+    )
+    assert np.rint(made.numpy()).astype(int).reshape(6, 2).tolist() == [
+        [92, 91],
+        [93, 94],
+        [35, 36],
+        [75, 76],
+        [98, 99],
+        [54, 53],
+    ]
 
 
 @pytest.fixture(scope="module")
 def url(tmp_path_factory):
     """A dataset with images, numbers and texts."""
     url = str(tmp_path_factory.mktemp("transforms") / "d")
-    schema = ss.Schema(img=ss.Dense("uint8", (12, 12, 3)), x=ss.Dense("float64", (3,)), text=ss.Text(), y=ss.Dense("int64"))
+    schema = ss.Schema(
+        img=ss.Dense("uint8", (12, 12, 3)), x=ss.Dense("float64", (3,)), text=ss.Text(), y=ss.Dense("int64")
+    )
     images, words = images_of(1, 300, 12, 12, 3), texts.adversarial(seed=1, num=300)
     with ss.ShardWriter(url, schema=schema, shard_nbytes="40kB") as writer:
         for y in range(300):
@@ -123,7 +147,20 @@ def test_resumed_runs_repeat_crops_and_flips(url, cut):
     assert found == whole and len(whole) == 300 and next_epoch.keys() == whole.keys() and next_epoch != whole
 
 
-DTYPES = ["bool", "int8", "uint8", "int16", "uint16", "int32", "uint32", "int64", "uint64", "float16", "float32", "float64"]
+DTYPES = [
+    "bool",
+    "int8",
+    "uint8",
+    "int16",
+    "uint16",
+    "int32",
+    "uint32",
+    "int64",
+    "uint64",
+    "float16",
+    "float32",
+    "float64",
+]
 
 
 @pytest.mark.parametrize("dtype", DTYPES)
@@ -185,7 +222,12 @@ def test_transforms_are_pickled(tokenizer):
     """Instances go to worker processes and transform there as here."""
     columns = {"img": torch.from_numpy(images_of(1, 2, 6, 6, 3)), "x": torch.ones(2, 3), "text": ["a b", "<end>"]}
     place = Place(1, 2, np.arange(2))
-    for transform in (Images("img", crop=(4, 4), random_crop=True), Standardize("x", 1.5), Tokenize(tokenizer), Hash(FeatureHasher(64))):
+    for transform in (
+        Images("img", crop=(4, 4), random_crop=True),
+        Standardize("x", 1.5),
+        Tokenize(tokenizer),
+        Hash(FeatureHasher(64)),
+    ):
         arguments = (columns, place) if isinstance(transform, Images) else (columns,)
         one, other = transform(*arguments), pickle.loads(pickle.dumps(transform))(*arguments)
         assert str(one) == str(other)
@@ -202,6 +244,7 @@ def test_outputs_are_not_written_again_while_they_are_held():
     ({"crop": (0, 4)}, "a height and a width"), ({"crop": (4,)}, "a height and a width"), ({"padding": 2}, "need crop="),
     ({"random_crop": True}, "need crop="), ({"crop": (4, 4), "padding": -1}, "from 0"), ({"std": 0}, "std is not 0"),
     ({"std": [1, 0, 1]}, "std is not 0"), ({"mean": float("nan")}, "are numbers"),
+    ({"mean": "grey"}, "are numbers"), ({"std": [[1.0]]}, "are numbers"),
 ])  # fmt: skip
 def test_wrong_arguments_of_images_are_named(arguments, message):
     """Mistakes are errors where the transform is made."""

@@ -28,7 +28,12 @@ def columns_with_place(columns, place):
     """The same by columns; every fifth row is dropped."""
     left = columns["y"].numpy() % 5 != 0
     ones = np.ones(left.sum(), np.int64)
-    return {"y": columns["y"].numpy()[left], "position": place.position[left], "epoch": ones * place.epoch, "seed": ones * place.seed}, left
+    return {
+        "y": columns["y"].numpy()[left],
+        "position": place.position[left],
+        "epoch": ones * place.epoch,
+        "seed": ones * place.seed,
+    }, left
 
 
 TRANSFORMS = pytest.mark.parametrize("transform", [row_with_place, columns_with_place])
@@ -65,7 +70,9 @@ def test_resumed_runs_repeat_the_places(url, transform, cut):
     found = places(first, cut) if cut else {}
     state = first.state_dict()
     for rank in range(2):
-        rest = ss.StreamLoader(ss.ShardStream(url, batch_size=17, rank=rank, world_size=2, **options), num_workers=2 * rank)
+        rest = ss.StreamLoader(
+            ss.ShardStream(url, batch_size=17, rank=rank, world_size=2, **options), num_workers=2 * rank
+        )
         rest.load_state_dict(state)
         found |= places(rest)
     assert found == whole
@@ -111,15 +118,23 @@ def test_mixtures_and_streams_that_follow_have_places(url, kind):
 
     def stream():
         if kind == "follow":
-            return ss.ShardStream(url, batch_size=32, shuffle=True, follow=True, until=ss.Dataset(url).version, transform=row_with_place)
-        streams = [ss.ShardStream(url, batch_size=32, shuffle=True, seed=seed, transform=row_with_place) for seed in (1, 2)]
+            return ss.ShardStream(
+                url, batch_size=32, shuffle=True, follow=True, until=ss.Dataset(url).version, transform=row_with_place
+            )
+        streams = [
+            ss.ShardStream(url, batch_size=32, shuffle=True, seed=seed, transform=row_with_place) for seed in (1, 2)
+        ]
         return ss.mix(streams, weights=[2, 1], seed=3)
 
-    whole = [row for batch in stream() for row in zip(*(batch[name].tolist() for name in ("position", "y", "epoch", "seed")))]
+    whole = [
+        row for batch in stream() for row in zip(*(batch[name].tolist() for name in ("position", "y", "epoch", "seed")))
+    ]
     first = stream()
     batches = iter(first)
     found = [row for _ in range(4) for row in zip(*(next(batches)[name].tolist() for name in ("position",)))]
     rest = stream()
     rest.load_state_dict(first.state_dict())
-    left = [row for batch in rest for row in zip(*(batch[name].tolist() for name in ("position", "y", "epoch", "seed")))]
+    left = [
+        row for batch in rest for row in zip(*(batch[name].tolist() for name in ("position", "y", "epoch", "seed")))
+    ]
     assert left == whole[len(found) :] and [row[0] for row in whole] == list(range(len(whole)))

@@ -51,9 +51,9 @@ struct ss_images {
  *   SS_ERR_RANGE     image *place_ret is smaller than the crop, padding counted, or larger
  *                    than SS_IMAGES_MAX_SIZE
  */
-enum ss_status ss_images_transform(const struct ss_images *options, const uint8_t *const *images, const int64_t *heights,
-				   const int64_t *widths, const int64_t *positions, size_t num_images, float *out,
-				   uint64_t *place_ret);
+enum ss_status ss_images_transform(const struct ss_images *options, const uint8_t *const *images,
+				   const int64_t *heights, const int64_t *widths, const int64_t *positions,
+				   size_t num_images, float *out, uint64_t *place_ret);
 /* cffi:end */
 
 #endif

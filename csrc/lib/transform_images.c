@@ -67,13 +67,15 @@ DEFINE_CONVERT(, convert_base)
 
 DEFINE_CONVERT(AVX2, convert_avx2)
 
-/* For channel c of 16 pixels: the byte of each of the three vectors that goes to pixel i, or -1. */
-#define AT(c, i, part) ((char)((3 * (i) + (c)) / 16 == (part) ? (3 * (i) + (c)) % 16 : -1))
-#define MASK(c, part) _mm_setr_epi8(AT(c, 0, part), AT(c, 1, part), AT(c, 2, part), AT(c, 3, part), AT(c, 4, part),	\
-	AT(c, 5, part), AT(c, 6, part), AT(c, 7, part), AT(c, 8, part), AT(c, 9, part), AT(c, 10, part),		\
-	AT(c, 11, part), AT(c, 12, part), AT(c, 13, part), AT(c, 14, part), AT(c, 15, part))
-#define CHANNEL(c) _mm_or_si128(_mm_or_si128(_mm_shuffle_epi8(v0, MASK(c, 0)), _mm_shuffle_epi8(v1, MASK(c, 1))),	\
-				_mm_shuffle_epi8(v2, MASK(c, 2)))
+/* For channel c of 16 pixels: the byte of vector v that goes to pixel i, or -1 if it is another's. */
+#define AT(c, v, i) ((char)((3 * (i) + (c)) / 16 == (v) ? (3 * (i) + (c)) % 16 : -1))
+#define MASK(c, v)										\
+	_mm_setr_epi8(AT(c, v, 0), AT(c, v, 1), AT(c, v, 2), AT(c, v, 3), AT(c, v, 4), AT(c, v, 5),	\
+		      AT(c, v, 6), AT(c, v, 7), AT(c, v, 8), AT(c, v, 9), AT(c, v, 10), AT(c, v, 11),	\
+		      AT(c, v, 12), AT(c, v, 13), AT(c, v, 14), AT(c, v, 15))
+#define CHANNEL(c)										\
+	_mm_or_si128(_mm_or_si128(_mm_shuffle_epi8(v0, MASK(c, 0)), _mm_shuffle_epi8(v1, MASK(c, 1))), \
+		     _mm_shuffle_epi8(v2, MASK(c, 2)))
 
 AVX2 static void
 split_avx2(const uint8_t *pixels, size_t num, unsigned num_channels, struct run *run)
@@ -188,7 +190,8 @@ crop_of(const struct ss_images *o, int64_t height, int64_t width, int64_t positi
 }
 
 static void
-paint_image(const struct painter *painter, const uint8_t *image, int64_t height, int64_t width, struct crop crop, float *out)
+paint_image(const struct painter *painter, const uint8_t *image, int64_t height, int64_t width, struct crop crop,
+	    float *out)
 {
 	const struct ss_images *o = painter->options;
 	int64_t begin = crop.left < 0 ? -crop.left : 0;	/* columns of the crop that are the image's */
@@ -204,8 +207,8 @@ paint_image(const struct painter *painter, const uint8_t *image, int64_t height,
 			continue;
 		}
 		paint_zeros(o, (size_t)at, out);
-		paint(painter, image + (from * width + crop.left + begin) * o->num_channels, (size_t)(end - begin), crop.flipped,
-		      out + at);
+		paint(painter, image + (from * width + crop.left + begin) * o->num_channels, (size_t)(end - begin),
+		      crop.flipped, out + at);
 		paint_zeros(o, (size_t)(o->width - after), out + after);
 	}
 }
@@ -223,8 +226,8 @@ ss_images_transform(const struct ss_images *options, const uint8_t *const *image
 	const struct ss_images *o = options;
 	struct painter painter = painter_of(options);
 
-	if (o->num_channels < 1 || o->num_channels > SS_IMAGES_MAX_CHANNELS || !is_size(o->height) || !is_size(o->width) ||
-	    o->padding < 0 || o->padding > SS_IMAGES_MAX_SIZE)
+	if (o->num_channels < 1 || o->num_channels > SS_IMAGES_MAX_CHANNELS || !is_size(o->height) ||
+	    !is_size(o->width) || o->padding < 0 || o->padding > SS_IMAGES_MAX_SIZE)
 		return SS_ERR_ARGUMENT;
 	for (size_t i = 0; i < num_images; i++) {
 		*place_ret = i;

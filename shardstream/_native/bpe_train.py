@@ -45,7 +45,9 @@ class Trainer:
                 f"texts[{first_text + place[0]}] is longer than {MAX_TEXT_NBYTES} bytes, or its offsets descend or "
                 "leave the buffer.", index=first_text + place[0])  # fmt: skip
         if status == lib.SS_ERR_SPACE:
-            raise TokenizerError("The different pieces of the texts have more than 4 GiB together; train on a part of them.")
+            raise TokenizerError(
+                "The different pieces of the texts have more than 4 GiB together; train on a part of them."
+            )
         if status == lib.SS_ERR_NOMEM:
             raise MemoryError("No memory for the pieces of the texts.")
         assert status == lib.SS_OK, "feed() comes before merge()"
@@ -58,7 +60,7 @@ class Trainer:
         self.num_merges, self.is_done = num[0], bool(is_done[0])
 
     def merges(self) -> np.ndarray:
-        """Return the merges done, uint32 ``(num_merges, 2)``: ids of the pair, of which merge ``i`` makes id ``256 + i``."""
+        """Return the merges done, uint32 ``(num_merges, 2)``: the ids of which merge ``i`` makes id ``256 + i``."""
         merges = np.empty((self.num_merges, 2), np.uint32)
         lib.ss_bpe_trainer_merges(self._handle, ffi.cast("struct ss_bpe_merge *", ffi.from_buffer(merges)))
         return merges

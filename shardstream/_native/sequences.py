@@ -25,5 +25,7 @@ def best_fit(lengths: np.ndarray, max_length: int) -> tuple[np.ndarray, int]:
     if status == lib.SS_ERR_NOMEM:
         raise MemoryError("No memory to fit documents into sequences.")
     if status != lib.SS_OK:
-        raise ConfigError(f"sequences have from 1 to {MAX_LENGTH} tokens, and no piece is empty or longer than they are.")
+        raise ConfigError(
+            f"sequences have from 1 to {MAX_LENGTH} tokens, and no piece is empty or longer than they are."
+        )
     return sequence, num[0]

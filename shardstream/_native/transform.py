@@ -7,8 +7,8 @@ import numpy as np
 from shardstream._native import ffi, lib
 from shardstream.errors import ConfigError, SampleError
 
-DTYPES = {name: getattr(lib, f"SS_{name.upper()}") for name in (
-    "bool", "int8", "uint8", "int16", "uint16", "int32", "uint32", "int64", "uint64", "float16", "float32", "float64")}  # fmt: skip
+NUMBERS = ("int8", "uint8", "int16", "uint16", "int32", "uint32", "int64", "uint64", "float16", "float32", "float64")
+DTYPES = {name: getattr(lib, f"SS_{name.upper()}") for name in ("bool", *NUMBERS)}
 MAX_CHANNELS = lib.SS_IMAGES_MAX_CHANNELS
 
 
@@ -16,11 +16,13 @@ def standardize(values: np.ndarray, mean: np.ndarray, factor: np.ndarray, out: n
     """Fill float32 ``out`` with ``(values - mean) * factor`` by the last axis, in one call without the GIL.
 
     Args:
-        values: C-contiguous, of a dtype that columns have; ``mean`` and ``factor`` are float64, as long as its last axis.
+        values: C-contiguous, of one of ``DTYPES``.
+        mean, factor: float64, as long as the last axis of ``values``.
     """
     num = len(mean)
     assert values.flags.c_contiguous and out.shape == values.shape and out.dtype == np.float32 and len(factor) == num
-    status = lib.ss_standardize(ffi.from_buffer(values), DTYPES[values.dtype.name], values.size // num if num else 0, num,
+    num_rows = values.size // num if num else 0
+    status = lib.ss_standardize(ffi.from_buffer(values), DTYPES[values.dtype.name], num_rows, num,
                                 ffi.from_buffer("double[]", mean), ffi.from_buffer("double[]", factor),
                                 ffi.cast("float *", ffi.from_buffer(out)))  # fmt: skip
     assert status == lib.SS_OK
@@ -29,7 +31,9 @@ def standardize(values: np.ndarray, mean: np.ndarray, factor: np.ndarray, out: n
 class Images:
     """How images become float planes; see ``struct ss_images``. ``scale`` and ``shift`` are float32 by channel."""
 
-    def __init__(self, padding: int, crops_at_random: bool, flips_at_random: bool, scale: np.ndarray, shift: np.ndarray):
+    def __init__(
+        self, padding: int, crops_at_random: bool, flips_at_random: bool, scale: np.ndarray, shift: np.ndarray
+    ):
         self._keep = scale, shift
         self._options = ffi.new("struct ss_images *", {
             "padding": padding, "num_channels": len(scale), "crops_at_random": crops_at_random,
@@ -37,7 +41,9 @@ class Images:
             "shift": ffi.from_buffer("float[]", shift),
         })  # fmt: skip
 
-    def transform(self, pixels: np.ndarray, sizes: np.ndarray, key: int, positions: np.ndarray, out: np.ndarray) -> None:
+    def transform(
+        self, pixels: np.ndarray, sizes: np.ndarray, key: int, positions: np.ndarray, out: np.ndarray
+    ) -> None:
         """Fill float32 ``out``, ``(num_images, num_channels, height, width)``, in one call without the GIL.
 
         Args:
@@ -51,7 +57,11 @@ class Images:
             SampleError: An image is smaller than what comes out, or larger than 2^24; ``e.key`` is its number.
             ConfigError: What is to come out is larger than that.
         """
-        assert out.dtype == np.float32 and out.shape[:2] == (len(pixels), self._options.num_channels) and out.flags.c_contiguous
+        assert (
+            out.dtype == np.float32
+            and out.shape[:2] == (len(pixels), self._options.num_channels)
+            and out.flags.c_contiguous
+        )
         assert pixels.dtype == np.uintp and len(positions) == len(pixels) and sizes.shape == (2, len(pixels))
         options, place = ffi.new("struct ss_images *", self._options[0]), ffi.new("uint64_t *")
         options.key, options.height, options.width = key, *out.shape[2:]
@@ -62,7 +72,8 @@ class Images:
         )  # fmt: skip
         if status == lib.SS_ERR_RANGE:
             height, width = sizes[:, place[0]]
-            raise SampleError(f"an image of {height} x {width} pixels, with {options.padding} around it, cannot be cropped to "
-                              f"{out.shape[2]} x {out.shape[3]}.", key=place[0])  # fmt: skip
+            raise SampleError(
+                f"an image of {height} x {width} pixels, with {options.padding} around it, cannot be cropped to "
+                f"{out.shape[2]} x {out.shape[3]}.", key=place[0])  # fmt: skip
         if status != lib.SS_OK:
             raise ConfigError(f"images have from 1 to {MAX_CHANNELS} channels and 2**24 pixels a side.")

@@ -20,7 +20,7 @@ TRAIN_EXAMPLES = """\
 
     shardstream tokenizer train corpus.txt --vocab-size 32000 --to vocab/tokenizer.json --special '<|endoftext|>'
 
-    shardstream tokenizer train '${stdlib}' --include '*.py' --exclude site-packages --vocab-size 8192 --to demo/tokenizer.json
+    shardstream tokenizer train '${stdlib}' --include '*.py' --exclude site-packages --vocab-size 8192 --to py.json
 
     shardstream tokenizer train books --pattern o200k --vocab-size 50000 --to books.tiktoken
 """
@@ -42,10 +42,14 @@ INFO_EXAMPLES = """\
 """
 
 Vocabulary = Annotated[
-    str, typer.Argument(metavar="VOCABULARY", help="A file, a folder with one, or an encoding of an installed tiktoken.")
+    str,
+    typer.Argument(metavar="VOCABULARY", help="A file, a folder with one, or an encoding of an installed tiktoken."),
 ]
 Pattern = Annotated[
-    str | None, typer.Option(metavar="NAME", help="Split pattern of a .tiktoken file: a name such as cl100k, or a regular expression.")
+    str | None,
+    typer.Option(
+        metavar="NAME", help="Split pattern of a .tiktoken file: a name such as cl100k, or a regular expression."
+    ),
 ]
 
 
@@ -57,11 +61,16 @@ def train(
     ],
     to: Annotated[str, typer.Option(metavar="FILE", help="Where the vocabulary goes: *.json or *.tiktoken.")],
     vocab_size: Annotated[int, typer.Option(metavar="N", help="Ids in all, special tokens counted.")],
-    pattern: Annotated[str, typer.Option(metavar="NAME", help="gpt2, cl100k, llama3, qwen2, o200k, or a regular expression.")] = "cl100k",
+    pattern: Annotated[
+        str, typer.Option(metavar="NAME", help="gpt2, cl100k, llama3, qwen2, o200k, or a regular expression.")
+    ] = "cl100k",
     special: Annotated[list[str] | None, typer.Option(metavar="TOKEN", help="A special token. Repeatable.")] = None,
-    include: Annotated[list[str] | None, typer.Option(metavar="GLOB", help="Files of folders that may come. Repeatable.")] = None,
+    include: Annotated[
+        list[str] | None, typer.Option(metavar="GLOB", help="Files of folders that may come. Repeatable.")
+    ] = None,
     exclude: Annotated[
-        list[str] | None, typer.Option(metavar="GLOB", help="Files and folders that may not, beside hidden ones. Repeatable.")
+        list[str] | None,
+        typer.Option(metavar="GLOB", help="Files and folders that may not, beside hidden ones. Repeatable."),
     ] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print the report as JSON.")] = False,
 ) -> None:
@@ -78,14 +87,16 @@ def train(
     _save(tokenizer, path)
     report = {
         "vocabulary": str(path), "vocab_size": tokenizer.vocab_size, "num_merges": len(tokenizer.vocabulary.merges),
-        "special_tokens": dict(tokenizer.special_tokens), "pattern": pattern, "num_files": len(files), "nbytes_in": nbytes,
-        "seconds": round(seconds, 3),
+        "special_tokens": dict(tokenizer.special_tokens), "pattern": pattern, "num_files": len(files),
+        "nbytes_in": nbytes, "seconds": round(seconds, 3),
     }  # fmt: skip
     if as_json:
         show.json(report)
         return
     typer.echo(f"{path}: {tokenizer.vocab_size:,} ids, {len(tokenizer.vocabulary.merges):,} of them merged")
-    typer.echo(f"{len(files):,} files, {show.nbytes(nbytes)} in {seconds:.1f} s ({nbytes / 1e6 / max(seconds, 1e-9):.1f} MB/s)")
+    typer.echo(
+        f"{len(files):,} files, {show.nbytes(nbytes)} in {seconds:.1f} s ({nbytes / 1e6 / max(seconds, 1e-9):.1f} MB/s)"
+    )
     if tokenizer.vocab_size < vocab_size:
         typer.echo(f"the texts have no pair left to merge, so there are fewer than {vocab_size:,} ids")
     if path.suffix == ".tiktoken":
@@ -95,9 +106,13 @@ def train(
 @app.command(epilog=ENCODE_EXAMPLES)
 def encode(
     vocabulary: Vocabulary,
-    texts: Annotated[list[str] | None, typer.Argument(metavar="[TEXT]...", help="Left out: standard input, as one text.")] = None,
+    texts: Annotated[
+        list[str] | None, typer.Argument(metavar="[TEXT]...", help="Left out: standard input, as one text.")
+    ] = None,
     pattern: Pattern = None,
-    special: Annotated[bool, typer.Option("--special", help="Special tokens in the text become their own ids.")] = False,
+    special: Annotated[
+        bool, typer.Option("--special", help="Special tokens in the text become their own ids.")
+    ] = False,
     tokens: Annotated[bool, typer.Option("--tokens", help="Print what each id stands for, too.")] = False,
     as_json: Annotated[bool, typer.Option("--json", help="Print ids and tokens as JSON.")] = False,
 ) -> None:
@@ -137,7 +152,8 @@ def info(
     longest = max(tokens, key=lambda token: (len(token), token))
     found = {
         "vocabulary": vocabulary, "vocab_size": tokenizer.vocab_size, "num_tokens": len(tokens),
-        "num_merges": None if vocab.merges is None else len(vocab.merges), "pattern": NATIVE.get(vocab.pattern, vocab.pattern),
+        "num_merges": None if vocab.merges is None else len(vocab.merges),
+        "pattern": NATIVE.get(vocab.pattern, vocab.pattern),
         "pattern_in_c": vocab.pattern in NATIVE, "whole_piece": vocab.whole_piece, "nfc": vocab.nfc,
         "longest_token": longest.decode("utf-8", "backslashreplace"), "special_tokens": dict(tokenizer.special_tokens),
         "dtype": "uint16" if tokenizer.vocab_size <= 2**16 else "uint32",
@@ -169,7 +185,9 @@ def _target(to: str) -> Path:
 
     path = Path(to)
     if path.suffix not in (".json", ".tiktoken") or path.name in PAIR_NAMES:
-        raise ConfigError(f"--to {to}: a vocabulary is saved as *.json or *.tiktoken; {' and '.join(PAIR_NAMES)} are names of other files.")
+        raise ConfigError(
+            f"--to {to}: a vocabulary is saved as *.json or *.tiktoken, and not as {' or '.join(PAIR_NAMES)}."
+        )
     if path.exists():
         raise ConfigError(f"--to {to}: a file stands there; delete it or name another.")
     return path

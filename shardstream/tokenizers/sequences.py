@@ -55,7 +55,9 @@ def concatenate(lengths: np.ndarray, length: int) -> Layout:
     ends = np.cumsum(lengths, dtype=np.int64)
     starts, total = ends - lengths, int(ends[-1]) if len(ends) else 0
     begins = np.union1d(starts[lengths > 0], np.arange(0, total, length))
-    document = np.searchsorted(starts, begins, "right") - 1  # of empty ones that begin at the same place the last, which is none
+    document = (
+        np.searchsorted(starts, begins, "right") - 1
+    )  # of empty ones that begin at the same place the last, which is none
     num_sequences = -(-total // length)
     offsets = np.searchsorted(begins, np.arange(num_sequences + 1) * length)
     return Layout(document, begins - starts[document], np.diff(begins, append=total), offsets)

@@ -185,7 +185,7 @@ class Tokenizer:
         path = Path(path)
         writer = {".tiktoken": write_ranks, ".json": write_tokenizer_json}.get(path.suffix)
         if writer is None or path.name in PAIR_NAMES:
-            raise TokenizerError(f"{path}: a vocabulary is saved as *.tiktoken or *.json; {' and '.join(PAIR_NAMES)} are names of other files.")
+            raise TokenizerError(f"{path}: a vocabulary is saved as *.tiktoken or *.json, and not as {' or '.join(PAIR_NAMES)}.")
         writer(self.vocabulary, path)
 
 

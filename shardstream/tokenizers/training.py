@@ -88,8 +88,14 @@ def _check(vocab_size: int, special_tokens: Sequence[str]) -> None:
     if len(set(special_tokens)) < len(special_tokens):
         raise TokenizerError("A special token is named twice.")
     least = 256 + len(special_tokens)
-    if isinstance(vocab_size, bool) or not isinstance(vocab_size, int | np.integer) or not least <= vocab_size <= native.MAX_TOKENS:
-        raise TokenizerError(f"vocab_size is from {least} (256 bytes and the special tokens) to {native.MAX_TOKENS}, not {vocab_size!r}.")
+    if (
+        isinstance(vocab_size, bool)
+        or not isinstance(vocab_size, int | np.integer)
+        or not least <= vocab_size <= native.MAX_TOKENS
+    ):
+        raise TokenizerError(
+            f"vocab_size is from {least} (256 bytes and the special tokens) to {native.MAX_TOKENS}, not {vocab_size!r}."
+        )
 
 
 def _nbytes_of(items: Iterable) -> int | None:
@@ -126,7 +132,9 @@ def _texts_of_file(path: Path, cuttable: bool) -> Iterator[bytes]:
         while block := file.read(FILE_BLOCK_NBYTES):
             rest += block
             if len(rest) > MAX_TEXT_NBYTES:
-                raise TokenizerError(f"{path}: more than {MAX_TEXT_NBYTES} bytes without a place to cut; give its texts one by one.")
+                raise TokenizerError(
+                    f"{path}: more than {MAX_TEXT_NBYTES} bytes without a place to cut; give its texts one by one."
+                )
             if cuttable and (cut := _last_cut(rest)):
                 yield rest[:cut]
                 rest = rest[cut:]

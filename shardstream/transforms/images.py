@@ -14,6 +14,7 @@ from shardstream._native.transform import Images as NativeImages
 from shardstream.buffers import BufferPool
 from shardstream.errors import ConfigError, SampleError
 from shardstream.transforms.marks import Place
+from shardstream.transforms.numbers import mean_and_std
 
 PURPOSE = int.from_bytes(b"image", "big")  # third word of the key, so that images share no draws with the order
 
@@ -23,7 +24,7 @@ class Images:
 
     A pixel becomes ``(pixel / 255 - mean) / std``, computed in float32 as ``pixel * scale + shift``. Rows may also be a
     list of arrays of different sizes, as decoded files are, if they are cropped. Give an instance to
-    ``ShardStream(transform=)``, or call it in a transform of your own that is marked ``@ss.batched`` and ``@ss.placed``.
+    ``ShardStream(transform=)``, or call it in a transform of your own, marked ``@ss.batched`` and ``@ss.placed``.
 
     Args:
         field: The column.
@@ -44,17 +45,22 @@ class Images:
     def __init__(self, field: str, *, crop: tuple[int, int] | None = None, padding: int = 0, random_crop: bool = False,
                  random_flip: bool = False, mean: float | Sequence[float] = 0.0, std: float | Sequence[float] = 1.0,
                  to: str | None = None):  # fmt: skip
-        self.field, self.to, self.crop, self.padding = field, to or field, None if crop is None else tuple(crop), padding
+        self.field, self.to, self.crop, self.padding = (
+            field,
+            to or field,
+            None if crop is None else tuple(crop),
+            padding,
+        )
         self.random_crop, self.random_flip = random_crop, random_flip
-        if self.crop is not None and (len(self.crop) != 2 or not all(isinstance(n, int) and 1 <= n <= 2**24 for n in self.crop)):
+        if self.crop is not None and (
+            len(self.crop) != 2 or not all(isinstance(n, int) and 1 <= n <= 2**24 for n in self.crop)
+        ):
             raise ConfigError(f"crop={crop!r} is a height and a width from 1 to 2**24.")
         if self.crop is None and (padding or random_crop):
             raise ConfigError("padding= and random_crop= need crop=, the size that comes out.")
         if not isinstance(padding, int) or not 0 <= padding <= 2**24:
             raise ConfigError(f"padding={padding!r} is a number of pixels from 0 to 2**24.")
-        self.mean, self.std = np.atleast_1d(np.asarray(mean, np.float64)), np.atleast_1d(np.asarray(std, np.float64))
-        if self.mean.ndim > 1 or self.std.ndim > 1 or not np.isfinite(self.mean).all() or not (np.isfinite(self.std) & (self.std != 0)).all():
-            raise ConfigError(f"mean={mean!r}, std={std!r} are numbers, one or one a channel, and std is not 0.")
+        self.mean, self.std = mean_and_std(mean, std)
         self._native: dict[int, NativeImages] = {}
         self._pool = BufferPool()
 
@@ -75,11 +81,15 @@ class Images:
         if isinstance(images, list):
             pixels = np.array([image.__array_interface__["data"][0] for image in images], np.uintp)
         else:
-            pixels = images.__array_interface__["data"][0] + np.arange(len(images), dtype=np.uintp) * np.uintp(images[0].nbytes)
+            pixels = images.__array_interface__["data"][0] + np.arange(len(images), dtype=np.uintp) * np.uintp(
+                images[0].nbytes
+            )
         out = self._pool.empty((len(images), num_channels, *size), np.float32)
         positions = np.ascontiguousarray(place.position, np.int64)
         try:
-            self._for(num_channels).transform(pixels, sizes, order.key(place.seed, place.epoch, PURPOSE), positions, out)
+            self._for(num_channels).transform(
+                pixels, sizes, order.key(place.seed, place.epoch, PURPOSE), positions, out
+            )
         except SampleError as error:
             error.field = self.field
             raise
@@ -91,7 +101,9 @@ class Images:
             images = [self._checked(row, image, 2) for row, image in enumerate(column)]
             channels = {image.shape[2] for image in images}
             if len(channels) != 1:
-                raise SampleError(f"images of {' and '.join(map(str, sorted(channels)))} channels are no one batch.", field=self.field)
+                raise SampleError(
+                    f"images of {' and '.join(map(str, sorted(channels)))} channels are no one batch.", field=self.field
+                )
             return images, np.array([image.shape[:2] for image in images], np.int64).T.copy(), *channels
         images = self._checked(None, column, 3)
         return images, np.repeat(np.array(images.shape[1:3], np.int64)[:, None], len(images), 1), images.shape[3]
@@ -101,14 +113,26 @@ class Images:
         array = np.ascontiguousarray(image)
         if array.ndim == num_axes:
             array = array[..., None]
-        if array.dtype != np.uint8 or array.ndim != num_axes + 1 or not 1 <= array.shape[-1] <= MAX_CHANNELS or not array.size:
-            raise SampleError(f"{array.dtype} of shape {array.shape} is no image: uint8 (height, width, channels).", key=row, field=self.field)
+        if (
+            array.dtype != np.uint8
+            or array.ndim != num_axes + 1
+            or not 1 <= array.shape[-1] <= MAX_CHANNELS
+            or not array.size
+        ):
+            raise SampleError(
+                f"{array.dtype} of shape {array.shape} is no image: uint8 (height, width, channels).",
+                key=row,
+                field=self.field,
+            )
         return array
 
     def _for(self, num_channels: int) -> NativeImages:
         if num_channels not in self._native:
             if {len(self.mean), len(self.std)} - {1, num_channels}:
-                raise ConfigError(f"mean and std have {len(self.mean)} and {len(self.std)} numbers for {num_channels} channels.", field=self.field)
+                raise ConfigError(
+                    f"mean and std have {len(self.mean)} and {len(self.std)} numbers for {num_channels} channels.",
+                    field=self.field,
+                )
             scale, shift = scale_and_shift(self.mean, self.std, num_channels)
             self._native[num_channels] = NativeImages(self.padding, self.random_crop, self.random_flip, scale, shift)
         return self._native[num_channels]

@@ -41,4 +41,6 @@ def placed(transform: Callable) -> Callable:
 def check_unplaced(transform: Callable | None) -> None:
     """Raise :class:`ConfigError` for a placed transform where rows have no place in a run: in a map-style dataset."""
     if getattr(transform, "shardstream_placed", False):
-        raise ConfigError("a transform marked @ss.placed needs the epoch and position of a row, which only a ShardStream has.")
+        raise ConfigError(
+            "a transform marked @ss.placed needs the epoch and position of a row, which only a ShardStream has."
+        )

@@ -30,11 +30,11 @@ class Standardize:
 
     shardstream_batched = True
 
-    def __init__(self, field: str, mean: float | Sequence[float], std: float | Sequence[float] = 1.0, *, to: str | None = None):
+    def __init__(
+        self, field: str, mean: float | Sequence[float], std: float | Sequence[float] = 1.0, *, to: str | None = None
+    ):
         self.field, self.to = field, to or field
-        self.mean, self.std = np.atleast_1d(np.asarray(mean, np.float64)), np.atleast_1d(np.asarray(std, np.float64))
-        if self.mean.ndim > 1 or self.std.ndim > 1 or not np.isfinite(self.mean).all() or not (np.isfinite(self.std) & (self.std != 0)).all():
-            raise ConfigError(f"mean={mean!r}, std={std!r} are numbers, one or one an element, and std is not 0.")
+        self.mean, self.std = mean_and_std(mean, std)
         if {len(self.mean), len(self.std)} - {1, max(len(self.mean), len(self.std))}:
             raise ConfigError(f"mean and std have {len(self.mean)} and {len(self.std)} numbers.")
         self._pool = BufferPool()
@@ -57,8 +57,26 @@ class Standardize:
             raise ConfigError(f"the column is of {values.dtype}, not of numbers.", field=self.field)
         period = max(len(self.mean), len(self.std))
         if period > 1 and values.shape[-1] != period:
-            raise ConfigError(f"mean and std have {period} numbers, the column's last axis {values.shape[-1]}.", field=self.field)
+            raise ConfigError(
+                f"mean and std have {period} numbers, the column's last axis {values.shape[-1]}.", field=self.field
+            )
         out = self._pool.empty(values.shape, np.float32)
         ones = np.ones(period)
         standardize(values, self.mean * ones, ones / self.std, out)
         return {**columns, self.to: torch.from_numpy(out)}
+
+
+def mean_and_std(mean: float | Sequence[float], std: float | Sequence[float]) -> tuple[np.ndarray, np.ndarray]:
+    """Return both as float64 of one dimension.
+
+    Raises:
+        ConfigError: They are no finite numbers or lists of such, or a ``std`` is 0.
+    """
+    try:
+        means, stds = (np.atleast_1d(np.asarray(value, np.float64)) for value in (mean, std))
+        is_legal = means.ndim == stds.ndim == 1 and np.isfinite(means).all() and np.isfinite(stds).all() and stds.all()
+    except (TypeError, ValueError):
+        is_legal = False
+    if not is_legal:
+        raise ConfigError(f"mean={mean!r}, std={std!r} are numbers or lists of numbers, and std is not 0.")
+    return means, stds

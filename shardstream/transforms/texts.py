@@ -16,7 +16,7 @@ from shardstream.tokenizers import Tokenizer
 class Tokenize:
     """Makes the column ``to`` of the ids of each text: a :class:`Jagged` of int64 values, one C call for all rows.
 
-    Give an instance to ``ShardStream(transform=)``, or call it in a transform of your own that is marked ``@ss.batched``.
+    Give an instance to ``ShardStream(transform=)``, or call it in a transform of your own, marked ``@ss.batched``.
     Texts that are read more than once are better tokenized when they are packed.
 
     Args:
@@ -36,10 +36,10 @@ class Tokenize:
 
 
 class Hash:
-    """Makes the column ``to`` of the hashed n-grams of each text: a :class:`Jagged`, as sparse fields come with ``"jagged"``.
+    """Makes the column ``to`` of the hashed n-grams of each text: a :class:`Jagged`, as ``sparse="jagged"`` gives.
 
-    Its values are int64 indices below ``hasher.dim``, its weights what the hasher gives: counts or sums of signs, None if
-    binary. One C call for all rows.
+    Its values are int64 indices below ``hasher.dim``, its weights what the hasher gives: counts or sums of signs, None
+    if binary. One C call for all rows.
 
     Args:
         hasher: A :class:`shardstream.text.FeatureHasher`.
@@ -55,7 +55,10 @@ class Hash:
         """Return the columns with the features."""
         indices, indptr, values = self.hasher.transform(texts_of(columns, self.field))
         weights = None if values is None or self.hasher.binary else torch.from_numpy(values.astype(np.float32))
-        return {**columns, self.to: Jagged(torch.from_numpy(indices.astype(np.int64)), torch.from_numpy(indptr), weights)}
+        return {
+            **columns,
+            self.to: Jagged(torch.from_numpy(indices.astype(np.int64)), torch.from_numpy(indptr), weights),
+        }
 
 
 def texts_of(columns: dict[str, Any], field: str) -> list:

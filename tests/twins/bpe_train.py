@@ -15,7 +15,7 @@ def merge_word(word: list[int], left: int, right: int, made: int) -> list[int]:
 
 
 def train(pieces: list[bytes], alphabet: bytes, max_tokens: int) -> tuple[list[bytes], list[tuple[int, int]]]:
-    """Return the tokens by id, and the merges in their order, as pairs of ids; the byte at ``i`` of ``alphabet`` has id ``i``."""
+    """Return the tokens by id, and the merges in their order, as pairs of ids; byte ``alphabet[i]`` has id ``i``."""
     tokens, merges = [bytes([byte]) for byte in alphabet], []
     words = [([alphabet.index(byte) for byte in piece], count) for piece, count in Counter(pieces).items()]
     while len(tokens) < max_tokens:

@@ -8,7 +8,7 @@ PURPOSE = int.from_bytes(b"image", "big")
 
 
 def image(pixels, size, padding, random_crop, random_flip, mean, std, place) -> np.ndarray:
-    """Return one uint8 image ``(height, width, channels)`` as float32 ``(channels, *size)``; ``place`` is (seed, epoch, position)."""
+    """Return a uint8 image ``(height, width, channels)`` as float32 ``(channels, *size)``; see ``Place``."""
     padded = np.pad(pixels, ((padding, padding), (padding, padding), (0, 0)))
     height, width = padded.shape[0] - size[0], padded.shape[1] - size[1]
     seed, epoch, position = place

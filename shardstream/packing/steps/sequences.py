@@ -49,16 +49,21 @@ class SequencesStep:
         need(self.document, (*self.path, "field"), before, settings.field, Ragged)
         kind = before[settings.field].kind if settings.field in before else None
         if kind is None:
-            raise self.document.error((*self.path, "field"), f"what {settings.field!r} holds is not known; let a tokenize step make it.")
+            raise self.document.error(
+                (*self.path, "field"), f"what {settings.field!r} holds is not known; let a tokenize step make it."
+            )
         if np.dtype(kind.dtype).kind not in "iu":
-            raise self.document.error((*self.path, "field"), f"the column {settings.field!r} holds {kind.dtype}, not whole numbers.")
+            raise self.document.error(
+                (*self.path, "field"), f"the column {settings.field!r} holds {kind.dtype}, not whole numbers."
+            )
         padded = settings.pad_id is not None
         if padded and not np.iinfo(kind.dtype).min <= settings.pad_id <= np.iinfo(kind.dtype).max:
             raise self.document.error((*self.path, "pad_id"), f"{settings.pad_id} does not fit {kind.dtype}.")
         shape = (settings.length,)
         return {
             "key": Column(Text()), settings.field: Column(Dense(kind.dtype, shape) if padded else kind),
-            "positions": Column(Dense("int32", shape) if padded else Ragged("int32")), "borders": Column(Ragged("int32")),
+            "positions": Column(Dense("int32", shape) if padded else Ragged("int32")),
+            "borders": Column(Ragged("int32")),
         }  # fmt: skip
 
     def run(self, batch: Batch) -> Batch:

@@ -28,7 +28,7 @@ class TokenizeSettings(Settings):
 
 
 class TokenizeStep:
-    """Adds the column ``to``: a ragged row a text, its ids, between those of ``begin`` and ``end`` where these are named.
+    """Adds the column ``to``: a ragged row of ids a text, between those of ``begin`` and ``end`` where they are named.
 
     The dtype is uint16 if the vocabulary has at most 65,536 ids, else uint32; one that is named must have room for
     all ids. Special tokens in the texts are text like any other.
@@ -37,11 +37,15 @@ class TokenizeStep:
     def __init__(self, settings: TokenizeSettings, document: Document, path: Path):
         self.settings, self.document, self.path = settings, document, path
         try:
-            self.tokenizer: Tokenizer = load(settings.tokenizer, pattern=settings.pattern, special_tokens=settings.special_tokens)
+            self.tokenizer: Tokenizer = load(
+                settings.tokenizer, pattern=settings.pattern, special_tokens=settings.special_tokens
+            )
         except TokenizerError as error:
             raise document.error((*path, "tokenizer"), error.message) from error
         except OSError as error:
-            raise document.error((*path, "tokenizer"), f"cannot read {settings.tokenizer}: {error.strerror}.") from error
+            raise document.error(
+                (*path, "tokenizer"), f"cannot read {settings.tokenizer}: {error.strerror}."
+            ) from error
         self.identity = self.tokenizer.vocabulary.digest()
         self.dtype = self._dtype()
         self.around = {name: self._id_of(name) for name in ("begin", "end") if getattr(settings, name) is not None}
@@ -54,7 +58,9 @@ class TokenizeStep:
         batch = batch.checked(self.settings.field, str, "text")
         while True:
             try:
-                ids, offsets = self.tokenizer.encode_batch(batch.columns[self.settings.field], num_threads=num_threads())
+                ids, offsets = self.tokenizer.encode_batch(
+                    batch.columns[self.settings.field], num_threads=num_threads()
+                )
                 break
             except TokenizerError as error:  # one text is at fault; the others are not to suffer for it
                 rows = [row for row in range(len(batch)) if row != error.index]
@@ -78,7 +84,9 @@ class TokenizeStep:
         if dtype not in ("uint16", "int32", "uint32", "int64"):
             raise self.document.error((*self.path, "dtype"), f"ids are uint16, int32, uint32 or int64, not {dtype!r}.")
         if num_ids - 1 > np.iinfo(dtype).max:
-            raise self.document.error((*self.path, "dtype"), f"{dtype} has no room for the {num_ids} ids of {self.settings.tokenizer}.")
+            raise self.document.error(
+                (*self.path, "dtype"), f"{dtype} has no room for the {num_ids} ids of {self.settings.tokenizer}."
+            )
         return dtype
 
     def _id_of(self, name: str) -> int:
