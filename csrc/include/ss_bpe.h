@@ -110,7 +110,7 @@ uint64_t ss_bpe_scratch_steps(const ss_bpe_scratch *scratch);
  *   SS_ERR_RANGE  the offsets of text *place_ret descend or leave the buffer, or it has
  *                 more than SS_PRETOK_MAX_TEXT_NBYTES
  *   SS_ERR_SPACE  ids_avail is too small
- *   SS_ERR_NOMEM  no memory for a long piece: n/8 bytes for n, or 36 n if the
+ *   SS_ERR_NOMEM  no memory for a long piece: n/4 bytes for n, or 36 n if the
  *                 vocabulary needs the slow engine (docs/ARCHITECTURE.md, "Text")
  *
  * Reads nothing outside 'text'.  Threads may share the vocabulary, each with a

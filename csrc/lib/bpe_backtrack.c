@@ -66,38 +66,67 @@ longest_token(const ss_bpe *bpe, const uint8_t *p, const uint8_t *end, uint64_t 
 	return longest;
 }
 
+/*
+ * Candidates may be tried in any order, for only one sequence passes.  In a long run ("-----") the
+ * longest token fails at almost every place and takes the ones before it along; what comes
+ * again is better tried first.  Tokens from this length on are.
+ */
+#define MIN_GUESS_NBYTES 8
+
 #define MAX_STACK_NBYTES 512
+
+static inline bool
+get_bit(const uint64_t *bits, size_t i)
+{
+	return bits[i / 64] >> (i % 64) & 1;
+}
+
+static inline void
+flip_bit(uint64_t *bits, size_t i)
+{
+	bits[i / 64] ^= (uint64_t)1 << (i % 64);
+}
 
 size_t
 backtrack_piece(const ss_bpe *bpe, struct merge_memory *memory, const uint8_t *piece, size_t nbytes, uint32_t *tokens)
 {
 	const uint8_t *end = piece + nbytes;
-	uint64_t stack[MAX_STACK_NBYTES / 64 + 1], *dead = stack;	/* a bit a place */
-	size_t num = 0, place = 0, dead_nbytes = (nbytes / 64 + 1) * sizeof(*dead);
+	uint64_t stack[2 * (MAX_STACK_NBYTES / 64 + 1)], *dead = stack, *guessed;	/* a bit a place each */
+	size_t num = 0, place = 0, num_words = nbytes / 64 + 1;
 
-	if (nbytes > MAX_STACK_NBYTES && (dead = merge_reserve(memory, dead_nbytes)) == NULL)
+	if (nbytes > MAX_STACK_NBYTES && (dead = merge_reserve(memory, 2 * num_words * sizeof(*dead))) == NULL)
 		return 0;
-	memset(dead, 0, dead_nbytes);
+	guessed = dead + num_words;
+	memset(dead, 0, 2 * num_words * sizeof(*dead));
 	struct found next = longest_token(bpe, piece, end, &memory->num_steps);
 	for (;;) {
 		size_t after = place + next.nbytes;
-		if (!(dead[after / 64] >> (after % 64) & 1) &&
+		if (!get_bit(dead, after) &&
 		    (num == 0 || may_follow(bpe, tokens[num - 1], next.token, &memory->num_steps))) {
 			tokens[num++] = next.token;
 			place = after;
 			if (place == nbytes)
 				return num;
-			next = longest_token(bpe, piece + place, end, &memory->num_steps);
+			if (next.nbytes >= MIN_GUESS_NBYTES && next.nbytes <= nbytes - place &&
+			    memcmp(piece + place, piece + place - next.nbytes, next.nbytes) == 0)
+				flip_bit(guessed, place);
+			else
+				next = longest_token(bpe, piece + place, end, &memory->num_steps);
 			continue;
 		}
-		while ((next.token = bpe->tokens[next.token].prefix) == NO_TOKEN) {
+		while (!get_bit(guessed, place) && (next.token = bpe->tokens[next.token].prefix) == NO_TOKEN) {
 			if (num == 0)	/* never seen, and the paper's theorem forbids it; but files are not to be trusted */
 				return merge_piece(bpe, &bpe->made, memory, piece, nbytes, tokens);
-			dead[place / 64] |= (uint64_t)1 << (place % 64);
+			flip_bit(dead, place);
 			next.token = tokens[--num];
 			place -= bpe->tokens[next.token].nbytes;
 		}
-		next.nbytes = bpe->tokens[next.token].nbytes;
+		if (get_bit(guessed, place)) {
+			flip_bit(guessed, place);
+			next = longest_token(bpe, piece + place, end, &memory->num_steps);
+		} else {
+			next.nbytes = bpe->tokens[next.token].nbytes;
+		}
 	}
 }
 

@@ -7,7 +7,7 @@ cut texts into segments first (:func:`segmented`), each of which C takes as a te
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from functools import lru_cache
 from os.path import commonprefix
 from typing import NamedTuple
@@ -125,16 +125,27 @@ def _to_str(text: Text) -> str:
 
 
 def _joined(parts: list[bytes]) -> tuple[bytes, np.ndarray]:
-    offsets = np.zeros(len(parts) + 1, np.int64)
-    np.cumsum(np.fromiter(map(len, parts), np.int64, len(parts)), out=offsets[1:])
-    return b"".join(parts), offsets
+    return b"".join(parts), _offsets(map(len, parts), len(parts))
+
+
+def _offsets(lengths: Iterable[int], num: int) -> np.ndarray:
+    offsets = np.zeros(num + 1, np.int64)
+    np.cumsum(np.fromiter(lengths, np.int64, num), out=offsets[1:])
+    return offsets
 
 
 def plain(batch: Texts, chunk: range) -> Segments:
     """Return the texts of a chunk as they are."""
     if isinstance(batch, tuple):
         return Segments(batch[0], batch[1][chunk.start : chunk.stop + 1])
-    return Segments(*_joined([to_bytes(text) for text in batch[chunk.start : chunk.stop]]))
+    texts = batch[chunk.start : chunk.stop]
+    try:
+        joined = "".join(texts)
+    except TypeError:  # some are bytes
+        joined = None
+    if joined is not None and joined.isascii():  # one character, one byte: nothing to do text by text
+        return Segments(joined.encode(), _offsets(map(len, texts), len(texts)))
+    return Segments(*_joined([to_bytes(text) for text in texts]))
 
 
 def segmented(batch: Texts, chunk: range, specials: Specials | None, normalize: Callable[[str], str],

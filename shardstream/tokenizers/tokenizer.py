@@ -26,7 +26,18 @@ import numpy as np
 
 from shardstream._native import bpe as native
 from shardstream.errors import TokenizerError
-from shardstream.tokenizers.batch import Segments, Specials, Text, Texts, as_batch, chunks_of, plain, segmented, to_bytes, with_specials
+from shardstream.tokenizers.batch import (
+    Segments,
+    Specials,
+    Text,
+    Texts,
+    as_batch,
+    chunks_of,
+    plain,
+    segmented,
+    to_bytes,
+    with_specials,
+)
 from shardstream.tokenizers.files import write_ranks
 from shardstream.tokenizers.hf import write_tokenizer_json
 from shardstream.tokenizers.normalize import nfc
@@ -122,12 +133,12 @@ class Tokenizer:
             return self._encode_chunks(batch, chunks, specials)
         with ThreadPoolExecutor(min(num_threads, len(chunks))) as threads:
             parts = list(threads.map(lambda chunk: self._encode_chunks(batch, [chunk], specials), chunks))
-        return _concatenated(parts)
+            return _concatenated(parts, threads)
 
     def _encode_chunks(self, batch: Texts, chunks: list[range], specials: Specials | None):
         """Encode consecutive chunks of a batch into one ``(ids, offsets)``, with one scratch."""
         first = chunks[0].start if chunks else 0
-        ids, used = np.empty(0, np.uint32), 0
+        ids, used = _room(batch, chunks), 0
         offsets = np.zeros(chunks[-1].stop - first + 1 if chunks else 1, np.int64)
         scratch = self._take_scratch()
         for chunk in chunks:
@@ -136,13 +147,16 @@ class Tokenizer:
             num_bytes = int(segments.offsets[-1] - segments.offsets[0])
             needed = used + num_bytes + num_segments + native.IDS_SLACK  # a special token is an empty segment
             if len(ids) < needed:
-                ids.resize(max(needed, len(ids) * 3 // 2), refcheck=False)
+                ids, shorter = np.empty(max(needed, len(ids) * 3 // 2), np.uint32), ids
+                ids[:used] = shorter[:used]
             bounds = np.empty(num_segments + 1, np.int64)
             num_ids = scratch.encode(segments.values, segments.offsets, ids[used:], bounds, chunk.start)
-            new, bounds = with_specials(segments, ids[used : used + num_ids], bounds)
-            ids[used : used + len(new)] = new
+            if segments.bounds is not None:
+                new, bounds = with_specials(segments, ids[used : used + num_ids], bounds)
+                num_ids = len(new)
+                ids[used : used + num_ids] = new
             offsets[chunk.start - first : chunk.stop - first + 1] = bounds + used
-            used += len(new)
+            used += num_ids
         self._pool.append(scratch)
         ids.resize(used, refcheck=False)
         return ids, offsets
@@ -193,7 +207,22 @@ def _one_piece(text: str) -> list[str]:
     return [text]
 
 
-def _concatenated(parts: list[tuple[np.ndarray, np.ndarray]]) -> tuple[np.ndarray, np.ndarray]:
+def _room(batch: Texts, chunks: list[range]) -> np.ndarray:
+    """Return room for the ids that chunks of ordinary text have; np.empty() takes no memory before it is written to."""
+    if not chunks:
+        return np.empty(0, np.uint32)
+    first, last = chunks[0].start, chunks[-1].stop
+    num_chars = int(batch[1][last] - batch[1][first]) if isinstance(batch, tuple) else sum(map(len, batch[first:last]))
+    return np.empty(num_chars // 2 + 2 * CHUNK_NBYTES, np.uint32)
+
+
+def _concatenated(parts: list[tuple[np.ndarray, np.ndarray]], threads: ThreadPoolExecutor) -> tuple[np.ndarray, np.ndarray]:
     starts = np.cumsum([0, *(len(ids) for ids, _ in parts)])
     offsets = [bounds[:-1] + start for (_, bounds), start in zip(parts, starts)]
-    return np.concatenate([ids for ids, _ in parts]), np.concatenate([*offsets, starts[-1:]])
+    ids = np.empty(starts[-1], np.uint32)
+
+    def copy(start: int, part: np.ndarray) -> None:
+        ids[start : start + len(part)] = part  # without the GIL; the pages of ``ids`` are new, which costs most of it
+
+    list(threads.map(copy, starts, [part for part, _ in parts]))
+    return ids, np.concatenate([*offsets, starts[-1:]])
