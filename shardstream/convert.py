@@ -25,7 +25,7 @@ def is_memmap(place: str | os.PathLike) -> bool:
     return os.path.isfile(os.path.join(os.fspath(place), SCHEMA_FILE))
 
 
-def to_memmap(url_or_urls: Any, folder: str, fields: list[str] | None = None, part_nbytes: int | str = "1GB", version: int | None = None,
+def to_memmap(url_or_urls: Any, folder: str, fields: list[str] | None = None, part_nbytes: int | str = "1GB", version: int | str | None = None,
               storage_options: dict | None = None) -> int:  # fmt: skip
     """Write the samples of a dataset or of shards to a folder for :class:`MemmapDataset`; return their number.
 

@@ -22,7 +22,7 @@ def command(
     source: Annotated[str, typer.Argument(metavar="SOURCE", help="A dataset or shards; or a folder for MemmapDataset.")],
     target: Annotated[str, typer.Argument(metavar="TARGET", help="The folder to make of it; or the dataset.")],
     field: Annotated[list[str] | None, typer.Option(metavar="NAME", help="Take this field only; may be repeated.")] = None,
-    version: Annotated[int | None, typer.Option(help="Version of the dataset; by default the newest.")] = None,
+    version: Annotated[str | None, typer.Option(help="Of the dataset: a number, a tag or a time; by default the newest.")] = None,
     part_nbytes: Annotated[str, typer.Option(metavar="SIZE", help="Of a part of memory-mapped columns.")] = "1GB",
     shard_nbytes: Annotated[str, typer.Option(metavar="SIZE", help="Of a shard.")] = "64MB",
     compression: Annotated[str | None, typer.Option(metavar="zstd", help="Of shards.")] = None,
