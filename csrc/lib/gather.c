@@ -103,9 +103,8 @@ ss_gather_ragged(const void *const *values, const int64_t *const *offsets,
 
 /* The common case, a set expanded to float32: stores only.  Returns 0 if an index is not below 'dim'. */
 static int
-expand_ones(const uint32_t *columns, int64_t num_columns, size_t dim, float *dense)
+set_ones(const uint32_t *columns, int64_t num_columns, size_t dim, float *dense)
 {
-	memset(dense, 0, dim * sizeof(*dense));
 	for (int64_t j = 0; j < num_columns; j++) {
 		if (columns[j] >= dim)
 			return 0;
@@ -116,10 +115,9 @@ expand_ones(const uint32_t *columns, int64_t num_columns, size_t dim, float *den
 
 /* Any other dtype, or values: cells are filled by the cast, one at a time. */
 static int
-expand_values(const uint32_t *columns, int64_t num_columns, const uint8_t *values, size_t value_step,
-	      ss_convert_fn convert, size_t dim, uint8_t *dense, size_t cell_nbytes)
+set_values(const uint32_t *columns, int64_t num_columns, const uint8_t *values, size_t value_step,
+	   ss_convert_fn convert, size_t dim, uint8_t *dense, size_t cell_nbytes)
 {
-	memset(dense, 0, dim * cell_nbytes);
 	for (int64_t j = 0; j < num_columns; j++) {
 		if (columns[j] >= dim)
 			return 0;
@@ -142,6 +140,8 @@ ss_gather_sparse(const uint32_t *const *indices, const int64_t *const *indptr,
 		return SS_ERR_UNSUPPORTED;
 	if (!rows_are_legal(num_rows_of, num_slots, slot, row, num_rows))
 		return SS_ERR_ARGUMENT;
+	/* At once, not row by row: only from some size on does memset() write lines without reading them first. */
+	memset(out, 0, num_rows * dim * out_nbytes);
 	for (size_t i = 0; i < num_rows; i++) {
 		/* First the row's bounds, then, when these have come, its indices. */
 		size_t far = i + 4 * PREFETCH_ROWS, near = i + 2 * PREFETCH_ROWS;
@@ -156,8 +156,8 @@ ss_gather_sparse(const uint32_t *const *indices, const int64_t *const *indptr,
 		uint8_t *dense = (uint8_t *)out + i * dim * out_nbytes;
 		const uint8_t *weights = values ? (const uint8_t *)values[slot[i]] + (size_t)bounds[0] * in_nbytes : &one;
 		int legal = !values && to == SS_FLOAT32
-			? expand_ones(columns, num_columns, dim, (float *)(void *)dense)
-			: expand_values(columns, num_columns, weights, in_nbytes, convert, dim, dense, out_nbytes);
+			? set_ones(columns, num_columns, dim, (float *)(void *)dense)
+			: set_values(columns, num_columns, weights, in_nbytes, convert, dim, dense, out_nbytes);
 		if (!legal)
 			return SS_ERR_RANGE;
 	}
