@@ -15,6 +15,8 @@ from typing import Any, NamedTuple
 import numpy as np
 import torch
 
+from shardstream.buffers import BufferPool
+
 UNLIKE = "unlike"
 
 
@@ -124,24 +126,25 @@ def unstack(column: Any, origin: str) -> list:
     return rows_of(column)
 
 
-def concatenate(batches: list[dict[str, Any]]) -> dict[str, Any]:
+def concatenate(batches: list[dict[str, Any]], pool: BufferPool) -> dict[str, Any]:
     """Return the rows of several batches as one; their columns are of the same names, kinds and dtypes."""
-    return {name: _concatenate([batch[name] for batch in batches]) for name in batches[0]}
+    return {name: _concatenate([batch[name] for batch in batches], pool) for name in batches[0]}
 
 
-def _concatenate(columns: list) -> Any:
+def _concatenate(columns: list, pool: BufferPool) -> Any:
     first = columns[0]
     if isinstance(first, Jagged):
         begins = np.cumsum([0, *(int(column.offsets[-1]) for column in columns)]).tolist()
         offsets = torch.cat([first.offsets[:1], *(column.offsets[1:] + begin for column, begin in zip(columns, begins))])
-        weights = None if first.weights is None else torch.cat([column.weights for column in columns])
-        return Jagged(torch.cat([column.values for column in columns]), offsets, weights)
+        weights = None if first.weights is None else _concatenate([column.weights for column in columns], pool)
+        return Jagged(_concatenate([column.values for column in columns], pool), offsets, weights)
     if isinstance(first, torch.Tensor) and first.layout == torch.sparse_csr:
         parts = [Jagged(column.col_indices(), column.crow_indices(), column.values()) for column in columns]
-        indices, indptr, values = _concatenate(parts)
+        indices, indptr, values = _concatenate(parts, pool)
         return torch.sparse_csr_tensor(indptr, indices, values, size=(len(indptr) - 1, first.shape[1]), check_invariants=False)
     if isinstance(first, torch.Tensor):
-        return torch.cat(columns)
+        out = pool.empty((sum(map(len, columns)), *first.shape[1:]), first.numpy().dtype)
+        return torch.cat(columns, out=torch.from_numpy(out))
     return [row for column in columns for row in column]
 
 

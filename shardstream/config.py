@@ -72,7 +72,8 @@ class ReadPolicy:
     """What reading may use. None of it changes which samples come, or their order.
 
     Attributes:
-        memory_limit: Bytes of block data a process may hold, as ``"1GB"`` or a number.
+        memory_limit: Bytes of block data a process may hold, as ``"1GB"`` or a number. A dataset that takes at most half of
+            it, decoded, stays in memory from epoch to epoch, for as long as its stream lives.
         threads: Threads that fetch, verify and decode; ``None`` chooses.
         max_skipped: Samples that ``on_error="skip"`` may lose before it becomes an error.
         retry: How failed requests are repeated.

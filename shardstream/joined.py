@@ -55,6 +55,7 @@ class JoinedReader:
         self._readers = readers
         self.source = JoinedSource(tuple(reader.source for reader in readers))
         self.fields, self.pool, self.stats = readers[0].fields, readers[0].pool, readers[0].stats
+        self.kept: dict = {}
         for reader in readers:
             reader.stats = reader.fetcher.stats = self.stats
 

@@ -67,6 +67,7 @@ class BlockReader:
         self._lock = threading.Lock()
         self.pool = BufferPool()  #: memory of blocks and batches, used again over epochs
         self.stats = fetcher.stats
+        self.kept: dict = {}  #: what ``window.WindowReader`` leaves for the next one
         self._growth: dict[str, float] = {}  # by field, the most bytes that a stored byte has become
         self._num_decoded = self._decoded_nbytes = 0  # samples, and the memory that they took
 

@@ -196,9 +196,9 @@ class RowMaker:
     def __init__(self, reader: BlockReader | JoinedReader, order: EpochOrder | FollowOrder | MixRows, positions: range, recipe: Recipe,
                  pool: BufferPool | None = None, is_part: bool = False):  # fmt: skip
         self._source, self._order, self._recipe, self._stats = reader.source, order, recipe, reader.stats
-        self._assembler = None
+        self._assembler, self._pool = None, pool or reader.pool
         if reader.source.schema is not None:
-            self._assembler = BatchAssembler(reader.source.schema, reader.fields, recipe.sparse, recipe.dtypes, pool or reader.pool)
+            self._assembler = BatchAssembler(reader.source.schema, reader.fields, recipe.sparse, recipe.dtypes, self._pool)
         self._window = WindowReader(
             reader, order, positions.start, positions.step, positions.stop,
             parse_nbytes(recipe.read.memory_limit, "memory_limit"),
@@ -232,7 +232,7 @@ class RowMaker:
         elif not pieces:
             portion.columns = self._assembler.table(0).gather(NO_ROWS)
         else:
-            portion.columns = pieces[0].content if len(pieces) == 1 else concatenate([piece.content for piece in pieces])
+            portion.columns = pieces[0].content if len(pieces) == 1 else concatenate([piece.content for piece in pieces], self._pool)
         if self._recipe.transform is not None and not self._transform_is_batched:
             samples = self._transform_rows(portion, samples, pieces, positions)
         if samples is not None:

@@ -6,6 +6,8 @@ it stays ahead of the consumer, so blocks of the next chunk arrive while this on
 chunks need is read once. What is held: the blocks of the chunk in use and, as far as ``memory_limit`` allows,
 those of the next; a chunk is let go of before the next is waited for, so a batch that lies in two is taken in
 two pieces. From remote shards blocks come in parts (``parts.py``): neighbours by one request.
+
+Blocks of an epoch that fits into half of ``memory_limit`` stay for the next ones, which then read and decode nothing.
 """
 
 from __future__ import annotations
@@ -14,6 +16,7 @@ import math
 import queue
 import threading
 import time
+from collections import Counter
 from collections.abc import Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor, wait
 from dataclasses import dataclass
@@ -159,7 +162,11 @@ class WindowReader:
         self._first, self._step, self._end = first, step, end
         self.budget = MemoryBudget(memory_limit_nbytes)
         self._pool = ThreadPoolExecutor(num_threads, thread_name_prefix="shardstream-read")
-        self._shared: dict[Key, _SharedBlock] = {}
+        self._shared, reader.kept = reader.kept, {}
+        for part, num_blocks in Counter(shared.part for shared in self._shared.values()).items():
+            part.num_blocks = num_blocks
+            self.budget.adjust(part.nbytes)
+        self._keeps = bool(self._shared)
         self._ahead: dict[Key, int] = {}  # blocks that no plan counts on yet, and the position by which one should have
         self._planned: list[Key] = []  # blocks of the newest plan
         self._parts = None
@@ -199,6 +206,12 @@ class WindowReader:
                     break
                 self._planner.join(0.01)
         self._pool.shutdown(wait=True, cancel_futures=True)
+        self._decide_to_keep()
+        if self._keeps:
+            self._chunk = None
+            self._reader.kept = {key: shared for key, shared in self._shared.items() if shared.is_here}
+            for shared in self._reader.kept.values():
+                shared.num_plans = 0
 
     # -- the consumer's side ----------------------------------------------------------------------
 
@@ -235,7 +248,7 @@ class WindowReader:
     def _count_off(self, key: Key) -> None:
         """Note that one less counts on a block; the lock is held."""
         self._shared[key].num_plans -= 1
-        if self._shared[key].num_plans == 0:
+        if self._shared[key].num_plans == 0 and not self._keeps:
             self._drop(key)
 
     def _drop(self, key: Key) -> None:
@@ -252,6 +265,7 @@ class WindowReader:
             for chunk in self._chunks_to_plan():
                 if self._closed:
                     return
+                self._decide_to_keep()
                 plan = self._plan(chunk)
                 if not self._request(plan, chunk.epoch_begin + chunk.positions.start):
                     return
@@ -264,6 +278,19 @@ class WindowReader:
             self._plans.put(IndexError(f"there are no positions from {self._end} on."))
         except BaseException as error:  # handed to the consumer, whose thread raises it
             self._plans.put(error)
+
+    def _decide_to_keep(self) -> None:
+        """Keep blocks for the next epoch if all that an epoch holds fits into half of the limit; let go of them if not."""
+        if isinstance(self._order, EpochOrder) and self._reader.sample_nbytes is not None:
+            keeps = 2 * self._reader.sample_nbytes * self._order.num_samples <= self.budget.limit_nbytes
+            if self._keeps and not keeps:
+                self._drop_kept()
+            self._keeps = keeps
+
+    def _drop_kept(self) -> None:
+        with self._lock:
+            for key in [key for key, shared in self._shared.items() if shared.num_plans == 0 and key not in self._ahead]:
+                self._drop(key)
 
     def _wait_until_read(self, plan: Plan) -> None:
         with self._lock:
@@ -365,6 +392,7 @@ class WindowReader:
         if not self.budget.reserve(sizes[key]):
             if self._closed:
                 return False
+            self._drop_kept()
             with self._lock:
                 self._drop_ahead()
             self.budget.adjust(sizes[key])
@@ -458,3 +486,7 @@ class _SharedBlock:
     def __init__(self, part: _Part, nbytes: int, num_plans: int):
         self.part, self.nbytes, self.num_plans = part, nbytes, num_plans
         self.future: Future = Future()
+
+    @property
+    def is_here(self) -> bool:
+        return self.future.done() and self.future.exception() is None

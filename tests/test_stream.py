@@ -369,6 +369,30 @@ def test_what_decodes_larger_than_guessed_is_counted(tmp_path, monkeypatch, fiel
         read("2MB")
 
 
+@pytest.mark.parametrize("shuffle", [False, True])
+def test_what_fits_into_half_of_the_limit_is_read_once(url, shuffle):
+    """Later epochs of a small dataset read nothing, whether the one before was finished or left; of a large one they read all again."""
+
+    def epochs(memory_limit):
+        stream = ss.ShardStream(url, batch_size=64, shuffle=shuffle, fields=["y"], epochs=1, read=ss.ReadPolicy(memory_limit=memory_limit))
+        loader = ss.StreamLoader(stream)
+        found, num_read = [], []
+        for epoch in range(3):
+            stream.set_epoch(epoch)
+            found.append([y for batch in loader for y in batch["y"].reshape(-1).tolist()])
+            num_read.append(loader.stats()["num_bytes_read"])
+        stream.set_epoch(0)
+        next(iter(loader))
+        return found, num_read, stream
+
+    small, num_read_small, stream = epochs("50MB")
+    large, num_read_large, _ = epochs("40kB")
+    assert small == large and sorted(small[0]) == list(range(NUM))
+    assert num_read_small[0] == num_read_small[1] == num_read_small[2] > 0
+    assert num_read_large[2] - num_read_large[1] == num_read_large[1] - num_read_large[0] > 0.9 * num_read_large[0]
+    assert list(stream)[0]["y"].numel() == 64
+
+
 def test_one_iterator_at_a_time(url):
     """A stream has one position: an older iterator says so when it is used after a newer one was made."""
     stream = ss.ShardStream(url, batch_size=10, fields=["y"])
