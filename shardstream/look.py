@@ -14,7 +14,6 @@ files layout            as webdataset decodes it; images: bytes
 from __future__ import annotations
 
 import io
-import re
 from collections import OrderedDict
 from dataclasses import dataclass
 from typing import Any
@@ -28,9 +27,9 @@ from shardstream.reader import Block, BlockReader
 from shardstream.schema import Bytes, Dense, Field, Ragged, Sparse, Text
 from shardstream.source import Source, open_source
 from shardstream.storage import Fetcher
+from shardstream.upkeep.ids import ID, Runs, id_of, place_of, runs_of
 
 BLOCKS_KEPT = 8
-SAMPLE_ID = re.compile(r"([0-9a-f-]{36}):([0-9]+)\Z")
 MAX_IMAGE_PIXELS = 2**26  # a small file can claim any size
 IMAGE_SIGNS = ((b"\xff\xd8\xff", "JPEG"), (b"\x89PNG\r\n\x1a\n", "PNG"), (b"GIF8", "GIF"), (b"BM", "BMP"))
 
@@ -86,17 +85,21 @@ class Looker:
         return self._sample(shard, row - int(self._starts[shard]))
 
     def row_of(self, sample_id: str) -> int:
-        """Return the row of the sample ``<sid>:<row in its shard>``.
+        """Return the row of the sample ``<sid>:<row>``, as ``ss.upkeep.ids`` and :attr:`Sample.id` name it.
+
+        If its shard was merged since, the indexes of all shards are looked through.
 
         Raises:
             ConfigError: It is no id, or no live shard has it.
         """
-        match = SAMPLE_ID.match(sample_id)
+        match = ID.match(sample_id)
         if match is None:
             raise ConfigError(f"{sample_id!r} is neither a row number, last, nor an id <sid>:<row>.")
-        for shard in range(self.source.num_shards):
-            if match[1] in self.source.url(shard) and int(match[2]) < self.source.num_samples[shard]:
-                return int(self._starts[shard]) + int(match[2])
+        shards = range(self.source.num_shards)
+        for shard in sorted(shards, key=lambda shard: match[1] not in self.source.url(shard)):
+            row = place_of(self._runs(shard), match[1], int(match[2]))
+            if row is not None:
+                return int(self._starts[shard]) + row
         raise ConfigError(f"no shard of version {self.source.version} has the sample {sample_id}.")
 
     def block(self, shard: int, number: int) -> Block:
@@ -111,6 +114,9 @@ class Looker:
     def num_blocks(self, shard: int) -> int:
         return self._reader.index(shard)[0].num_blocks
 
+    def _runs(self, shard: int) -> Runs:
+        return runs_of(self.source, shard, self._reader.index(shard)[0])
+
     def _sample(self, shard: int, row: int) -> Sample:
         index, starts = self._reader.index(shard)
         number = int(np.searchsorted(starts, row, "right")) - 1
@@ -120,9 +126,9 @@ class Looker:
             key, members = block.columns["__samples__"][place]
             fields = files.decode_sample(key, members, self._wanted)
             del fields["__key__"]
-            return Sample(total, f"{index.sid}:{row}" if index.sid else key, fields)
+            return Sample(total, id_of(self._runs(shard), row) or key, fields)
         fields = {name: value_of(self.source.schema[name], block.columns[name], place) for name in self._reader.fields}
-        return Sample(total, f"{index.sid}:{row}", fields)
+        return Sample(total, id_of(self._runs(shard), row), fields)
 
 
 def value_of(field: Field, column: Any, row: int) -> Any:

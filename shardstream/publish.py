@@ -12,9 +12,12 @@ from shardstream.errors import StorageError
 from shardstream.log import ShardRecord
 from shardstream.shardfile import FinishedShard
 from shardstream.storage import Store
+from shardstream.storage.dates import dated, now_s
 
 KEEP_S = 7 * 86400.0  # gc takes a shard for an orphan, one that no commit will ever name, after this long by the store's clock
 MAX_AGE_S = KEEP_S / 2  # so nobody commits an older one; the other half is for clocks that differ, and for late requests
+
+MAX_STANDING_S = KEEP_S * 6 / 7  # by the store's clock, which gc goes by, too: a day is left for the commit
 
 
 @dataclass(frozen=True)
@@ -56,3 +59,17 @@ def check_age(shards: Iterable[PutShard]) -> None:
                 f"{shard.name} was put {(now - shard.put_at) / 3600:.0f} hours ago, and after {MAX_AGE_S / 3600:.0f} it is not "
                 "committed any more, since gc may take it; nothing was committed: write it again, or give max_latency=."
             )
+
+
+def check_present(store: Store, records: Iterable[ShardRecord]) -> None:
+    """Raise :class:`StorageError` if a shard that another process put is missing, or so old that gc may be about to take it.
+
+    For shards whose writer may be long gone; costs a listing of the dataset.
+    """
+    there, limit_s = {each.name: each.modified_s for each in dated(store)}, now_s(store) - MAX_STANDING_S
+    for record in records:
+        modified_s = there.get(f"{record.sid}.tar")
+        if modified_s is None or modified_s < limit_s:
+            what = "is missing" if modified_s is None else f"was put more than {MAX_STANDING_S / 86400:.0f} days ago"
+            raise StorageError(f"{store.join(record.sid)}.tar {what}: gc deletes what nobody commits within {KEEP_S / 86400:.0f} "
+                               "days. Nothing was committed; it must be written again.")  # fmt: skip

@@ -277,6 +277,24 @@ def test_a_dropped_id_is_unknown_afterwards(tmp_path):
         drop(url, [id])
 
 
+def test_samples_are_found_by_their_ids_after_merging(tmp_path):
+    """Looking at samples shows the ids that ids() gives, and finds them, wherever they are now."""
+    from shardstream.look import Looker
+
+    url = tmp_path / "d"
+    small_shards(url, 4)
+    before = samples(url)
+    compact(url)
+    drop(url, [list(before)[2]])
+    append(url, [77])
+    looker = Looker(str(url))
+    names = list(ids(str(url)))
+    assert [looker.sample(row).id for row in range(len(looker))] == names
+    assert [looker.row_of(id) for id in names] == list(range(10))
+    with pytest.raises(ConfigError, match="has the sample"):
+        looker.row_of(list(before)[2])
+
+
 @pytest.mark.parametrize("runs", [
     [["01890a5d-ac96-774b-bcce-b302099a8057", 0, 2]],
     [["01890a5d-ac96-774b-bcce-b302099a8057", 0, 2], ["01890a5d-ac96-774b-bcce-b302099a8057", 2, 2]],

@@ -144,6 +144,20 @@ def test_a_shard_put_long_ago_is_not_committed(tmp_path, monkeypatch):
     assert not (tmp_path / "d/_log/00000000000000000001.json").exists()
 
 
+def test_shards_put_by_others_must_still_be_there(tmp_path):
+    """Who commits shards that another process put long ago looks first whether gc has taken them, or may be about to."""
+    append(tmp_path / "d", range(3))
+    store, records = Store(tmp_path / "d"), [Log(Store(tmp_path / "d")).snapshot().shards.record(0)]
+    publish.check_present(store, records)
+    path = tmp_path / "d" / f"{records[0].sid}.tar"
+    os.utime(path, (0, time.time() - 6.1 * DAY))
+    with pytest.raises(StorageError, match="put more than 6 days ago"):
+        publish.check_present(store, records)
+    path.unlink()
+    with pytest.raises(StorageError, match="is missing"):
+        publish.check_present(store, records)
+
+
 def test_adopted_shards_are_never_deleted(tmp_path, monkeypatch):
     """A tar of somebody else stays, even beside the log and under a name like ours; its index goes with its last version."""
     append(tmp_path / "other", range(3))
@@ -225,6 +239,8 @@ def test_the_clock_of_the_store(request, tmp_path, place):
 
 def test_gc_on_s3(s3):
     """On an object store, too, replaced shards and orphans go, and unfinished uploads in parts are aborted."""
+    import boto3
+
     small_shards(s3.url, 3)
     expected = samples(s3.url)
     compact(s3.url)
@@ -232,6 +248,11 @@ def test_gc_on_s3(s3):
     store.put_bytes(f"{new_id()}.tar", b"orphan")
     time.sleep(2)  # the store's dates are whole seconds
     assert gc(s3.url, dry_run=False).names == []
+    bucket, _, prefix = s3.url.removeprefix("s3://").partition("/")
+    boto3.client("s3").create_multipart_upload(Bucket=bucket, Key=f"{prefix}/{new_id()}.tar")
+    time.sleep(1.1)
+    assert gc(s3.url, keep=0, orphans=0).num_uploads == 1
     found = gc(s3.url, keep=0, orphans=0, dry_run=False)
-    assert (found.num_shards, found.num_orphans) == (3, 1)
+    assert (found.num_shards, found.num_orphans, found.num_uploads) == (3, 1, 1)
+    assert gc(s3.url, keep=0, orphans=0).num_uploads == 0
     assert samples(s3.url).keys() == expected.keys() and len([n for n in objects(s3.url) if n.endswith(".tar")]) == 1

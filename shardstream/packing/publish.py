@@ -16,6 +16,7 @@ from shardstream.log import Log, ShardRecord
 from shardstream.packing.classes import write_classes
 from shardstream.packing.journal import Step
 from shardstream.packing.make import Job
+from shardstream.publish import check_present
 from shardstream.storage import Store
 
 
@@ -31,6 +32,9 @@ def publish(job: Job, run: str, records: Mapping[str, list[ShardRecord]]) -> Non
     for log in logs.values():
         log.open_or_create(job.schema)
     claims = {split: log.claim(producer(run)) for split, log in logs.items()}
+    for split, (_, last_source) in claims.items():
+        if last_source is None:  # a run that was killed days ago may have put them
+            check_present(stores[split], records[split])
     for split, (incarnation, last_source) in claims.items():
         if last_source is None:
             logs[split].append(records[split], producer=producer(run), incarnation=incarnation, source={"split": split})

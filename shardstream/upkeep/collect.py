@@ -18,7 +18,6 @@ from shardstream.config import parse_seconds
 from shardstream.log import Log, ShardTable, Snapshot, entries
 from shardstream.log.table import sid_bytes
 from shardstream.progress import byte_bar
-from shardstream.publish import KEEP_S
 from shardstream.storage import Store
 from shardstream.storage.dates import Dated, dated, modified_s, now_s
 from shardstream.storage.local import TEMPORARY

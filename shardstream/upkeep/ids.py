@@ -38,8 +38,33 @@ def ids(url: str, version: int | str | datetime | None = None, storage_options: 
 
 
 def runs_of(source: Source, shard: int, index: ShardIndex) -> Runs:
-    """Return whose samples a shard holds, ``(sid, first row, number)`` in order: of one that was never merged, its own."""
-    return list(index.runs) or [(source.sid(shard), 0, int(source.num_samples[shard]))]
+    """Return whose samples a shard holds, ``(sid, first row, number)`` in order: of one that was never merged, its own.
+
+    None for a shard of others that is in no dataset, and so has no sid.
+    """
+    if index.runs:
+        return list(index.runs)
+    sid = index.sid if source.version is None else source.sid(shard)
+    return [] if sid is None else [(sid, 0, int(source.num_samples[shard]))]
+
+
+def id_of(runs: Runs, row: int) -> str | None:
+    """Return the id of a row of a shard that holds ``runs``; None if it has none."""
+    for sid, first, count in runs:
+        if row < count:
+            return f"{sid}:{first + row}"
+        row -= count
+    return None
+
+
+def place_of(runs: Runs, sid: str, row: int) -> int | None:
+    """Return the row of a shard that holds ``runs`` at which the sample ``<sid>:<row>`` stands; None if it is not there."""
+    at = 0
+    for other, first, count in runs:
+        if other == sid and first <= row < first + count:
+            return at + row - first
+        at += count
+    return None
 
 
 def cut_runs(runs: Runs, begin: int, end: int) -> Runs:
