@@ -8,6 +8,7 @@ One thread a connection, which sleeps most of the time; standard library only.
 
 from __future__ import annotations
 
+import contextlib
 import http.client
 import os
 import socket
@@ -29,6 +30,10 @@ class Link:
         self._filling: dict[tuple[bytes, bytes], threading.Lock] = {}
 
     def serve(self, connection: socket.socket) -> None:
+        with contextlib.suppress(OSError):  # clients come and go
+            self._serve(connection)
+
+    def _serve(self, connection: socket.socket) -> None:
         connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         waiting = b""
         with connection:
@@ -42,10 +47,7 @@ class Link:
                 due = time.monotonic() + FIRST_BYTE_S
                 answer = self._answer(head)
                 time.sleep(max(0.0, due - time.monotonic()))
-                try:
-                    send(connection, answer)
-                except OSError:
-                    return
+                send(connection, answer)
 
     def _answer(self, head: bytes) -> bytes:
         line, *headers = head.split(b"\r\n")

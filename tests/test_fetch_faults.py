@@ -165,3 +165,14 @@ def test_writes_through_a_bad_link(proxied):
     assert versions == list(range(1, 41))
     assert Log(log.store).snapshot().shards.entry.tolist() == versions
     assert {"lost", "409"} <= set(faults)
+
+
+def test_the_faster_client_is_recommended_once(proxied, shard, monkeypatch, caplog):
+    """Where obstore is not installed a line says how to have it; once."""
+    monkeypatch.setattr(ranges, "obstore_is_installed", lambda: False)
+    monkeypatch.setattr(ranges, "_has_recommended", False)
+    for _ in range(2):
+        monkeypatch.setattr(ranges, "_obstore_clients", {})
+        Fetcher(proxied.storage_options).read(shard, 0, 10)
+    assert [record.getMessage() for record in caplog.records if "shardstream[obstore]" in record.getMessage()] != []
+    assert sum("obstore" in record.getMessage() for record in caplog.records) == 1

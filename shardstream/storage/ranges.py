@@ -11,6 +11,8 @@ from __future__ import annotations
 
 import asyncio
 import importlib.util
+import logging
+import multiprocessing
 import os
 import re
 import threading
@@ -34,6 +36,8 @@ CODE = re.compile(r"<Code>([A-Za-z0-9]+)</Code>")
 CREDENTIALS_KEPT = timedelta(minutes=1)  # then botocore is asked again; it renews them when due
 CONNECT_TIMEOUT_S = 5
 
+logger = logging.getLogger("shardstream")
+_has_recommended = False
 _obstore_pid: int | None = None  # the process that started obstore's runtime
 _obstore_clients: dict[tuple, Any] = {}
 _lock = threading.Lock()
@@ -96,10 +100,18 @@ def _obstore(url: str, storage_options: dict | None, timeout_s: float) -> Any | 
     name = (bucket, repr(sorted(options.items(), key=str)), round(timeout_s))
     with _lock:
         if name not in _obstore_clients:
-            _obstore_clients[name] = _new_obstore(bucket, storage_options, timeout_s) if obstore_is_installed() else None
+            _obstore_clients[name] = _new_obstore(bucket, storage_options, timeout_s) if obstore_is_installed() else _recommend()
             if _obstore_clients[name] is not None:
                 _obstore_pid = os.getpid()
         return _obstore_clients[name]
+
+
+def _recommend() -> None:
+    """Say once, in the process that the user started, what reads S3 faster."""
+    global _has_recommended
+    if not _has_recommended and multiprocessing.parent_process() is None:
+        _has_recommended = True
+        logger.warning("S3 is read by s3fs; pip install 'shardstream[obstore]' reads it about twice as fast on long links.")
 
 
 def _new_obstore(bucket: str, storage_options: dict | None, timeout_s: float) -> Any:
