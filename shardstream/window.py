@@ -34,7 +34,7 @@ from shardstream.reader import Block, BlockReader
 
 CHUNK_SAMPLES, CHUNK_NBYTES = 4096, 16 * 2**20  # short runs are taken together until a chunk has about either
 FIRST_CHUNK_SAMPLES = 256  # as long as it is not known what a sample takes in memory
-CHUNKS_AHEAD = 2
+CHUNKS_AHEAD, REMOTE_CHUNKS_AHEAD = 2, 8  # remote: enough requests for a link as long as one to S3
 SHARD_ROWS = 2**40  # more than a shard has
 MAX_TABLE = 2**20  # shards numbered by a table rather than a sort
 Key = tuple[int, int]  # (ordinal of the shard in the log, number of the block in it); block -1: the shard's index
@@ -174,7 +174,7 @@ class WindowReader:
             num_lanes = order.lanes // math.gcd(step, order.lanes)
             self._parts = PartPlanner(reader, order, num_lanes, memory_limit_nbytes)
         self._lock = threading.Lock()
-        self._plans: queue.Queue = queue.Queue(CHUNKS_AHEAD)
+        self._plans: queue.Queue = queue.Queue(REMOTE_CHUNKS_AHEAD if reader.source.is_remote else CHUNKS_AHEAD)
         self._closed = False
         self._chunk: HeldChunk | None = None  # being consumed
         self._planner = threading.Thread(target=self._plan_all, name="shardstream-plan", daemon=True)
