@@ -62,8 +62,16 @@ def write(path: Path, data: bytes) -> Path:
 def tiny(monkeypatch):
     """Cut every input into parts of a few bytes, and read a few bytes at a time."""
     monkeypatch.setattr(sources, "MIN_PART_NBYTES", 8)
-    monkeypatch.setattr(sources, "PARTS", 1000)
+    monkeypatch.setattr(sources, "FEW_PARTS", 1000)
     monkeypatch.setattr("shardstream.packing.sources.lines.CHUNK_NBYTES", 16)
+
+
+@pytest.mark.parametrize(
+    "total_mib, part_mib", [(0, 1), (1, 1), (100, 6.25), (512, 32), (1 << 20, 32), (4 << 20, 128), (1 << 30, 256)]
+)
+def test_size_of_parts(total_mib, part_mib):
+    """Parts follow from the input's size alone."""
+    assert sources.part_nbytes(total_mib << 20) == part_mib * 2**20
 
 
 # -- lines ----------------------------------------------------------------------------------------
@@ -188,7 +196,7 @@ def test_csv_rows_are_the_same_however_the_file_is_cut(tmp_path_factory, rows, e
         writer.writerows([("a", "b"), *rows])
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(sources, "MIN_PART_NBYTES", nbytes)
-        patch.setattr(sources, "PARTS", 1000)
+        patch.setattr(sources, "FEW_PARTS", 1000)
         found, rejects = read(kind="csv", paths=str(path))
     assert rejects == [] and [(row["a"], row["b"]) for row in found] == rows
 

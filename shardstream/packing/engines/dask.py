@@ -15,7 +15,7 @@ import logging
 import pickle
 import time
 from collections import deque
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Any
 
@@ -109,19 +109,21 @@ class DaskEngine:
             waiting.append((number, seen, picked))
             if time.monotonic() - looked > LOOK_S:  # clusters grow and shrink
                 limit, looked = AHEAD * max(1, sum(self._client.nthreads().values())), time.monotonic()
-            while len(waiting) > limit or (waiting and waiting[0][1].done()):
-                yield self._collected(*waiting.popleft())
-        while waiting:
-            yield self._collected(*waiting.popleft())
+            if len(waiting) > limit:
+                yield from self._collected(waiting, len(waiting) - limit)
+        yield from self._collected(waiting, len(waiting))
 
-    def _collected(self, number: int, seen: Any, picked: dict[str, Any]) -> tuple[int, Made]:
-        made = result_of(seen)
-        for split, blocks in made.blocks.items():
-            made.blocks[split] = [
-                _Block(num_samples, nbytes, crcs, picked[split], index)
-                for index, (num_samples, nbytes, crcs) in enumerate(blocks)
-            ]
-        return number, made
+    def _collected(self, waiting: deque, least: int) -> Iterator[tuple[int, Made]]:
+        """Give the first parts, ``least`` of them and what else is done by then, asked for in one request."""
+        count = 0
+        while count < len(waiting) and (count < least or waiting[count][1].done()):
+            count += 1
+        taken = [waiting.popleft() for _ in range(count)]
+        seen = _results(lambda: self._client.gather([future for _, future, _ in taken]))
+        for (number, _, picked), made in zip(taken, seen, strict=True):
+            for split, blocks in made.blocks.items():
+                made.blocks[split] = [_Block(*known, picked[split], index) for index, known in enumerate(blocks)]
+            yield number, made
 
     def new_shard(self, split: str) -> DaskShard:
         return DaskShard(self, split)
@@ -156,15 +158,15 @@ class _Pending:
         return self._future.done()
 
     def result(self) -> ShardRecord:
-        return result_of(self._future)
+        return _results(self._future.result)
 
 
-def result_of(future: Any) -> Any:
-    """Return a future's result; what went wrong on a worker as the error it was, what with one as WorkerError."""
+def _results(ask: Callable[[], Any]) -> Any:
+    """Return what Dask gives; what went wrong on a worker as the error it was, what with one as WorkerError."""
     from distributed import CancelledError, KilledWorker
 
     try:
-        return future.result()
+        return ask()
     except ShardstreamError:
         raise
     except (KilledWorker, CancelledError, OSError, TimeoutError) as error:

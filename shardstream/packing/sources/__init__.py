@@ -17,13 +17,17 @@ from shardstream.packing.batch import Batch
 from shardstream.packing.steps import Columns
 
 CHUNK_NBYTES = 4 << 20  # of input read at a time: keeps C busy for milliseconds, and stays small beside a block
-MIN_PART_NBYTES, MAX_PART_NBYTES = 1 << 20, 32 << 20
-PARTS = 16  # into which small inputs are cut; large ones are cut into parts of MAX_PART_NBYTES
+MIN_PART_NBYTES, PART_NBYTES, MAX_PART_NBYTES = 1 << 20, 32 << 20, 256 << 20
+FEW_PARTS, MANY_PARTS = 16, 1 << 15
 
 
 def part_nbytes(total_nbytes: int) -> int:
-    """Return the size of an input's parts: several for each core where that is possible, and whole blocks from each."""
-    return min(max(total_nbytes // PARTS, MIN_PART_NBYTES), MAX_PART_NBYTES)
+    """Return the size of an input's parts: 32 MiB, less where there would be fewer than 16, more where above 32,768.
+
+    Several for each core where that is possible, whole blocks from each, and of a huge input no more than one process can plan.
+    """
+    usual = min(max(total_nbytes // FEW_PARTS, MIN_PART_NBYTES), PART_NBYTES)
+    return max(usual, min(total_nbytes // MANY_PARTS, MAX_PART_NBYTES))
 
 
 @dataclass
