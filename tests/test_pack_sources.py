@@ -294,17 +294,19 @@ def test_parquet_that_is_none(tmp_path, arrow):
 
 def test_hugging_face_dataset_on_disk(tmp_path, tiny, arrow):
     """The files that state.json names, in its order; a folder of splits says which there are."""
+    saved = tmp_path / "train"
+    saved.mkdir()
     table = table_of(arrow, 40)
     for number, rows in enumerate((table.slice(0, 25), table.slice(25))):
-        with arrow.OSFile(str(tmp_path / f"data-{number}.arrow"), "wb") as sink:
+        with arrow.OSFile(str(saved / f"data-{number}.arrow"), "wb") as sink:
             with arrow.ipc.new_stream(sink, table.schema) as writer:
                 writer.write_table(rows, max_chunksize=7)
-    (tmp_path / "state.json").write_text(json.dumps({"_data_files": [{"filename": f"data-{n}.arrow"} for n in (0, 1)]}))
-    rows, rejects = read(kind="hf", paths=str(tmp_path))
+    (saved / "state.json").write_text(json.dumps({"_data_files": [{"filename": f"data-{n}.arrow"} for n in (0, 1)]}))
+    rows, rejects = read(kind="hf", paths=str(saved))
     assert rejects == [] and rows[30]["key"] == "data-1.arrow:5"
     check_table(rows, 40)
-    with pytest.raises(ConfigError, match=f"it holds {tmp_path.name}: name one of these"):
-        read(kind="hf", paths=str(tmp_path.parent))
+    with pytest.raises(ConfigError, match="it holds train: name one of these"):
+        read(kind="hf", paths=str(tmp_path))
 
 
 def test_hugging_face_s_own_files(tmp_path, arrow):

@@ -60,7 +60,9 @@ class Batch:
     def of_records(cls, records: Iterable[dict], rejects: Sequence[SampleError] = ()) -> Batch:
         """Return the batch of dicts with a ``key`` each; the columns are all that any of them has."""
         records = list(records)
-        names = dict.fromkeys(["key", *(name for record in records for name in record)])
+        names = {"key": None, **dict.fromkeys(records[0] if records else ())}
+        if any(record.keys() != names.keys() for record in records):
+            names = dict.fromkeys(["key", *(name for record in records for name in record)])
         return cls({name: [record.get(name) for record in records] for name in names}, list(rejects))
 
     def take(self, rows: Sequence[int], rejects: Iterable[SampleError] = ()) -> Batch:

@@ -8,12 +8,13 @@ from __future__ import annotations
 
 import msgspec
 
+from shardstream.packing.document import Document
 from shardstream.packing.sources.files import FilesSettings
-from shardstream.packing.sources.lines import Line, LinesSource
+from shardstream.packing.sources.lines import BadLine, LinesSource
 from shardstream.packing.steps import ANY, Column
 from shardstream.schema import Text
 
-DECODER = msgspec.json.Decoder()
+decode = msgspec.json.Decoder().decode
 
 
 class JsonlSettings(FilesSettings):
@@ -26,17 +27,20 @@ class JsonlSource(LinesSource):
     """The objects of files in the order of their lines; empty lines are passed over."""
 
     columns = {"key": Column(Text(), is_source=True), ANY: Column(None, is_source=True)}
-    settings: JsonlSettings
 
-    def record(self, line: Line) -> dict | None:
+    def __init__(self, settings: JsonlSettings, document: Document):
+        self._key = settings.key
+        super().__init__(settings, document)
+
+    def record(self, line: bytes) -> dict | None:
         try:
-            value = DECODER.decode(line.data)
+            value = decode(line)
         except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as error:
-            if not line.data.strip():
+            if not line.strip():
                 return None
-            raise line.error(f"not JSON: {error}") from error
+            raise BadLine(f"not JSON: {error}") from error
         if not isinstance(value, dict):
-            raise line.error(f"an object was expected, not {value!r:.80}.")
-        key = value.get(self.settings.key)
-        value["key"] = line.key if key is None else str(key)
+            raise BadLine(f"an object was expected, not {value!r:.80}.")
+        key = value.get(self._key)
+        value["key"] = None if key is None else str(key)
         return value

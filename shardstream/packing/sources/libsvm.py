@@ -19,7 +19,7 @@ from typing import Literal
 from shardstream.errors import SchemaError
 from shardstream.packing.document import Document
 from shardstream.packing.sources.files import FilesSettings
-from shardstream.packing.sources.lines import Line, LinesSource
+from shardstream.packing.sources.lines import BadLine, LinesSource
 from shardstream.packing.steps import Column
 from shardstream.schema import Dense, Sparse, Text
 
@@ -47,14 +47,14 @@ class LibsvmSource(LinesSource):
         self._first = 0 if settings.zero_based else 1
         super().__init__(settings, document)
 
-    def record(self, line: Line) -> dict | None:
+    def record(self, line: bytes) -> dict | None:
         try:
-            words = line.data.partition(b"#")[0].decode("ascii").split()
+            words = line.partition(b"#")[0].decode("ascii").split()
         except UnicodeDecodeError as error:
-            raise line.error("not LIBSVM: bytes that are not ASCII.") from error
+            raise BadLine("not LIBSVM: bytes that are not ASCII.") from error
         if not words:
             return None
-        record = {"key": line.key, "label": words[0]}
+        record = {"key": None, "label": words[0]}
         try:
             record["target"] = float(words[0])
         except ValueError:
@@ -67,12 +67,12 @@ class LibsvmSource(LinesSource):
             try:
                 index, value = int(name) - self._first, float(text)
             except ValueError:
-                raise line.error(f"{word!r} is not index:value.", field="x") from None
+                raise BadLine(f"{word!r} is not index:value.", field="x") from None
             if not 0 <= index < self.settings.dim:
                 last = self.settings.dim - 1 + self._first
-                raise line.error(f"the index {name} is not from {self._first} to {last}.", field="x")
+                raise BadLine(f"the index {name} is not from {self._first} to {last}.", field="x")
             if self.settings.values is None and value not in (0.0, 1.0):
-                raise line.error(f"the value {text} is neither 0 nor 1: say values: float32.", field="x")
+                raise BadLine(f"the value {text} is neither 0 nor 1: say values: float32.", field="x")
             if value != 0.0 or self.settings.values is not None:
                 indices.append(index)
                 values.append(value)

@@ -5,7 +5,7 @@ A line belongs to the range that its first byte is in, so ranges need no look at
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 from shardstream.errors import SampleError, ShardError
@@ -36,31 +36,19 @@ class Range:
         return self.file.nbytes if self.end is None else self.end - self.begin
 
 
-@dataclass(frozen=True)
-class Line:
-    """A line without its end, and where it begins; ``number()`` counts the lines before it, which costs reading them."""
+class BadLine(ValueError):
+    """What a line is not; the source adds its file and number."""
 
-    file: FoundFile
-    offset: int
-    data: bytes
-    number: Callable[[], int]
-
-    @property
-    def key(self) -> str:
-        """A name for the line: its file's, and the byte at which it begins."""
-        return f"{printable(self.file.name)}:{self.offset}"
-
-    def error(self, message: str, key: str | None = None, field: str | None = None) -> SampleError:
-        """Return the error of this line, with its file and number."""
-        where = f"line {self.number()} of {printable(self.file.url)}"
-        return SampleError(f"{where}: {message}", key=self.key if key is None else key, field=field)
+    def __init__(self, message: str, field: str | None = None):
+        super().__init__(message)
+        self.field = field
 
 
 class LinesSource(FilesSource):
     """Base of the sources of lines: a subclass says what a line holds in :meth:`record`."""
 
-    def record(self, line: Line) -> dict | None:
-        """Return a line's record, with a ``key``; None if there is none in it; raises SampleError, best by ``line.error``."""
+    def record(self, line: bytes) -> dict | None:
+        """Return a line's record, its ``key`` None if the line has none; None for no record; raises :class:`BadLine`."""
         raise NotImplementedError
 
     def parts(self) -> Iterator[list[Range]]:
@@ -72,26 +60,29 @@ class LinesSource(FilesSource):
             yield from self._read_range(piece)
 
     def _read_range(self, piece: Range) -> Iterator[Chunk]:
-        counter = _Counter(piece.file, self.settings.storage_options)
-        left = piece.nbytes
+        counter, name = _Counter(piece.file, self.settings.storage_options), printable(piece.file.name)
+        left, record_of = piece.nbytes, self.record
         try:
             for offset, data in blocks_of_lines(piece, self.settings.storage_options):
                 records, rejects = [], []
                 for line in data.split(b"\n"):
-                    at = offset
-                    offset += len(line) + 1
                     try:
-                        record = self.record(Line(piece.file, at, line, lambda at=at: counter.line_at(at)))
-                    except SampleError as error:
-                        rejects.append(error)
+                        record = record_of(line)
+                    except BadLine as error:
+                        where = f"line {counter.line_at(offset)} of {printable(piece.file.url)}"
+                        rejects.append(SampleError(f"{where}: {error}", key=f"{name}:{offset}", field=error.field))
                     else:
-                        records += [] if record is None else [record]
-                taken = min(left, len(data))  # of a compressed file, no more than it has
+                        if record is not None:
+                            if record["key"] is None:
+                                record["key"] = f"{name}:{offset}"
+                            records.append(record)
+                    offset += len(line) + 1
+                taken = min(left, len(data) + 1)  # of a compressed file, no more than it has
                 left -= taken
                 yield Chunk.of_records(records, taken, rejects)
+            yield Chunk.of_records([], left)
         except ShardError as error:
-            yield Chunk.of_records([], 0, [damaged(piece.file, error)])
-
+            yield Chunk.of_records([], left, [damaged(piece.file, error)])
 
 
 def ranges_of(files: Sequence[FoundFile], nbytes: int) -> list[Range]:
