@@ -21,6 +21,7 @@ from itertools import islice
 from multiprocessing import get_context
 from pathlib import Path
 
+from tests.follow_lineage import FollowLineage
 from tests.lineage import Lineage, write_sources
 
 NUM_SAMPLES = 223
@@ -33,7 +34,10 @@ def go_through(folder: Path, sources: dict, seed: int) -> tuple[str, int, bool]:
     layout = sorted(sources)[seed % len(sources)]
     launch = "torchrun" if seed % 200 == 0 else ("fork", "agent")[seed // len(sources) % 2]
     contexts = ("fork", "forkserver", "spawn") if seed % 50 == 1 else ("fork",)
-    lineage = Lineage(folder / f"lineage-{seed}", {"source": sources[layout]}, NUM_SAMPLES, seed, contexts, launch, limit_s=LIMIT_S)
+    if seed % 10 == 3:  # a log that grows meanwhile, whose producers are killed too
+        layout, launch, lineage = "follow", "fork", FollowLineage(folder / f"lineage-{seed}", seed)
+    else:
+        lineage = Lineage(folder / f"lineage-{seed}", {"source": sources[layout]}, NUM_SAMPLES, seed, contexts, launch, limit_s=LIMIT_S)
     failure = ""
     try:
         lineage.run()

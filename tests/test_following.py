@@ -12,6 +12,7 @@ import shardstream as ss
 from shardstream import following
 from shardstream.log import EntryFeed, Log
 from shardstream.storage import Store
+from tests.follow_lineage import FollowLineage
 from tests.growing_log import SCHEMA, GrowingLog
 from tests.test_exactly_once import WorkersHere
 from tests.twins import follow as twin
@@ -366,3 +367,13 @@ def test_a_broken_entry_is_raised_once_what_came_before_is_used_up(growing, tmp_
         for batch in stream:
             got += ids_of([batch])
     assert got == [i for _, kind, shards in growing.entries[:10] if kind == "append" for shard in shards for i in shard]
+
+
+# -- real processes -----------------------------------------------------------------------------------
+
+
+def test_killed_jobs_and_producers(tmp_path):
+    """Producers and ranks killed at random: every sample is in the log once and reaches the loop once, in the order of a replay."""
+    lineage = FollowLineage(tmp_path, seed=1, count=100)
+    lineage.run()
+    assert lineage.producers.num_kills > 0

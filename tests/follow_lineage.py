@@ -1,0 +1,115 @@
+"""Lineages that follow: a training job and its producers run at once, all of them killed at random, until the log ends.
+
+The job is that of ``tests/lineage.py``; producers are processes that write numbered samples, are killed by SIGKILL and go on
+behind their last source. At the end every sample must have been consumed once, in the very order in which a replay of the
+finished log gives them.
+"""
+
+from __future__ import annotations
+
+import json
+import multiprocessing
+import os
+import random
+import threading
+import time
+from pathlib import Path
+
+import numpy as np
+
+import shardstream as ss
+from shardstream.log import Log
+from shardstream.order.batches import BatchPlan
+from shardstream.storage import Store
+from tests.lineage import Lineage
+from tests.trainer import ids_of, make_stream
+
+SCHEMA = ss.Schema(y=ss.Dense("int64"), t=ss.Ragged("uint8"))
+
+
+def produce(url: str, name: int, count: int, seed: int) -> None:
+    """Be a producer: write what is left of its samples, some at a time, each call with its number as the source."""
+    choose = random.Random(f"{seed} {os.getpid()}")
+    with ss.ShardWriter(url, schema=SCHEMA, producer=f"p{name}", max_latency="30ms", shard_nbytes="2kB") as writer:
+        i = writer.last_source or 0
+        while i < count:
+            rows = np.arange(i, min(i + choose.randint(1, 9), count)) + name * count
+            i += len(rows)
+            writer.write_batch({"y": rows, "t": (np.zeros(len(rows), np.uint8), np.arange(len(rows) + 1))}, source=i)
+            time.sleep(choose.random() * 0.02)
+
+
+class Producers:
+    """Producers that are killed and started again until each has written all of its samples; then the dataset ends."""
+
+    def __init__(self, url: str, num_producers: int, count: int, seed: int, kill_s: float = 0.6):
+        self.num_kills, self._arguments = 0, (url, count, seed, kill_s)
+        Log(Store(url)).open_or_create(SCHEMA)
+        self._threads = [threading.Thread(target=self._run, args=(name,)) for name in range(num_producers)]
+        self._end = threading.Thread(target=self._finish)
+        for thread in (*self._threads, self._end):
+            thread.start()
+
+    def _run(self, name: int) -> None:
+        url, count, seed, kill_s = self._arguments
+        choose = random.Random(f"{seed} {name}")
+        while True:
+            process = multiprocessing.get_context("fork").Process(target=produce, args=(url, name, count, seed))
+            process.start()
+            process.join(0.1 + choose.random() * kill_s)
+            if process.exitcode == 0:
+                return
+            process.kill()
+            process.join()
+            self.num_kills += 1
+
+    def _finish(self) -> None:
+        for thread in self._threads:
+            thread.join()
+        Log(Store(self._arguments[0])).end()
+
+    def join(self) -> None:
+        self._end.join()
+
+
+class FollowLineage(Lineage):
+    """One training run over a log while it grows; see the module."""
+
+    def __init__(self, folder: Path, seed: int, num_producers: int = 2, count: int = 150, max_ranks: int = 4, max_runs: int = 14):
+        self.url = str(folder / "d")
+        super().__init__(folder, {"source": {"follow": self.url}}, num_producers * count, seed, num_epochs=1, max_ranks=max_ranks, max_runs=max_runs)
+        self.producers = Producers(self.url, num_producers, count, seed)
+        self._runs: list[tuple[Path, int, int, int]] = []  # folder, ranks, first position, steps that count
+
+    def run(self) -> None:
+        """Go through runs until the log has ended and all is consumed; AssertionError if a sample was lost, came twice, or out of order."""
+        state, number = None, 0
+        try:
+            while state is None or state["position"] < self.num_samples:
+                assert number < self.max_runs, f"the lineage did not end: {self.log}"
+                before, state = state, self._run(number, state, is_last=number == self.max_runs - 1)
+                self._note_run(self.folder / f"run-{number}", before)
+                number += 1
+        finally:
+            self.producers.join()
+        self._check_order()
+
+    def _note_run(self, folder: Path, before: dict | None) -> None:
+        world_size = int(self.log[-1].split()[0])
+        if (folder / "state.json").exists():
+            self._runs.append((folder, world_size, before["position"] if before else 0, json.loads((folder / "state.json").read_text())["step"]))
+
+    def _check_order(self) -> None:
+        replay = ids_of({"y": [y for batch in make_stream(self.spec["source"], self.spec["seed"], shuffle=True, batch_size=64) for y in batch["y"]]})
+        assert sorted(replay) == list(range(self.num_samples)), "the log does not have every sample once"
+        consumed = []
+        for folder, world_size, first, num_steps in self._runs:
+            plan = BatchPlan(self.num_samples, first, json.loads((folder / "spec.json").read_text())["batch_size"], world_size)
+            for rank in range(world_size):
+                for line in (folder / f"rank-{rank}.jsonl").read_text().splitlines(keepends=True):
+                    note = json.loads(line) if line.endswith("\n") else {}
+                    if note.get("step", num_steps) < num_steps:
+                        positions = plan.positions(note["step"], rank)
+                        assert note["ids"] == [replay[p] for p in positions], f"rank {rank}, step {note['step']} of {folder}: {self.log}"
+                        consumed += positions
+        assert sorted(consumed) == list(range(self.num_samples)), f"positions lost or twice: {self.log}"
