@@ -48,7 +48,9 @@ class StreamLoader:
         self._collate = collate
         self._portions = stream.portions
         self._stats, self._workers_stats = Stats(), Stats()
-        if num_workers:
+        # A mixture with a stream that follows is read as what it is, several streams.
+        self._parts = [StreamLoader(part, num_workers, multiprocessing_context=multiprocessing_context) for part in getattr(stream, "parts", ())]
+        if num_workers and not self._parts:
             workers = Workers(num_workers, multiprocessing_context)
             self._portions = lambda task: workers.portions(task, stream.source, stream.recipe)
             self._workers_stats = workers.stats
@@ -58,6 +60,8 @@ class StreamLoader:
         return len(self.dataset)
 
     def __iter__(self) -> Iterator[Any]:
+        if self._parts:
+            return self._watched(self.dataset.joined([iter(part) for part in self._parts], self._finish))
         return self._watched(self.dataset.iterate(self._portions, self._finish, num_workers=max(1, self.num_workers)))
 
     def _watched(self, batches: Iterator[Any]) -> Iterator[Any]:
@@ -95,7 +99,8 @@ class StreamLoader:
         too), ``num_bytes_cached`` and ``num_cache_hits`` of these, and ``num_skipped`` and ``num_dropped`` samples. With workers,
         what they have done for batches not delivered yet counts when these are.
         """
-        parts = [part.sums() for part in (self._stats, self.dataset.stats, self._workers_stats)]
+        of_sources = [stats for part in self._parts for stats in (part.dataset.stats, part._workers_stats)]
+        parts = [part.sums() for part in (self._stats, *(of_sources or (self.dataset.stats, self._workers_stats)))]
         sums = {name: sum(part[name] for part in parts) for name in (*SECONDS, *COUNTS)}
         report = self.dataset.report
         return {"seconds": {name: sums[name] for name in SECONDS}, **{name: sums[name] for name in COUNTS},

@@ -21,6 +21,7 @@ from shardstream.order.mix import MAX_SOURCES, MixOrder, Piece
 from shardstream.order.mix_rows import mix_order
 from shardstream.order.mix_state import MixState, SourceState, is_mix
 from shardstream.order.state import State
+from shardstream.replay import ReplayStream
 from shardstream.rowmaker import Recipe, Report
 from shardstream.stream import ShardStream
 
@@ -28,12 +29,17 @@ from shardstream.stream import ShardStream
 SHARED = ("fields", "sparse", "dtypes", "transform", "on_error", "allow_unsafe", "read", "pad")
 
 
-def mix(streams: Sequence[ShardStream], weights: Sequence[float], seed: int = 0, stop: str = "first") -> MixStream:
+def mix(streams: Sequence[ShardStream], weights: Sequence[float], seed: int = 0, stop: str = "first") -> MixStream | ReplayStream:
     """Return a stream whose samples come from ``streams`` in the proportion of ``weights``.
 
     It is a ShardStream: batches, ``StreamLoader`` with workers, ``set_epoch`` and states are as with one. In each of a
     stream's lanes, every 1,024 draws have fixed numbers of each source, in a random order that is a function of ``seed``
     and the epoch. Each source is shuffled as it would be alone, and in its next epoch whenever it comes again.
+
+    If one of the streams follows, each batch has a fixed number of rows of every stream, in proportion of the weights and at
+    least one, source by source: new samples come as soon as a batch's are there, each once, and older ones again
+    and again, until the log ends. That has ``batch_size=``, but no ``seed`` and ``stop``. Where an epoch of an older source
+    ends, its share of a batch is shorter (``drop_last=True`` leaves it out); ``StreamLoader`` makes ``num_workers`` for each source.
 
     Args:
         streams: 2 to 64 ShardStreams that deliver the same columns and have the same ``batch_size``, ``drop_last``,
@@ -50,7 +56,20 @@ def mix(streams: Sequence[ShardStream], weights: Sequence[float], seed: int = 0,
         ConfigError: An argument is not legal, or the streams do not fit together.
         SchemaError: They have different columns; at the first use, as all errors of the data.
     """
-    return MixStream(streams, weights, seed, stop)
+    streams, weights = list(streams), list(weights)
+    for stream in streams:
+        if type(stream) is not ShardStream:
+            raise ConfigError(f"ss.mix takes a list of ss.ShardStream, not of {type(stream).__name__}; a mixture is not mixed again.")
+    if not 2 <= len(streams) <= MAX_SOURCES:
+        raise ConfigError(f"ss.mix takes 2 to {MAX_SOURCES} streams, not {len(streams)}.")
+    MixOrder([1] * len(streams), seed=seed, epoch=0, lanes=1, pieces=[Piece(0, tuple(weights))], stop=stop)  # checks them
+    for number, stream in enumerate(streams):
+        _check_alike(streams[0], stream, number)
+    if all(stream._follow is None for stream in streams):
+        return MixStream(streams, weights, seed, stop)
+    if (seed, stop) != (0, "first"):
+        raise ConfigError("seed= and stop= have no meaning with a stream that follows: its batches have fixed numbers of rows, and end with the log.")
+    return ReplayStream(streams, weights)
 
 
 @dataclass(frozen=True)
@@ -71,21 +90,9 @@ class MixStream(ShardStream):
     """
 
     def __init__(self, streams: Sequence[ShardStream], weights: Sequence[float], seed: int, stop: str):
-        streams = list(streams)
-        for stream in streams:
-            if type(stream) is not ShardStream:
-                raise ConfigError(f"ss.mix takes a list of ss.ShardStream, not of {type(stream).__name__}; a mixture is not mixed again.")
-            if stream._follow is not None:
-                raise ConfigError("a stream that follows has no end, and can't be mixed; mix the dataset at a version.")
-        if not 2 <= len(streams) <= MAX_SOURCES:
-            raise ConfigError(f"ss.mix takes 2 to {MAX_SOURCES} streams, not {len(streams)}.")
-        weights = tuple(weights)
-        MixOrder([1] * len(streams), seed=seed, epoch=0, lanes=1, pieces=[Piece(0, weights)], stop=stop)  # checks them
-        first = streams[0]
-        for number, stream in enumerate(streams):
-            _check_alike(first, stream, number)
         self._streams = [copy.copy(stream) for stream in streams]
-        self._weights, self._seed, self._stop = weights, normalize_seed(seed), stop
+        first = streams[0]
+        self._weights, self._seed, self._stop = tuple(weights), normalize_seed(seed), stop
         parts = tuple(stream.recipe for stream in streams)
         self.recipe = MixRecipe(**{one.name: getattr(first.recipe, one.name) for one in fields(Recipe)}, parts=parts)
         self.batch_size, self.report = first.batch_size, Report()

@@ -21,7 +21,7 @@ ROWS = (
      "export", "energon", "look", "publish", "upkeep"},
     {"collate", "transforms", "assemble", "rowmaker", "handover", "merge", "worker", "workers", "job"},
     {"access", "expand"},
-    {"stream", "mixture", "loader", "packing", "memory", "memmap", "shard_dataset", "convert", "view", "bench"},
+    {"stream", "mixture", "replay", "loader", "packing", "memory", "memmap", "shard_dataset", "convert", "view", "bench"},
     {"cli", "__main__"},
     {"__init__"},  # the public names, imported on first use
 )

@@ -229,7 +229,6 @@ def test_what_does_not_fit_together(folder, tmp_path):
         ([stream(), ss.mix([stream(), stream("b")], [1, 1])], [1, 1], "not mixed again"), ([stream(), stream("b")], [1, -1], "none negative"),
         ([stream(), stream("b", batch_size=3)], [1, 1], "same batch_size"), ([stream(), stream("b", transform=drop)], [1, 1], "same transform"),
         ([stream(), stream("b", fields=["y"])], [1, 1], "same fields"), ([stream(), stream("b", rank=0, world_size=2)], [1, 1], "same rank"),
-        ([stream(version=None, follow=True), stream("b")], [1, 1], "follows"),
     ]:  # fmt: skip
         with pytest.raises(ss.ConfigError, match=message):
             ss.mix(streams, weights)

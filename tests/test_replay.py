@@ -1,0 +1,140 @@
+"""Replay: new samples mixed with older ones, batch by batch, deterministic and resumable exactly."""
+
+import json
+import random
+from collections import Counter
+from pathlib import Path
+
+import pytest
+
+import shardstream as ss
+from shardstream import following
+from shardstream.order.state import State
+from shardstream.replay import FORMAT, ORDER, rows_of_each
+from tests.growing_log import SCHEMA, GrowingLog
+
+NUM_OLD = 90
+OLD = 10**6  # older samples are numbered from here
+
+
+@pytest.fixture(scope="module")
+def growing(tmp_path_factory):
+    return GrowingLog(tmp_path_factory.mktemp("replay") / "new", 16, seed=4, most=40)
+
+
+@pytest.fixture(scope="module")
+def history(tmp_path_factory) -> str:
+    url = str(tmp_path_factory.mktemp("replay") / "old")
+    with ss.ShardWriter(url, schema=SCHEMA) as writer:
+        for i in range(NUM_OLD):
+            writer.write({"y": OLD + i, "t": [1] * (i % 4)})
+    return url
+
+
+@pytest.fixture(autouse=True)
+def quick_polls(monkeypatch):
+    monkeypatch.setattr(following, "POLL_S", 0.002)
+
+
+def replay(growing, history, weights=(3, 1), batch_size=8, place=(0, 1), **options) -> ss.ShardStream:
+    common = {"batch_size": batch_size, "shuffle": True, "seed": 5, "lanes": 6, "window": 60, "rank": place[0], "world_size": place[1],
+              "sparse": "jagged", **options}  # fmt: skip
+    new = ss.ShardStream(str(growing.folder), follow=True, start="beginning", **common)
+    return ss.mix([new, ss.ShardStream(history, version=1, **common)], weights)
+
+
+def ids(batch) -> list[int]:
+    return batch["y"].tolist()
+
+
+@pytest.mark.parametrize("batch_size, weights, rows", [
+    (8, [3, 1], [6, 2]), (8, [1, 1], [4, 4]), (10, [0.97, 0.03], [9, 1]), (2, [99, 1], [1, 1]), (3, [1, 1, 1], [1, 1, 1]),
+    (7, [1, 1], [4, 3]), (100, [2, 1], [67, 33]), (4, [1000, 1, 1], [2, 1, 1])])  # fmt: skip
+def test_rows_of_each_source(batch_size, weights, rows):
+    """In proportion, a row at least, and together a batch."""
+    assert rows_of_each(batch_size, weights) == rows
+
+
+def test_every_batch_has_its_rows_of_each(growing, history):
+    """New samples come once; older ones epoch after epoch, as many as the weights say; ragged rows stay with theirs."""
+    new, old, num = [], [], 0
+    for batch in replay(growing, history):
+        assert ids(batch)[-2] >= OLD and (batch["t"].offsets.diff() == (batch["y"] % OLD) % (3 if ids(batch)[0] < OLD else 4))[: len(batch["y"]) - 2].all()
+        new += [i for i in ids(batch) if i < OLD]
+        old += [i - OLD for i in ids(batch) if i >= OLD]
+        num += 1
+    assert sorted(new) == list(range(growing.num_samples)) and num == -(-growing.num_samples // 6)
+    assert len(old) == 2 * num  # its epochs of 90 are whole batches of 2
+    counts = Counter(old)
+    assert max(counts.values()) - min(counts.get(i, 0) for i in range(NUM_OLD)) <= 1
+
+
+@pytest.mark.parametrize("num_workers", [0, 2])
+def test_a_resume_goes_on_exactly(growing, history, num_workers):
+    """From any batch's state the rest is the rest of an uninterrupted run, with workers too."""
+    whole, states, stream = [], [], replay(growing, history)
+    for batch in stream:
+        whole.append(ids(batch))
+        states.append(json.loads(json.dumps(stream.state_dict())))
+    for place in random.Random(0).sample(range(len(whole)), 3):
+        again = replay(growing, history)
+        loader = ss.StreamLoader(again, num_workers, multiprocessing_context="fork")
+        loader.load_state_dict(states[place])
+        assert loader.state_dict() == states[place]
+        assert [ids(batch) for batch in loader] == whole[place + 1 :]
+        assert again.lag == 0 and again.freshness > 0
+
+
+@pytest.mark.filterwarnings("ignore:version", "ignore:each block is fetched")
+def test_lineages_over_topologies(growing, history):
+    """Ranks, batch sizes and weights change at every resume: new samples come once, states are the same on every rank."""
+    for seed in range(8):
+        choose, state, consumed = random.Random(seed), None, []
+        for _ in range(200):
+            world_size, batch_size = choose.randint(1, 3), choose.choice([4, 9])
+            weights, limit, saved, is_over = choose.choice([(3, 1), (1, 1)]), choose.randint(0, 9), [], False
+            for rank in range(world_size):
+                stream = replay(growing, history, weights, batch_size, (rank, world_size))
+                if state is not None:
+                    stream.load_state_dict(state)
+                iterator = iter(stream)
+                for _ in range(limit):
+                    batch = next(iterator, None)
+                    is_over |= batch is None
+                    if batch is not None:
+                        consumed += ids(batch)
+                saved.append(stream.state_dict())
+                iterator.close()
+            assert all(other == saved[0] for other in saved)
+            state = saved[0]
+            if is_over:
+                break
+        assert sorted(i for i in consumed if i < OLD) == list(range(growing.num_samples))
+        counts = Counter(i for i in consumed if i >= OLD)
+        assert max(counts.values()) - min(counts.get(OLD + i, 0) for i in range(NUM_OLD)) <= 1
+
+
+def test_golden_states_load():
+    """A state of this order, saved by any released version, is a list of states that load."""
+    saved = json.loads((Path(__file__).parent / "golden/state/replay-1.json").read_text())
+    assert (saved["format"], saved["order"]) == (FORMAT, ORDER) and sorted(saved) == ["format", "order", "sources"]
+    assert [State.from_dict(source).to_dict() for source in saved["sources"]] == saved["sources"]
+
+
+def test_what_does_not_fit_is_refused(growing, history):
+    """Two that follow, no batches, a weight of 0, other states."""
+    new, old = ss.ShardStream(str(growing.folder), batch_size=4, follow=True), ss.ShardStream(history, batch_size=4)
+    for streams, weights, match in [([new, new], (1, 1), "may follow"), ([new, old], (1, 0), "above 0"), ([new, old, old, old, old], [1] * 5, "at least 5")]:
+        with pytest.raises(ss.ConfigError, match=match):
+            ss.mix(streams, weights)
+    with pytest.raises(ss.ConfigError, match="batch_size"):
+        ss.mix([ss.ShardStream(str(growing.folder), follow=True), ss.ShardStream(history)], (1, 1))
+    mixture = ss.mix([new, old], (1, 1))
+    with pytest.raises(TypeError):
+        len(mixture)
+    good = mixture.state_dict()
+    for state in (old.state_dict(), {**good, "sources": good["sources"][:1]}, {**good, "format": 2}, {**good, "sources": good["sources"][::-1]}, None):
+        with pytest.raises(ss.StateError):
+            mixture.load_state_dict(state)
+    mixture.load_state_dict(good)
+    assert mixture.state_dict() == good
