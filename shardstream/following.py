@@ -250,6 +250,7 @@ class Follower:
         self._counted_from = self._num_counted = 0
         self._changed = threading.Condition()
         self._wanted, self._is_stopped, self._is_closed = 0, False, False
+        self._has_caught_up = False  # has read the log to its end once
         self._error: BaseException | None = None
         self._thread = threading.Thread(target=self._run, name="shardstream-follow", daemon=True)
 
@@ -280,7 +281,12 @@ class Follower:
         with self._changed:
             self._wanted = end
             self._changed.notify_all()
-            done = self._changed.wait_for(lambda: self._segmenter.end >= end or self._segmenter.is_over or self._is_stopped or self._error, timeout_s)
+
+            def is_done() -> bool:
+                return self._segmenter.end >= end or self._segmenter.is_over or self._is_stopped or self._error is not None
+
+            self._changed.wait_for(lambda: is_done() or self._has_caught_up)  # what stands already is no waiting
+            done = self._changed.wait_for(is_done, timeout_s)
             if self._segmenter.end < end and self._error is not None:
                 raise self._error
             place = max(SEGMENTS_AT_ONCE - 1, bisect_left(self._segments, end, key=lambda segment: segment.end))
@@ -363,6 +369,8 @@ class Follower:
                     elif time.monotonic() - newest > IDLE_AFTER_S:
                         wait_s = min(2 * wait_s, IDLE_POLL_S)
                     if not self._feed.is_behind:
+                        self._has_caught_up = True
+                        self._changed.notify_all()
                         self._changed.wait_for(lambda: self._is_closed, wait_s)
         except BaseException as error:  # raised by the stream, when it has used up what came before
             with self._changed:

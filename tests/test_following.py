@@ -281,6 +281,14 @@ def test_idle_timeout_never_cuts_a_batch(growing, tmp_path):
     assert sum(sizes) == growing.num_samples and set(sizes[:-1]) == {9}
 
 
+def test_a_timeout_of_nothing_takes_what_stands(growing, tmp_path):
+    """The timeout counts from when the log has been read to its end, so even 0 s brings all whole batches that are there."""
+    shown = growing.shown(tmp_path / "shown", 20)
+    stream = ss.ShardStream(shown.url, follow=True, start="beginning", batch_size=9, idle_timeout=0)
+    num_there = sum(len(shard) for _, kind, shards in growing.entries[:20] if kind == "append" for shard in shards)
+    assert len(ids_of(stream)) == num_there // 9 * 9
+
+
 def test_an_iterator_left_early_ends_its_thread(growing):
     """Nothing polls on after a loop was left, by break or by an error."""
     stream = ss.ShardStream(str(growing.folder), follow=True, start="beginning", batch_size=9)
