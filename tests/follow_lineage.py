@@ -42,8 +42,8 @@ def produce(url: str, name: int, count: int, seed: int) -> None:
 class Producers:
     """Producers that are killed and started again until each has written all of its samples; then the dataset ends."""
 
-    def __init__(self, url: str, num_producers: int, count: int, seed: int, kill_s: float = 0.6):
-        self.num_kills, self._arguments = 0, (url, count, seed, kill_s)
+    def __init__(self, url: str, num_producers: int, count: int, seed: int):
+        self.num_kills, self._arguments = 0, (url, count, seed)
         Log(Store(url)).open_or_create(SCHEMA)
         self._threads = [threading.Thread(target=self._run, args=(name,)) for name in range(num_producers)]
         self._end = threading.Thread(target=self._finish)
@@ -51,17 +51,18 @@ class Producers:
             thread.start()
 
     def _run(self, name: int) -> None:
-        url, count, seed, kill_s = self._arguments
-        choose = random.Random(f"{seed} {name}")
+        url, count, seed = self._arguments
+        choose, wait_s = random.Random(f"{seed} {name}"), 0.1  # the first is killed before it can be done
         while True:
             process = multiprocessing.get_context("fork").Process(target=produce, args=(url, name, count, seed))
             process.start()
-            process.join(0.1 + choose.random() * kill_s)
+            process.join(wait_s * (0.5 + choose.random() / 2))
             if process.exitcode == 0:
                 return
             process.kill()
             process.join()
             self.num_kills += 1
+            wait_s *= 1.3  # so that an end comes on the busiest machine
 
     def _finish(self) -> None:
         for thread in self._threads:

@@ -22,7 +22,7 @@ from shardstream import ShardStream, StreamLoader, mix  # imported here, so that
 def make_stream(source, seed: int = 0, weights=(3, 2), **options):
     """Return a stream of a source of ``lineage.write_sources``; all of a mixture comes once an epoch, whatever the weights."""
     if isinstance(source, dict) and "follow" in source:
-        return ss.ShardStream(source["follow"], seed=seed, follow=True, start="beginning", **options)
+        return ShardStream(source["follow"], seed=seed, follow=True, start="beginning", **options)
     if isinstance(source, dict):
         streams = [ShardStream(url, seed=seed + i, **options) for i, url in enumerate(source["mix"])]
         return mix(streams, weights, seed=seed, stop="rest")
