@@ -11,6 +11,7 @@ import copy
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
+from shardstream.buffers import BufferPool
 from shardstream.collate import concatenate
 from shardstream.errors import ConfigError, StateError
 from shardstream.joined import check_columns
@@ -53,7 +54,7 @@ class ReplayStream(ShardStream):
             part._epochs = part._epochs if part._follow is not None else None  # older samples come again and again
         self._followed = self.parts[[part._follow is not None for part in self.parts].index(True)]
         self._states: list[State] | None = None  # of the parts, after the last batch delivered
-        self._iterator, self._is_checked = 0, False
+        self._iterator, self._is_checked, self._pool = 0, False, BufferPool()
 
     def __len__(self) -> int:
         raise TypeError("a stream that follows has no length.")
@@ -71,7 +72,7 @@ class ReplayStream(ShardStream):
         place = self.parts.index(self._followed)
         try:
             while (fresh := next(iterators[place], None)) is not None:  # first, since it may be the end
-                batch = concatenate([fresh if i == place else next(one) for i, one in enumerate(iterators)])
+                batch = concatenate([fresh if i == place else next(one) for i, one in enumerate(iterators)], self._pool)
                 batch = batch if finish is None else finish(batch)
                 self._states = [part.state for part in self.parts]
                 yield batch
