@@ -14,6 +14,7 @@ from shardstream.order.mix_rows import SHARD_BITS
 from shardstream.reader import Block, BlockReader, checked_fields
 from shardstream.schema import Schema
 from shardstream.source import Source
+from shardstream.stats import Stats
 
 
 def _split(shard: int) -> tuple[int, int]:
@@ -54,10 +55,15 @@ class JoinedReader:
     def __init__(self, readers: list[BlockReader]):
         self._readers = readers
         self.source = JoinedSource(tuple(reader.source for reader in readers))
-        self.fields, self.pool, self.stats = readers[0].fields, readers[0].pool, readers[0].stats
+        self.fields, self.pool = readers[0].fields, readers[0].pool
         self.kept: dict = {}
-        for reader in readers:
-            reader.stats = reader.fetcher.stats = self.stats
+        self.count_in(Stats())
+
+    def count_in(self, stats: Stats) -> None:
+        """See :meth:`BlockReader.count_in`."""
+        self.stats = stats
+        for reader in self._readers:
+            reader.count_in(stats)
 
     def index(self, shard: int) -> tuple[ShardIndex, object]:
         """See :meth:`BlockReader.index`."""

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import contextlib
 import time
+import warnings
 import weakref
 from collections.abc import Callable, Iterator
 from typing import Any
 
 import torch
 
-from shardstream.collate import Jagged
 from shardstream.errors import ConfigError
 from shardstream.stats import COUNTS, SECONDS, Stats
 from shardstream.stream import ShardStream
@@ -27,7 +27,7 @@ class StreamLoader:
         stream: What to load; its batches become the loader's.
         num_workers: Processes that make rows; 0 reads in threads of this process, which is enough unless
             decoding or ``transform`` takes more than one core.
-        pin_memory: Copy tensors into page-locked memory; ignored where there is no CUDA.
+        pin_memory: Copy tensors into page-locked memory; where there is no CUDA a warning says that it is not done, as torch's does.
         collate: Function of a whole batch (or sample), called in this process on each.
         multiprocessing_context: How workers start: "forkserver", "spawn" or "fork", or a context of
             multiprocessing. With the first two, ``transform`` must pickle.
@@ -45,6 +45,8 @@ class StreamLoader:
         self.dataset = stream
         self.num_workers = num_workers
         self._pin = pin_memory and torch.cuda.is_available()
+        if pin_memory and not self._pin:
+            warnings.warn("pin_memory=True, but there is no CUDA: batches stay in ordinary memory.", stacklevel=2)
         self._collate = collate
         self._portions = stream.portions
         self._stats, self._workers_stats = Stats(), Stats()
@@ -123,10 +125,10 @@ def pin(batch: Any) -> Any:
     """Return ``batch`` with its tensors in page-locked memory."""
     if isinstance(batch, torch.Tensor):
         return batch.pin_memory() if batch.layout == torch.strided else batch
-    if isinstance(batch, Jagged):
-        return Jagged(*(None if part is None else part.pin_memory() for part in batch))
     if isinstance(batch, dict):
         return {name: pin(column) for name, column in batch.items()}
+    if isinstance(batch, tuple) and hasattr(batch, "_fields"):  # ss.Jagged is one
+        return type(batch)(*map(pin, batch))
     if isinstance(batch, (list, tuple)):
         return type(batch)(map(pin, batch))
     return batch

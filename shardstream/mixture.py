@@ -23,6 +23,7 @@ from shardstream.order.mix_state import MixState, SourceState, is_mix
 from shardstream.order.state import State
 from shardstream.replay import ReplayStream
 from shardstream.rowmaker import Recipe, Report
+from shardstream.stats import Stats
 from shardstream.stream import ShardStream
 
 # What a batch is made by; the rest (URLs, versions, seeds, windows, storage) is each source's own.
@@ -95,7 +96,7 @@ class MixStream(ShardStream):
         self._weights, self._seed, self._stop = tuple(weights), normalize_seed(seed), stop
         parts = tuple(stream.recipe for stream in streams)
         self.recipe = MixRecipe(**{one.name: getattr(first.recipe, one.name) for one in fields(Recipe)}, parts=parts)
-        self.batch_size, self.report = first.batch_size, Report()
+        self.batch_size, self.report, self.stats = first.batch_size, Report(), Stats()
         self._epochs, self._drop_last = first._epochs, first._drop_last
         self._asked_place = self._place = first._asked_place
         self._follow = self._follower = None

@@ -29,6 +29,7 @@ from shardstream.errors import (
 from shardstream.extents import ShardExtents, decoded_nbytes
 from shardstream.schema import Schema
 from shardstream.source import Source
+from shardstream.stats import Stats
 from shardstream.storage import Fetcher
 
 INDEXES_KEPT = 4096  # parsed shard indexes of one reader; a window touches far fewer shards
@@ -70,6 +71,10 @@ class BlockReader:
         self.kept: dict = {}  #: what ``window.WindowReader`` leaves for the next one
         self._growth: dict[str, float] = {}  # by field, the most bytes that a stored byte has become
         self._num_decoded = self._decoded_nbytes = 0  # samples, and the memory that they took
+
+    def count_in(self, stats: Stats) -> None:
+        """Count what is read from now on in ``stats``."""
+        self.stats = self.fetcher.stats = stats
 
     def has_index(self, shard: int) -> bool:
         """Return whether :meth:`index` will answer at once."""

@@ -109,6 +109,7 @@ class ShardStream(IterableDataset):
             raise ConfigError("a stream that follows has start=, not version=; one epoch; and no drop_last='pad', since there is no end to fill up.")
         self.batch_size = batch_size
         self.report = Report()
+        self.stats = Stats()  #: what was read in this process, of all versions; see StreamLoader.stats
         self._urls, self._epochs, self._drop_last = url_or_urls, epochs, drop_last
         self.recipe = Recipe(fields, sparse, dtypes, transform, on_error, allow_unsafe, read or ReadPolicy(),
                               storage_options, pad=drop_last == "pad", as_samples=batch_size is None,
@@ -234,11 +235,6 @@ class ShardStream(IterableDataset):
         """The shards being read, of the version that was pinned when the stream was first used."""
         self._open()
         return self._source
-
-    @property
-    def stats(self) -> Stats:
-        """What was read in this process, by threads; see :meth:`StreamLoader.stats`."""
-        return Stats() if self._reader is None else self._reader.stats
 
     # -- opening ----------------------------------------------------------------------------------
 
@@ -453,6 +449,7 @@ class ShardStream(IterableDataset):
         """Yield the portion of each batch of a task, made by threads of this process."""
         if self._reader is None:  # made in the process that reads, kept over its epochs
             self._reader = self.recipe.reader(self._source)
+            self._reader.count_in(self.stats)
         with RowMaker(self._reader, task.order(self._source), task.positions(), self.recipe) as maker:
             for num_rows in task.num_rows():
                 yield maker.make(num_rows)

@@ -137,8 +137,10 @@ class Fetcher:
         """
         found: list[np.ndarray | ShardstreamError | None] = [None] * len(spans)
         is_joined = not is_local(url) and len(spans) > 1
-        if is_joined and self.cache is not None:
+        if self.cache is not None and not is_local(url):
             found = [self._cached(url, *span, allocate, check) for span, check in zip(spans, verify, strict=True)]
+            hits = [len(data) for data in found if data is not None]
+            self.stats.add(num_bytes_cached=sum(hits), num_cache_hits=len(hits))
         missing = [i for i, data in enumerate(found) if data is None]
         for group in _neighbours(spans, missing) if is_joined else ():
             begin, end = spans[group[0]][0], spans[group[-1]][1]
@@ -219,7 +221,6 @@ class Fetcher:
         if data is not None:
             try:
                 verify(data)
-                self.stats.add(num_bytes_cached=len(data), num_cache_hits=1)
             except ChecksumError:
                 return None  # not there, or spoilt: what is fetched now is written over it
         return data
