@@ -301,7 +301,7 @@ def be_a_parent(url, method):
     time.sleep(1000)
 
 
-@pytest.mark.parametrize("method", ["fork", "forkserver"])
+@pytest.mark.parametrize("method", ["fork", "forkserver", "spawn"])
 def test_workers_leave_with_their_parent(urls, method, tmp_path):
     """When the training process is killed its workers leave at once, by whatever method they were started."""
     (tmp_path / "orphans.py").write_text(ORPHANS)
