@@ -11,6 +11,7 @@
 /* Rows ahead whose first cache lines are requested: gathers jump, so the hardware can't guess. */
 #define PREFETCH_ROWS 4
 #define PREFETCH_NBYTES 1024
+#define COPY_PREFETCH_ROWS 8
 #define CACHE_LINE_NBYTES 64
 
 static void
@@ -32,6 +33,23 @@ rows_are_legal(const int64_t *num_rows_of, size_t num_slots, const uint32_t *slo
 	return 1;
 }
 
+/* Rows that keep their dtype: a copy each. The lines behind the first two are the hardware's to fetch. */
+static void
+copy_rows(const void *const *blocks, const uint32_t *slot, const uint32_t *row, size_t num_rows,
+	  size_t row_nbytes, uint8_t *out)
+{
+	for (size_t i = 0; i < num_rows; i++) {
+		if (i + COPY_PREFETCH_ROWS < num_rows) {
+			size_t ahead = i + COPY_PREFETCH_ROWS;
+			const uint8_t *next = (const uint8_t *)blocks[slot[ahead]] + row[ahead] * row_nbytes;
+
+			__builtin_prefetch(next);
+			__builtin_prefetch(next + CACHE_LINE_NBYTES);
+		}
+		memcpy(out + i * row_nbytes, (const uint8_t *)blocks[slot[i]] + row[i] * row_nbytes, row_nbytes);
+	}
+}
+
 enum ss_status
 ss_gather_dense(const void *const *blocks, const int64_t *num_rows_of, size_t num_slots,
 		const uint32_t *slot, const uint32_t *row, size_t num_rows,
@@ -45,6 +63,10 @@ ss_gather_dense(const void *const *blocks, const int64_t *num_rows_of, size_t nu
 		return SS_ERR_ARGUMENT;
 	size_t in_nbytes = row_num_elements * ss_dtype_nbytes(from);
 	size_t out_nbytes = row_num_elements * ss_dtype_nbytes(to);
+	if (from == to) {
+		copy_rows(blocks, slot, row, num_rows, in_nbytes, out);
+		return SS_OK;
+	}
 	for (size_t i = 0; i < num_rows; i++) {
 		if (i + PREFETCH_ROWS < num_rows) {
 			size_t ahead = i + PREFETCH_ROWS;
