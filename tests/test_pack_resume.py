@@ -16,6 +16,7 @@ import shardstream as ss
 from shardstream.errors import ConfigError, EmptyDatasetError, SampleError, WorkerError
 from shardstream.log import Log
 from shardstream.packing import journal, make, pack
+from shardstream.packing.engines import local
 from shardstream.packing.sources import records as records_source
 from shardstream.storage import Store
 
@@ -326,3 +327,37 @@ def test_process_killed_at_random_times(tmp_path, how):
     rows = [row for shard in contents(url) for row in shard]
     assert rows == [(record["key"], record["x"]) for record in records_of(400)]
     assert sorted(path.name for path in url.iterdir() if not path.name.endswith(".tar")) == ["_log"]
+
+
+class _NeverDone:
+    """A shard on its way that is only known to have arrived when its result is asked for: the queue stays full."""
+
+    def __init__(self, future):
+        self.result = future.result
+
+    def done(self) -> bool:
+        return False
+
+
+@pytest.mark.parametrize("after", [False, True])
+def test_interrupted_at_a_step_no_later_shard_is_noted(tmp_path, whole, monkeypatch, after):
+    """Ctrl-C (or an error) while a step is written: shards behind it are not noted past it, so the next run loses none."""
+    real_append, real_finish = journal.Journal.append, local.LocalShard.finish
+    monkeypatch.setattr(local.LocalShard, "finish", lambda self: _NeverDone(real_finish(self)))
+    for at in (1, 2, 7, 15):
+        calls = []
+
+        def interrupted_append(self, calls=calls, at=at, **fields):
+            calls.append(fields)
+            if len(calls) == at and not after:
+                raise KeyboardInterrupt
+            real_append(self, **fields)
+            if len(calls) == at:
+                raise KeyboardInterrupt
+
+        folder = tmp_path / str(at)
+        with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
+            patch.setattr(journal.Journal, "append", interrupted_append)
+            pack(config_of(folder))
+        pack(config_of(folder))
+        assert {split: contents(folder / split) for split in whole} == whole

@@ -77,6 +77,7 @@ class Assembly:
         self.num_samples = 0
         self.nbytes = 0  # of shards; blocks of open ones included
         self.is_complete = False
+        self._is_cut_off = False  # noting shards was left half-way
         for step in journal.steps:
             self._replay(step)
 
@@ -172,7 +173,13 @@ class Assembly:
         return {"positions": positions, "tallies": tallies, "digest": self._digest}
 
     def _settle(self, all_of_them: bool) -> None:
-        """Note the shards that stand in the store, in order, in one step; wait for some if many do not yet."""
+        """Note the shards that stand in the store, in order, in one step; wait for some if many do not yet.
+
+        After an error or Ctrl-C in here nothing more is noted: a step that came later would say that all before it stand.
+        """
+        if self._is_cut_off:
+            return
+        self._is_cut_off = True
         shards, says, error = [], {}, None
         while self._shards and (all_of_them or len(self._shards) > QUEUED_SHARDS or self._shards[0][1].done()):
             name, pending, left_behind = self._shards.popleft()
@@ -190,8 +197,8 @@ class Assembly:
             for name, record in shards:
                 self._splits[name].records.append(record)
         if error is not None:
-            self._shards.clear()  # what comes after a shard that is missing cannot be noted
             raise error
+        self._is_cut_off = False
 
     def empty_splits(self) -> list[str]:
         """Return the splits that have got no row yet."""
