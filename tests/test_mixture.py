@@ -92,7 +92,7 @@ def drop(sample):
 @pytest.mark.parametrize("options", [
     {"sparse": "csr"}, {"batch_size": 7, "drop_last": "pad", "stop": "first"}, {"batch_size": None, "stop": "repeat"}, {"transform": drop},
     {"prefix": "files-"}, {"prefix": "files-", "transform": drop, "batch_size": None},
-], ids=lambda options: "-".join(map(str, options.values())))  # fmt: skip
+], ids=lambda options: "-".join(getattr(value, "__name__", str(value)) for value in options.values()))  # fmt: skip
 def test_batches_and_states_do_not_depend_on_workers(folder, options):
     """As with a single stream: kind, dtype and content of every batch and the state after it are those of no workers."""
     place = {"rank": 1, "world_size": 2}
