@@ -98,6 +98,7 @@ def test_good_configuration_is_accepted(folder):
             "6: fields: field name 'X' must match [a-z][a-z0-9_]* and be none of "
             "['npy', 'offsets', 'sparse', 'values'].",
         ),
+        ("output:\n", "output:\n  compression: gzip\n", "9: output.compression: invalid enum value 'gzip'."),
         ("  x:\n", "  x: {kind: spares}\n", "7: fields.x.kind: unknown kind 'spares'; did you mean 'sparse'?"),
         ("  x:\n", "  x: {kind: sparse}\n", "7: fields.x: a sparse field needs its dim."),
         ("  x:\n", "  x: {kind: text, dim: 3}\n", "7: fields.x.dim: a text field has no dim."),

@@ -40,7 +40,7 @@ class Output(Settings):
 
     url: str
     shard_nbytes: int | str = "64MB"
-    compression: str | None = None
+    compression: Literal["zstd"] | None = None
     if_exists: Literal["error", "append"] = "error"
     storage_options: dict[str, Any] = {}
 
