@@ -6,6 +6,7 @@ import os
 from typing import Any
 
 from shardstream.errors import ConfigError, SchemaError
+from shardstream.log import Log
 from shardstream.memmap.dataset import MemmapDataset
 from shardstream.memmap.layout import SCHEMA_FILE
 from shardstream.memmap.writer import MemmapWriter
@@ -14,7 +15,7 @@ from shardstream.reader import BlockReader
 from shardstream.scan import blocks
 from shardstream.schema import Dense, Field, Schema
 from shardstream.source import open_source
-from shardstream.storage import Fetcher
+from shardstream.storage import Fetcher, Store
 from shardstream.writer import ShardWriter
 
 ROWS_AT_ONCE = 8192
@@ -55,9 +56,16 @@ def to_memmap(url_or_urls: Any, folder: str, fields: list[str] | None = None, pa
 
 def to_shards(folder: str, url: str, fields: list[str] | None = None, shard_nbytes: int | str = "64MB", compression: str | None = None,
               storage_options: dict | None = None) -> int:  # fmt: skip
-    """Write the rows of a :class:`MemmapDataset` to the dataset at ``url``, by one commit; return their number."""
+    """Write the rows of a :class:`MemmapDataset` to a new dataset at ``url``, by one commit; return their number.
+
+    Raises:
+        ConfigError: The dataset at ``url`` has rows already.
+    """
     dataset = MemmapDataset(folder, fields)
     schema, parts = dataset.mapped()
+    log = Log(Store(url, storage_options))
+    if log.exists() and log.snapshot().num_samples:  # twice the same command must not double the rows in silence
+        raise ConfigError(f"{url!r} has rows already; name another dataset.")
     with (ShardWriter(url, schema=schema, shard_nbytes=shard_nbytes, compression=compression, storage_options=storage_options) as writer,
           byte_bar("converting", len(dataset)) as advance):  # fmt: skip
         for part in parts:

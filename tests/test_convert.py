@@ -42,6 +42,8 @@ def test_the_command_chooses_the_direction(dataset, tmp_path, capsys):
     assert main(["convert", mapped, back, "--json"]) == 0
     assert json.loads(capsys.readouterr().out) == {"source": mapped, "target": back, "num_samples": 700}
     assert main(["convert", dataset, mapped]) == 2 and "has rows already" in capsys.readouterr().err
+    assert main(["convert", mapped, back]) == 2 and "has rows already" in capsys.readouterr().err
+    assert len(ss.Dataset(back)) == 700
 
 
 @pytest.mark.parametrize("arguments, status, message", [
