@@ -177,6 +177,14 @@ def test_histograms_of_integers_count_each_value_once(tmp_path, values, counts):
     assert element.counts == counts
 
 
+@pytest.mark.parametrize("values", [[0.3, 0.1 + 0.2], [0.0, 5e-324], [-5e-324, 0.0], [-1e16 - 2, -1e16], [1e300, np.nextafter(1e300, 2e300)], [1.7e18] * 2, [7.0, 7.0]], ids=str)
+def test_floats_too_near_each_other_for_bins_are_one(tmp_path, values):
+    with ss.ShardWriter(str(tmp_path), schema=ss.Schema(a=ss.Dense("float64"))) as writer:
+        for value in values:
+            writer.write({"a": value})
+    assert field_stats(Looker(str(tmp_path))).fields[0].distributions[0].counts == [2]
+
+
 def test_floats_that_are_no_numbers_are_left_out(tmp_path):
     with ss.ShardWriter(str(tmp_path), schema=ss.Schema(a=ss.Dense("float64"), b=ss.Dense("float32"))) as writer:
         for value in (np.nan, np.inf, -1.7e308, 1.7e308, 0.0):

@@ -142,7 +142,10 @@ def _histogram(title: str, values: np.ndarray, more: str = "") -> Distribution:
 
 
 def _float_bins(values: np.ndarray) -> tuple[np.ndarray, list]:
-    counts, edges = np.histogram(values, NUM_BINS if values.min() < values.max() else 1)
+    low, high = values.min(), values.max()
+    if high / 2 - low / 2 <= NUM_BINS * np.spacing(max(-low, high)):  # 0.3 and 0.1 + 0.2: edges would coincide, which numpy refuses
+        return np.array([len(values)]), [float(low)]
+    counts, edges = np.histogram(values, NUM_BINS)
     return counts, edges[:-1].tolist()
 
 
