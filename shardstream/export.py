@@ -33,7 +33,7 @@ from shardstream.errors import ConfigError, ShardstreamError
 from shardstream.progress import byte_bar
 from shardstream.reader import Block, BlockReader
 from shardstream.scan import blocks
-from shardstream.schema import Bytes, Dense, Field, Ragged, Sparse, Text
+from shardstream.schema import Bytes, Dense, Field, Ragged, Schema, Sparse, Text
 from shardstream.source import open_source
 from shardstream.storage import Fetcher, Store
 
@@ -61,13 +61,15 @@ def export(url_or_urls, pattern: str, fields: list[str] | None = None, shard_nby
         shard_nbytes: Size at which a shard is finished.
 
     Raises:
-        ConfigError: The pattern has no number, or a shard of it exists.
+        ConfigError: The pattern has no number, a shard of it exists, or two fields would be one member.
         SampleError: A key or field of the files layout is no safe name: absolute, with ``..``, ...; names shard and key.
     """
     folder, name = _parsed(pattern)
     store, limit = Store(folder, storage_options), parse_nbytes(shard_nbytes, "shard_nbytes")
     source = open_source(url_or_urls, version, storage_options)
     reader = BlockReader(source, fields, Fetcher(storage_options))
+    if source.schema is not None:
+        _check_members(reader.fields, source.schema)
     out = _Shards(store, name, limit)
     try:
         with byte_bar("exporting", source.nbytes) as advance:
@@ -79,6 +81,16 @@ def export(url_or_urls, pattern: str, fields: list[str] | None = None, shard_nby
     finally:
         out.close()
     return Exported(out.urls, out.num_samples, out.nbytes)
+
+
+def _check_members(names: list[str], schema: Schema) -> None:
+    """Raise if a sparse field's values and another field would be one member; nothing else can be, as names have no dots."""
+    for name in names:
+        other = f"{name}_values"
+        has_values = isinstance(schema[name], Sparse) and schema[name].values is not None
+        if has_values and other in names and not isinstance(schema[other], (Text, Bytes)) and not _is_label(schema[other]):
+            raise ConfigError(f"the values of {name!r} and the field {other!r} would both be the member {other}.npy; export them apart "
+                              "with fields= (--field).")  # fmt: skip
 
 
 def _parsed(pattern: str) -> tuple[str, str]:
@@ -166,8 +178,7 @@ def _samples(reader: BlockReader, fields: list[str] | None, shard: int, number: 
 def _rows(name: str, field: Field, column: Any) -> Iterator[tuple[str, list]]:
     """Yield the members of a column and the value of each row, as webdataset's writer takes them."""
     if isinstance(field, Dense):
-        is_label = field.shape == () and np.dtype(field.dtype).kind in "iu"
-        yield (f"{name}.cls", column.tolist()) if is_label else (f"{name}.npy", list(column))
+        yield (f"{name}.cls", column.tolist()) if _is_label(field) else (f"{name}.npy", list(column))
     elif isinstance(field, (Text, Bytes)):
         yield (f"{name}.txt" if isinstance(field, Text) else name), decode_strings(field, *column)
     elif isinstance(field, Ragged):
@@ -177,6 +188,10 @@ def _rows(name: str, field: Field, column: Any) -> Iterator[tuple[str, list]]:
         yield f"{name}.npy", _split(indices, indptr)
         if values is not None:
             yield f"{name}_values.npy", _split(values, indptr)
+
+
+def _is_label(field: Field) -> bool:
+    return isinstance(field, Dense) and field.shape == () and np.dtype(field.dtype).kind in "iu"
 
 
 def _split(values: np.ndarray, offsets: np.ndarray) -> list[np.ndarray]:

@@ -213,6 +213,16 @@ def test_a_pattern_has_one_number(blocks, tmp_path, pattern):
         export(blocks, str(tmp_path / pattern))
 
 
+def test_fields_that_would_be_one_member_are_refused(tmp_path):
+    """The values of a sparse field x go to x_values.npy, where a field x_values would go, too."""
+    schema = ss.Schema(x=ss.Sparse(9, values="float32"), x_values=ss.Dense("float32", (2,)))
+    with ss.ShardWriter(str(tmp_path / "d"), schema=schema) as writer:
+        writer.write({"x": ([1, 2], [0.5, 0.5]), "x_values": [7.0, 8.0]})
+    with pytest.raises(ss.ConfigError, match=r"the member x_values\.npy"):
+        export(str(tmp_path / "d"), str(tmp_path / "x-%d.tar"))
+    assert export(str(tmp_path / "d"), str(tmp_path / "x-%d.tar"), fields=["x"]).num_samples == 1
+
+
 def test_an_existing_shard_is_not_replaced(capfd, blocks, tmp_path):
     assert run(capfd, "export", blocks, tmp_path / "x-%d.tar", "--field", "y")[0] == 0
     before = (tmp_path / "x-0.tar").read_bytes()
