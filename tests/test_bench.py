@@ -104,7 +104,7 @@ def test_the_command_prints_figures_and_one_line_of_advice(dataset, tmp_path, ca
     assert report["num_samples"] > 0 and report["limits"]["read"] == "page cache" and report["advice"]
 
 
-@pytest.mark.parametrize("arguments, status", [(["nowhere"], 1), (["DATASET", "--seconds", "-1"], 2), (["DATASET", "--sparse", "bits"], 2), (["DATASET", "--field", "z"], 2)])
+@pytest.mark.parametrize("arguments, status", [(["nowhere"], 1), (["DATASET", "--seconds", "-1"], 2), (["DATASET", "--seconds", "nan"], 2), (["DATASET", "--sparse", "bits"], 2), (["DATASET", "--field", "z"], 2)])
 def test_mistakes_are_one_line(dataset, capfd, arguments, status):
     assert main(["bench", *(dataset if argument == "DATASET" else argument for argument in arguments)]) == status
     out, err = capfd.readouterr()

@@ -61,7 +61,7 @@ def measure(stream: ShardStream, num_workers: int = 0, seconds: float = 10.0, st
     Raises:
         ConfigError: ``seconds`` is not positive, or the stream ends before a second batch.
     """
-    if seconds <= 0 or step_s < 0:
+    if not (seconds > 0 and step_s >= 0):  # so that NaN is refused, too
         raise ConfigError(f"seconds={seconds} must be positive, and a step of {step_s} s not negative.")
     begin = time.perf_counter()
     loader = StreamLoader(stream, num_workers)
