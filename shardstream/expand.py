@@ -73,6 +73,9 @@ class _SparseCollate:
         missing = [field for field in dims if field not in samples[0]]
         if missing:
             raise SampleError(f"a sample has the fields {list(samples[0])}.", field=missing[0])
+        for number, sample in enumerate(samples):
+            if sample.keys() != samples[0].keys():
+                raise SampleError(f"a sample has the fields {list(sample)}, the batch's first {list(samples[0])}.", key=number)
         batch = {}
         for field in samples[0]:
             column = [sample[field] for sample in samples]

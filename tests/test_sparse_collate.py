@@ -93,6 +93,13 @@ def test_what_is_no_set_is_named(samples, message, key):
     assert caught.value.key == key
 
 
+@pytest.mark.parametrize("other", [{"x": [1]}, {"x": [1], "y": 0, "z": 0}])
+def test_samples_of_other_fields_are_named(other):
+    with pytest.raises(ss.SampleError, match="the batch's first") as caught:
+        ss.sparse_collate({"x": 9})([{"x": [1], "y": 0}, other])
+    assert caught.value.key == 1
+
+
 def test_arguments_are_checked_at_once():
     with pytest.raises(ss.SchemaError, match="dim"):
         ss.sparse_collate(0)
