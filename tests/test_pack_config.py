@@ -98,6 +98,9 @@ def test_good_configuration_is_accepted(folder):
             "6: fields: field name 'X' must match [a-z][a-z0-9_]* and be none of "
             "['npy', 'offsets', 'sparse', 'values'].",
         ),
+        ("output:\n", "output:\n  shard_nbyte: 9\n", "9: output.shard_nbyte: unknown key 'shard_nbyte'; did you mean 'shard_nbytes'?"),
+        ("output:\n", "splits: {train: 0.9}\noutput:\n", "8: splits.train: unknown key 'train'; known: parts, by, seed."),
+        ("kind: text\n", "kind: csv\n  types: {a: itn}\n", "3: source.types: invalid enum value 'itn'."),
         ("output:\n", "output:\n  compression: gzip\n", "9: output.compression: invalid enum value 'gzip'."),
         ("  x:\n", "  x: {kind: spares}\n", "7: fields.x.kind: unknown kind 'spares'; did you mean 'sparse'?"),
         ("  x:\n", "  x: {kind: sparse}\n", "7: fields.x: a sparse field needs its dim."),

@@ -11,6 +11,7 @@ import difflib
 import os
 import re
 import sysconfig
+import typing
 from collections.abc import Mapping
 from typing import Any
 
@@ -26,7 +27,7 @@ KEY = re.compile(r"[^.\[\]]+(?:\.[^.\[\]]+|\[\d+\])*")  # steps[0].hash.dim, or 
 UNKNOWN_KEY = re.compile(r"Object contains unknown field `(.*)`")
 MISSING_KEY = re.compile(r"Object missing required field `(.*)`")
 INNER_PATH = re.compile(r"(.*?)(?: - at `\$(.*)`)?\Z", re.DOTALL)
-STEP_OF_PATH = re.compile(r"\.([^.\[]+)|\[(\d+)\]")
+STEP_OF_PATH = re.compile(r"\.([^.\[\]]+)|\[(\d+)\]")  # "$.types[...]" leads to types
 
 
 def spell(path: Path) -> str:
@@ -110,8 +111,7 @@ class Document:
             message, inner = INNER_PATH.match(str(error)).groups()
             deeper = tuple(name or int(index) for name, index in STEP_OF_PATH.findall(inner or ""))
             if unknown := UNKNOWN_KEY.fullmatch(message):
-                known = [field.encode_name for field in msgspec.structs.fields(kind)] if not deeper else []
-                raise self.unknown((*path, *deeper, unknown[1]), unknown[1], known) from None
+                raise self.unknown((*path, *deeper, unknown[1]), unknown[1], _known_keys(kind, deeper)) from None
             if missing := MISSING_KEY.fullmatch(message):
                 raise self.error((*path, *deeper), f"the key {missing[1]!r} is missing.") from None
             raise self.error((*path, *deeper), f"{message[:1].lower()}{message[1:]}.".replace("`", "")) from None
@@ -137,6 +137,17 @@ class Document:
         if name not in os.environ:
             raise self.error(path, f"${{{name}}} is neither 'stdlib' nor a variable of the environment.")
         return os.environ[name]
+
+
+def _known_keys(kind: Any, path: Path) -> list[str]:
+    """Return the keys of the struct at ``path`` below a struct; none where no struct is."""
+    for name in path:
+        kinds = {field.encode_name: field.type for field in msgspec.structs.fields(kind)}
+        inner = [kinds.get(name), *typing.get_args(kinds.get(name))]  # a struct, or "struct | None"
+        kind = next((one for one in inner if isinstance(one, type) and issubclass(one, msgspec.Struct)), None)
+        if kind is None:
+            return []
+    return [field.encode_name for field in msgspec.structs.fields(kind)]
 
 
 def _can_hold(target: Any, part: str | int) -> bool:
