@@ -71,6 +71,22 @@ def test_cat_json_is_a_line_a_sample(capfd, blocks):
     assert json.loads(out.splitlines()[0])["fields"]["tokens"] == samples(NUM)[NUM - 2]["tokens"].tolist()
 
 
+def test_cat_shows_whatever_foreign_members_hold(capfd, tmp_path):
+    """Half a surrogate pair in JSON, and arrays within a dict, are printed both ways."""
+    arrays = io.BytesIO()
+    np.savez(arrays, a=np.arange(3))
+    with tarfile.open(tmp_path / "a.tar", "w") as tar:
+        for name, data in (("0.json", b'{"half": ["\\ud800"]}'), ("1.json", b'"\\ud800"'), ("2.npz", arrays.getvalue())):
+            member = tarfile.TarInfo(name)
+            member.size = len(data)
+            tar.addfile(member, io.BytesIO(data))
+    status, out, _ = run(capfd, "cat", tmp_path / "a.tar", "--num", 3)
+    assert status == 0 and out.count("\\ud800") == 2
+    status, out, _ = run(capfd, "cat", tmp_path / "a.tar", "--num", 3, "--json")
+    found = [json.loads(line)["fields"] for line in out.splitlines()]
+    assert status == 0 and found == [{"json": {"half": ["\\ud800"]}}, {"json": "\\ud800"}, {"npz": {"a": [0, 1, 2]}}]
+
+
 def test_a_sample_is_found_by_its_id(capfd, blocks):
     sample = Looker(blocks).sample(NUM - 1)
     assert Looker(blocks).row_of(sample.id) == NUM - 1

@@ -144,6 +144,19 @@ def test_a_damaged_block_is_said_on_the_page(dataset, tmp_path):
         assert get(site, "samples/2")[0] == 200
 
 
+def test_a_sample_that_cannot_be_decoded_leaves_its_neighbours(tmp_path):
+    """Its error stands in its place; half a surrogate pair is shown as an escape."""
+    with tarfile.open(tmp_path / "a.tar", "w") as tar:
+        for name, data in (("1.txt", b"\xff"), ("2.pyd", b"code"), ("3.json", b'"\\ud800"'), ("4.txt", b"last")):
+            member = tarfile.TarInfo(name)
+            member.size = len(data)
+            tar.addfile(member, io.BytesIO(data))
+    with running(str(tmp_path / "a.tar")) as site:
+        status, body, _ = get(site, "samples/0")
+    assert status == 200 and body.count(b"<article") == 4
+    assert all(part in body for part in (b"UnicodeDecodeError", b"would run code", b"\\ud800", b"last"))
+
+
 def test_webdataset_shards_and_empty_datasets_have_pages(tmp_path):
     with tarfile.open(tmp_path / "a.tar", "w") as tar:
         for name, data in (("1.txt", b"hello"), ("1.cls", b"3"), ("2.txt", b"more"), ("2.cls", b"4")):

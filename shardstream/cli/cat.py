@@ -47,7 +47,7 @@ def command(
         else:
             typer.echo(f"row {sample.row}, {sample.id}")
             for name, value in sample.fields.items():
-                typer.echo(f"  {name}: {_shown(value, classes.get(name))}")
+                typer.echo(_printable(f"  {name}: {_shown(value, classes.get(name))}"))
         if images is not None:
             for name, value in sample.fields.items():
                 if image_kind(value) is not None:
@@ -88,7 +88,16 @@ def _plain(value: Any) -> Any:
         return {"indices": value.indices.tolist(), "dim": value.dim} | ({} if value.values is None else {"values": value.values.tolist()})
     if isinstance(value, np.ndarray):
         return value.tolist()
-    return value if isinstance(value, (str, int, float, bool, bytes, list, dict, type(None))) else str(value)
+    if isinstance(value, dict):
+        return {_printable(str(key)): _plain(part) for key, part in value.items()}
+    if isinstance(value, list):
+        return [_plain(part) for part in value]
+    return value if isinstance(value, (int, float, bytes, type(None))) else _printable(str(value))
+
+
+def _printable(text: str) -> str:
+    """Return a text that UTF-8 can hold: JSON in a shard may have halves of surrogate pairs."""
+    return text.encode("utf-8", "backslashreplace").decode()
 
 
 def _write_image(folder: str, sample: Any, name: str, value: Any) -> str:

@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 
+from shardstream.errors import CodecError, UnsafeFieldError
 from shardstream.log import Log
 from shardstream.look import IndexSet, Looker, Sample, image_kind
 from shardstream.view import plots
@@ -68,7 +69,7 @@ def sample_page(context: Context, page: int) -> str:
     num_pages = max(1, -(-len(looker) // SAMPLES_A_PAGE))
     page = min(max(page, 0), num_pages - 1)
     first = page * SAMPLES_A_PAGE
-    rows = [_sample(context, looker.sample(row)) for row in range(first, min(first + SAMPLES_A_PAGE, len(looker)))]
+    rows = [_row(context, row) for row in range(first, min(first + SAMPLES_A_PAGE, len(looker)))]
     links = [(0, "first"), (page - 1, "previous"), (page + 1, "next"), (num_pages - 1, "last")]
     turns = " ".join(f'<a href="{context.base}/samples/{number}">{text}</a>' for number, text in links if 0 <= number < num_pages and number != page)
     head = f'<nav class="pages">page {page + 1:,} of {num_pages:,} {turns}</nav>'
@@ -110,6 +111,15 @@ def _table(columns: tuple[str, ...], rows: list[tuple], numeric: set[int]) -> st
     head = "".join(cell("th", place, name) for place, name in enumerate(columns))
     body = "".join(f"<tr>{''.join(cell('td', place, value) for place, value in enumerate(row))}</tr>" for row in rows)
     return f"<table><thead><tr>{head}</tr></thead><tbody>{body}</tbody></table>"
+
+
+def _row(context: Context, row: int) -> str:
+    try:
+        return _sample(context, context.looker.sample(row))
+    except (CodecError, UnsafeFieldError) as error:
+        if error.key is None:
+            raise  # the block is damaged; else one sample of somebody's shard can't be decoded, and its neighbours can
+        return f'<article id="row-{row}"><div class="soft">row {row:,}</div><pre>{escape(str(error))}</pre></article>'
 
 
 def _sample(context: Context, sample: Sample) -> str:

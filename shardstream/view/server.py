@@ -71,16 +71,21 @@ class Server:
             with self._lock:
                 match parts[1:]:
                     case [""]:
-                        return 200, "text/html; charset=utf-8", pages.overview(self._context, self._stats).encode()
+                        return 200, "text/html; charset=utf-8", _encoded(pages.overview(self._context, self._stats))
                     case ["samples", number] if number.isdecimal() and len(number) < 16:
-                        return 200, "text/html; charset=utf-8", pages.sample_page(self._context, int(number)).encode()
+                        return 200, "text/html; charset=utf-8", _encoded(pages.sample_page(self._context, int(number)))
                     case ["image", row, place] if row.isdecimal() and place.isdecimal() and len(row) < 16 and len(place) < 6:
                         values = list(self._looker.sample(int(row)).fields.values())
                         if int(place) < len(values):
                             return 200, "image/png", to_png(values[int(place)])
         except (ShardstreamError, OSError) as error:
-            return 500, "text/html; charset=utf-8", pages.error_page(self._context, str(error)).encode()
+            return 500, "text/html; charset=utf-8", _encoded(pages.error_page(self._context, str(error)))
         return 404, "text/html; charset=utf-8", pages.error_page(self._context, "There is no such page.").encode()
+
+
+def _encoded(page: str) -> bytes:
+    """Return a page as UTF-8; JSON can hold halves of surrogate pairs, which are shown as escapes."""
+    return page.encode("utf-8", "backslashreplace")
 
 
 class _Handler(BaseHTTPRequestHandler):
