@@ -346,6 +346,8 @@ def test_image_folders(tmp_path, pillow):
     write(tmp_path / "dog/4.png", b"")
     rows, rejects = read(kind="images", paths=str(tmp_path), size=[4, 6])
     assert len(rows) == 2 and [f"dog/{n}.png is not an image" in message for n, message in zip((3, 4), rejects)] == [True] * 2
+    write(tmp_path / "dog/5.png", b"no image")
+    assert "dog/5.png is not an image: it is of no format that Pillow knows." in read(kind="images", paths=str(tmp_path), size=[4, 6])[1][2]
 
 
 def idx(array) -> bytes:

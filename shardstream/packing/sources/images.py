@@ -75,9 +75,13 @@ class ImagesSource(FilesSource):
         if not data:
             raise ValueError("it is empty")
         import numpy as np
-        from PIL import Image
+        from PIL import Image, UnidentifiedImageError
 
-        with Image.open(io.BytesIO(data)) as image:
+        try:
+            opened = Image.open(io.BytesIO(data))  # closed below
+        except UnidentifiedImageError as error:  # whose message is an address in memory, another one in each run
+            raise ValueError("it is of no format that Pillow knows") from error
+        with opened as image:
             height, width = self.settings.size
             converted = image.convert(self.settings.mode)
             if converted.size != (width, height):
