@@ -349,6 +349,9 @@ class ShardStream(IterableDataset):
         while True:
             self._check_iterator(iterator)
             plan = self.plan(self._position, world_size)
+            if self._epochs is None and self._position == 0 and not plan.num_batches:  # nor would any later epoch have one
+                raise ConfigError(f"epochs=None would never deliver a batch: an epoch has {plan.num_samples} samples, fewer than a batch of "
+                                  f"{self.batch_size or 1} on each of {world_size} ranks, and drop_last=True leaves a short one out.")  # fmt: skip
             yield from self._delivered(iterator, Task(self._state, plan, rank), portions, finish)
             self._state, self._position = self._next_epoch(), 0
             if self._epochs is not None and self._state.epoch % self._epochs == 0:

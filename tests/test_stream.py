@@ -527,3 +527,12 @@ def test_a_loop_that_never_sees_the_end_goes_on_with_the_next_epoch(url):
     resumed.load_state_dict(stream.state_dict())
     iter(resumed)  # made for the rest of the epoch, of which there is nothing, and not asked
     assert len(list(resumed)) == len(stream) and resumed.state_dict()["epoch"] == 4
+
+
+def test_endless_epochs_without_a_whole_batch_are_an_error(tmp_path):
+    with ss.ShardWriter(tmp_path, schema=ss.Schema(y=ss.Dense("int64"))) as writer:
+        for n in range(5):
+            writer.write({"y": n})
+    assert list(ss.ShardStream(tmp_path, batch_size=8, drop_last=True)) == []
+    with pytest.raises(ss.ConfigError, match="would never deliver"):
+        next(iter(ss.ShardStream(tmp_path, batch_size=8, drop_last=True, epochs=None)))
