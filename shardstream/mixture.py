@@ -16,11 +16,11 @@ from shardstream.errors import ConfigError, EmptyDatasetError, StateError
 from shardstream.job import current_place
 from shardstream.joined import JoinedReader, JoinedSource, check_columns
 from shardstream.order.batches import BatchPlan
-from shardstream.order.epoch import normalize_seed, resolve_window
+from shardstream.order.epoch import MAX_EPOCH, normalize_seed, resolve_window
 from shardstream.order.mix import MAX_SOURCES, MixOrder, Piece
 from shardstream.order.mix_rows import mix_order
 from shardstream.order.mix_state import MixState, SourceState, is_mix
-from shardstream.order.state import State
+from shardstream.order.state import State, check_integer
 from shardstream.replay import ReplayStream
 from shardstream.rowmaker import Recipe, Report
 from shardstream.stats import Stats
@@ -111,10 +111,11 @@ class MixStream(ShardStream):
 
         Which epochs of a source it begins with depends on all before it, so those are counted through: about 50 ms each.
         """
+        check_integer("epoch", epoch, 0, MAX_EPOCH)
         self._open()
         if epoch == self._state.epoch:
             return
-        state = self._state if epoch > self._state.epoch else self._first_state()
+        state = self._state if epoch > self._state.epoch else self._state.first_epoch(self._weights)
         while state.epoch < epoch:
             state = self._after(state)
         self._state, self._position = state, 0

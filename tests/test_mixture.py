@@ -183,6 +183,18 @@ def test_set_epoch_is_as_if_all_before_had_been_run(folder):
     assert run.state_dict()["sources"][1]["epoch"] > 5  # 90 samples come several times beside 1,200
 
 
+def test_set_epoch_goes_back_in_the_order_of_a_loaded_state(folder):
+    mine, loaded = mixed(folder, seed=5), mixed(folder, seed=0)  # 0 is the default, and says nothing
+    mine.set_epoch(2)
+    loaded.load_state_dict(mine.state_dict())
+    for stream in (mine, loaded):
+        stream.set_epoch(1)
+    assert loaded.state_dict() == mine.state_dict()
+    for epoch in (-1, 1.5, "1"):
+        with pytest.raises(ss.StateError, match="epoch"):
+            mine.set_epoch(epoch)
+
+
 def test_plain_dataloader_and_pickle(folder):
     """A mixture is an IterableDataset: it pickles small, and a plain DataLoader gives every sample once."""
     stream = mixed(folder, batch_size=10)

@@ -143,6 +143,11 @@ class MixState:
         kept = tuple(piece for piece in self.pieces if piece.position < self.position)
         return replace(self, pieces=(*kept, Piece(self.position, tuple(weights))))
 
+    def first_epoch(self, weights: Sequence[float]) -> MixState:
+        """Return the state at the beginning of epoch 0 of the same run, with these weights."""
+        sources = tuple(replace(source, epoch=0) for source in self.sources)
+        return replace(self, epoch=0, position=0, pieces=(Piece(0, tuple(weights)),), sources=sources)
+
     def next_epoch(self, num_repetitions: Sequence[int]) -> MixState:
         """Return the state at the beginning of the next epoch, whose sources go on with epochs not yet begun."""
         sources = tuple(
