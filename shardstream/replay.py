@@ -69,17 +69,22 @@ class ReplayStream(ShardStream):
         return self._joined(self._iterator, iterators, finish)
 
     def _joined(self, iterator: int, iterators: Sequence[Iterator[Any]], finish) -> Iterator[Any]:
-        place = self.parts.index(self._followed)
+        place, is_done = self.parts.index(self._followed), False
+        received = [part.state for part in self.parts]
         try:
             while (fresh := next(iterators[place], None)) is not None:  # first, since it may be the end
                 batch = concatenate([fresh if i == place else next(one) for i, one in enumerate(iterators)], self._pool)
                 batch = batch if finish is None else finish(batch)
-                self._states = [part.state for part in self.parts]
+                self._states = received = [part.state for part in self.parts]
                 yield batch
                 self._check_iterator(iterator)
+            is_done = True
         finally:
             for one in iterators:
                 one.close()
+            if not is_done and iterator == self._iterator:  # rows of a batch that failed half way come again
+                for part, state in zip(self.parts, received):
+                    part._state, part._position = state, state.position
 
     def _check_columns(self) -> None:
         if not self._is_checked:

@@ -138,3 +138,23 @@ def test_what_does_not_fit_is_refused(growing, history):
             mixture.load_state_dict(state)
     mixture.load_state_dict(good)
     assert mixture.state_dict() == good
+
+
+def test_a_batch_that_failed_comes_again(growing, history):
+    """A loop that catches an error of ``collate`` and begins again gets the rows of that batch, of both sources."""
+    wanted = [ids(batch) for batch in replay(growing, history)]
+    calls = []
+
+    def collate(batch):
+        calls.append(batch)
+        if len(calls) == 3:
+            raise RuntimeError("once")
+        return batch
+
+    loader, got = ss.StreamLoader(replay(growing, history), collate=collate), []
+    with pytest.raises(RuntimeError):
+        for batch in loader:
+            got.append(ids(batch))
+    assert len(got) == 2
+    got += [ids(batch) for batch in loader]
+    assert got == wanted
