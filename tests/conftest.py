@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copyreg
 import importlib.util
 import os
 import shutil
@@ -32,6 +33,15 @@ def _own_user_cache(tmp_path_factory):
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("XDG_CACHE_HOME", str(tmp_path_factory.mktemp("user-cache")))
         yield
+
+
+@pytest.fixture
+def plain_pickles():
+    """Pickle exceptions as Python does. Importing Dask's distributed makes all that are known then carry causes and tracebacks."""
+    others = {kind: copyreg.dispatch_table.pop(kind) for kind in list(copyreg.dispatch_table)
+              if isinstance(kind, type) and issubclass(kind, BaseException)}  # fmt: skip
+    yield
+    copyreg.dispatch_table.update(others)
 
 
 @dataclass

@@ -37,7 +37,7 @@ def test_every_fault_at_once(proxied, many_requests):
 def test_an_outage_in_mid_epoch(proxied, many_requests, caplog, monkeypatch):
     """A server that is gone for some seconds and comes back delays an epoch, and the log says what is waited for."""
     bad_store.write(proxied.url, NUM_SAMPLES, storage_options=proxied.storage_options)
-    one = stream(proxied, read=ss.ReadPolicy(memory_limit="100kB"))  # default retries; too little memory to have all in hand
+    one = stream(proxied, read=ss.ReadPolicy(memory_limit="160kB"))  # default retries; too little memory to have all in hand
     batches = iter(one)
     found = bad_store.check_batch(next(batches))
     monkeypatch.setattr(retry, "TELL_AFTER_S", 0.5)
@@ -56,7 +56,7 @@ def test_an_outage_in_mid_epoch(proxied, many_requests, caplog, monkeypatch):
 def test_credentials_that_expire_in_mid_epoch(proxied, many_requests):
     """Credentials that expire end the epoch by an error that says so, at once; with new ones it goes on where it was."""
     bad_store.write(proxied.url, NUM_SAMPLES, storage_options=proxied.storage_options)
-    one = stream(proxied, read=ss.ReadPolicy(memory_limit="100kB", retry=bad_store.QUICK))
+    one = stream(proxied, read=ss.ReadPolicy(memory_limit="160kB", retry=bad_store.QUICK))
     found, batches = [], iter(one)
     found += bad_store.check_batch(next(batches))
     proxied.proxy.plan(faults=["expired"], methods=["GET"])

@@ -30,7 +30,7 @@ class Refusing(tiny_s3.TinyS3):
 
 
 @pytest.mark.parametrize("client", ["s3fs", "obstore"])
-def test_credentials_stay_out_of_everything(client, monkeypatch, caplog, tmp_path):
+def test_credentials_stay_out_of_everything(client, monkeypatch, caplog, tmp_path, plain_pickles):
     """A life of writing, reading, caching, failing and pickling leaves no secret behind, whichever client reads."""
     if client == "s3fs":
         monkeypatch.setattr(ranges, "obstore_is_installed", lambda: False)

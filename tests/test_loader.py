@@ -224,7 +224,7 @@ def test_a_failing_transform_is_located(urls):
     assert isinstance(error.__cause__, KeyError) and "fail_at_700" in str(error.__cause__.__cause__)
 
 
-def test_exceptions_that_do_not_pickle(urls):
+def test_exceptions_that_do_not_pickle(urls, plain_pickles):
     """An exception that can't leave the worker still says what it was."""
     with pytest.raises(ss.TransformError, match="this and that") as caught:
         list(loader(urls["blocks"], 1, batch_size=64, transform=fail_unpicklably))

@@ -12,6 +12,7 @@ from shardstream.packing import pack
 from shardstream.packing.journal import read_steps
 from shardstream.packing.sources import records as records_source
 from shardstream.storage import Store
+from tests.conftest import S3_VARIABLES
 
 distributed = pytest.importorskip("distributed", reason="Dask, of the extra 'dask', is not installed")
 
@@ -20,8 +21,15 @@ SPLITS = {"parts": {"train": 0.8, "held_out": 0.2}}
 
 
 @pytest.fixture(scope="module")
-def cluster():
-    """A scheduler on loopback with two worker processes, which are started again when they die."""
+def cluster(_s3_environment):
+    """A scheduler on loopback with two worker processes, which are started again when they die and find the S3 server."""
+    with pytest.MonkeyPatch.context() as patch:
+        for name in S3_VARIABLES:
+            patch.setenv(name, _s3_environment[name])
+        yield from _running_cluster()
+
+
+def _running_cluster():
     with distributed.LocalCluster(2, threads_per_worker=1, host="127.0.0.1", dashboard_address="127.0.0.1:0", silence_logs=50) as cluster:
         yield cluster
 
