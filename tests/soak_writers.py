@@ -74,11 +74,11 @@ def run(url: str, seed: int, count: int, pause_s: float = 0.004, latency_s: floa
     tidier = _started(tidy, url) if is_tidied else None
     victims = generator.sample(range(NUM_WRITERS), NUM_KILLED + 1)
     sleeper = victims.pop()
-    _wait_for(url, sleeper, 2)
+    _wait_for(url, sleeper, 2, processes[sleeper])
     os.kill(processes[sleeper].pid, signal.SIGSTOP)
     zombie, processes[sleeper] = processes[sleeper], _started(write, url, sleeper, *how)
     for victim in victims:
-        _wait_for(url, victim, generator.randrange(1, max(2, count // 2)))
+        _wait_for(url, victim, generator.randrange(1, max(2, count // 2)), processes[victim])
         time.sleep(generator.uniform(0, 0.1))
         processes[victim].kill()
         processes[victim].join()
@@ -128,9 +128,16 @@ def _check(url: str, count: int, done: Round, is_tidied: bool) -> None:
 
 
 def _started(function, *arguments):
-    process = CONTEXT.Process(target=function, args=arguments)
+    # A fork server may have begun before the S3 server's variables were set.
+    environment = {name: value for name, value in os.environ.items() if name.startswith("AWS_")}
+    process = CONTEXT.Process(target=_in_environment, args=(environment, function, *arguments))
     process.start()
     return process
+
+
+def _in_environment(environment: dict[str, str], function, *arguments) -> None:
+    os.environ.update(environment)
+    function(*arguments)
 
 
 def _ended(process) -> int:
@@ -140,9 +147,10 @@ def _ended(process) -> int:
     return process.exitcode
 
 
-def _wait_for(url: str, writer: int, source: int) -> None:
+def _wait_for(url: str, writer: int, source: int, process) -> None:
     """Wait until a writer has committed a record."""
     while True:
+        assert process.exitcode in (None, 0), f"writer {writer} ended with {process.exitcode}"
         try:
             if (ss.ShardWriter.last_source(url, f"writer-{writer}") or 0) >= source:
                 return
