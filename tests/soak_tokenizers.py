@@ -21,7 +21,6 @@ import tokenizers
 import shardstream.tokenizers as sst
 from shardstream.tokenizers import patterns
 from tests import texts
-from tests import vocabularies as v
 
 BATCH = 20_000
 RANGES = ((0x20, 0x7F), (0xA0, 0x250), (0x300, 0x370), (0x370, 0x530), (0x590, 0x700), (0x900, 0xE80), (0x1100, 0x1200),
@@ -52,9 +51,7 @@ def references(folder: Path) -> list[tuple[str, sst.Tokenizer, Callable]]:
         ours.save(folder / "qwen2.json")
         found.append(by_tokenizers("qwen2, tokenizers", ours, folder / "qwen2.json"))
     for name in ("gpt2", "cl100k", "llama3", "qwen2", "o200k") if not found else ():
-        ranks, _ = v.parts_of(v.trained(patterns.CL100K_JSON if name == "cl100k" else patterns.PATTERNS[name]))
-        vocab = sst.Vocabulary.from_tokens(ranks, {}, merges=None, pattern=patterns.PATTERNS[name], whole_piece=True)
-        ours, path = sst.Tokenizer(vocab), folder / f"{name}.json"
+        ours, path = sst.train(texts.library_text(600_000), 3000, name), folder / f"{name}.json"
         ours.save(path)
         found += [by_tiktoken(f"own {name}", ours), by_tokenizers(f"own {name}, tokenizers", ours, path)]
     return found

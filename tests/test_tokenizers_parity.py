@@ -1,6 +1,5 @@
 """Ids are those of tiktoken and of Hugging Face's tokenizers, on real and on adversarial text."""
 
-import base64
 import zipfile
 
 import pytest
@@ -8,6 +7,7 @@ import tiktoken
 import tokenizers
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from tiktoken.load import load_tiktoken_bpe
 
 import shardstream.tokenizers as sst
 from shardstream._native import bpe as native
@@ -20,16 +20,17 @@ RANK_FILES = {name: f"vocab/{'tiktoken' if 'k_base' in name else name}/{name}.ti
 
 @pytest.fixture(scope="module", params=["gpt2", "cl100k", "llama3", "qwen2", "o200k"])
 def trained(request, tmp_path_factory):
-    """One vocabulary of this machine's own text in our hands, in tiktoken's and in tokenizers'."""
-    pattern = patterns.PATTERNS[request.param]
-    ranks, _ = v.parts_of(v.trained(patterns.CL100K_JSON if request.param == "cl100k" else pattern))
-    path = tmp_path_factory.mktemp("vocab") / "own.tiktoken"
-    path.write_bytes(b"".join(base64.b64encode(token) + b" %d\n" % rank for token, rank in ranks.items()))
-    special = {"<|endoftext|>": len(ranks), "<|pad|>": len(ranks) + 2}
-    ours = sst.load(path, pattern=request.param, special_tokens=special)
-    ours.save(path.with_suffix(".json"))
-    encoding = tiktoken.Encoding("own", pat_str=pattern, mergeable_ranks=ranks, special_tokens=special)
-    return ours, encoding, tokenizers.Tokenizer.from_file(str(path.with_suffix(".json")))
+    """One vocabulary that we learned from this machine's own text and saved, in our hands, in tiktoken's and in tokenizers'."""
+    learned = sst.train(texts.library_text(600_000), 3000, request.param, special_tokens=["<|endoftext|>", "<|pad|>"])
+    folder = tmp_path_factory.mktemp("vocab")
+    learned.save(folder / "own.tiktoken")
+    learned.save(folder / "own.json")
+    special = dict(learned.special_tokens)
+    ours = sst.load(folder / "own.tiktoken", pattern=request.param, special_tokens=special)
+    ranks = load_tiktoken_bpe(str(folder / "own.tiktoken"))
+    encoding = tiktoken.Encoding("own", pat_str=patterns.PATTERNS[request.param], mergeable_ranks=ranks, special_tokens=special,
+                                 explicit_n_vocab=3000)  # fmt: skip
+    return ours, encoding, tokenizers.Tokenizer.from_file(str(folder / "own.json"))
 
 
 def check(ours, batch, expected):
