@@ -34,6 +34,8 @@ from multiprocessing.connection import Connection
 from typing import Any
 
 import numpy as np
+import numpy.ma  # with numpy.random, what numpy imports when they are first used: here once, in the fork server, not in each worker
+import numpy.random
 import torch
 
 from shardstream.errors import WorkerError

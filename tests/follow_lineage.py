@@ -76,9 +76,11 @@ class Producers:
 class FollowLineage(Lineage):
     """One training run over a log while it grows; see the module."""
 
-    def __init__(self, folder: Path, seed: int, num_producers: int = 2, count: int = 150, max_ranks: int = 4, max_runs: int = 14):
+    def __init__(self, folder: Path, seed: int, num_producers: int = 2, count: int = 150, max_ranks: int = 4, max_runs: int = 14,
+                 limit_s: float = 120):  # fmt: skip
         self.url = str(folder / "d")
-        super().__init__(folder, {"source": {"follow": self.url}}, num_producers * count, seed, num_epochs=1, max_ranks=max_ranks, max_runs=max_runs)
+        super().__init__(folder, {"source": {"follow": self.url}}, num_producers * count, seed, num_epochs=1, max_ranks=max_ranks, max_runs=max_runs,
+                         limit_s=limit_s)  # fmt: skip
         self.producers = Producers(self.url, num_producers, count, seed)
         self._runs: list[tuple[Path, int, int, int]] = []  # folder, ranks, first position, steps that count
 

@@ -124,9 +124,9 @@ class Lineage:
 
     def _kill(self, folder: Path, processes: list, what: str, num_notes: int, delay_s: float) -> None:
         """Kill a rank, a worker or the job once ``num_notes`` batches were noted and some milliseconds have passed."""
-        deadline = time.monotonic() + self.limit_s
-        while len(_notes(folder)) < num_notes and any(process.is_alive() for process in processes) and time.monotonic() < deadline:
-            time.sleep(0.002)
+        patience = Patience(self.limit_s)
+        while _num_notes(folder) < num_notes and any(process.is_alive() for process in processes) and not patience.is_over():
+            time.sleep(0.004)
         time.sleep(delay_s)
         workers = [pid for note in _notes(folder) for pid in note.get("workers", ())]
         ranks = _children(processes[0].pid) if self.launch == "torchrun" else [process.pid for process in processes]
@@ -140,10 +140,10 @@ class Lineage:
 
     def _end(self, folder: Path, processes: list, must_succeed: bool) -> None:
         """Wait for the ranks as a launcher does: when one fails the others are killed. All their workers must be gone then."""
-        deadline = time.monotonic() + self.limit_s
+        patience = Patience(self.limit_s)
         while any(process.is_alive() for process in processes):
             failed = any(process.exitcode not in (None, 0) for process in processes)
-            if failed or time.monotonic() > deadline:
+            if failed or patience.is_over():
                 for process in processes:
                     process.kill()
                 assert failed, f"the run hangs: {self.log}"
@@ -153,9 +153,9 @@ class Lineage:
         codes = [process.exitcode for process in processes]
         assert codes == [0] * len(codes) or not must_succeed, f"exit codes {codes}: {self.log} {folder}"
         workers = [pid for note in _notes(folder) for pid in note.get("workers", ())]
-        deadline = time.monotonic() + self.limit_s / 12
+        patience = Patience(self.limit_s / 12)
         while left := [pid for pid in workers if _is_running(pid)]:
-            assert time.monotonic() < deadline, f"workers {left} outlive their parents: {self.log}"
+            assert not patience.is_over(), f"workers {left} outlive their parents: {self.log}"
             time.sleep(0.005)
 
     def _collect(self, folder: Path, world_size: int, state: dict | None) -> dict | None:
@@ -168,6 +168,18 @@ class Lineage:
             if "ids" in note and note["step"] < saved["step"]:
                 self.consumed[note["epoch"]].update(note["ids"])
         return saved["state"]
+
+
+class Patience:
+    """Says when ``limit_s`` of waiting are over. Time in which nobody asked doesn't count: all of us may have been stopped, jobs too."""
+
+    def __init__(self, limit_s: float):
+        self._left_s, self._asked = limit_s, time.monotonic()
+
+    def is_over(self) -> bool:
+        now = time.monotonic()
+        self._left_s, self._asked = self._left_s - min(now - self._asked, 1.0), now
+        return self._left_s < 0
 
 
 class _Command:
@@ -224,6 +236,11 @@ def _notes(folder: Path) -> list[dict]:
     """Return what all ranks have noted; a line that a killed rank left half written was not noted."""
     lines = [line for path in sorted(folder.glob("rank-*.jsonl")) for line in path.read_text().splitlines(keepends=True)]
     return [json.loads(line) for line in lines if line.endswith("\n")]
+
+
+def _num_notes(folder: Path) -> int:
+    """Return the number of :func:`_notes`, without reading them: this is asked again and again."""
+    return sum(path.read_bytes().count(b"\n") for path in folder.glob("rank-*.jsonl"))
 
 
 def _children(pid: int) -> list[int]:

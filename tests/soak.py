@@ -16,6 +16,7 @@ import tempfile
 import time
 import traceback
 import warnings
+from collections import Counter
 from concurrent.futures import FIRST_COMPLETED, ProcessPoolExecutor, wait
 from itertools import islice
 from multiprocessing import get_context
@@ -28,14 +29,14 @@ NUM_SAMPLES = 223
 LIMIT_S = 600  # of a run, as others may use the machine
 
 
-def go_through(folder: Path, sources: dict, seed: int) -> tuple[str, int, bool]:
-    """Run the lineage of a seed; return a line about it, its number of runs, and whether it failed."""
+def go_through(folder: Path, sources: dict, seed: int) -> tuple[str, str, int, bool]:
+    """Run the lineage of a seed; return what it reads, a line about it, its number of runs, and whether it failed."""
     warnings.simplefilter("ignore")
     layout = sorted(sources)[seed % len(sources)]
     launch = "torchrun" if seed % 200 == 0 else ("fork", "agent")[seed // len(sources) % 2]
     contexts = ("fork", "forkserver", "spawn") if seed % 50 == 1 else ("fork",)
     if seed % 10 == 3:  # a log that grows meanwhile, whose producers are killed too
-        layout, launch, lineage = "follow", "fork", FollowLineage(folder / f"lineage-{seed}", seed)
+        layout, launch, lineage = "follow", "fork", FollowLineage(folder / f"lineage-{seed}", seed, limit_s=LIMIT_S)
     else:
         lineage = Lineage(folder / f"lineage-{seed}", {"source": sources[layout]}, NUM_SAMPLES, seed, contexts, launch, limit_s=LIMIT_S)
     failure = ""
@@ -45,7 +46,7 @@ def go_through(folder: Path, sources: dict, seed: int) -> tuple[str, int, bool]:
     except Exception as error:  # AssertionError is what it is for; whatever else happens fails the lineage, too
         traceback.print_exc()
         failure = f"FAILED ({type(error).__name__}: {error}; see {lineage.folder}): "
-    return f"{failure}seed {seed}, {layout}, {launch}: {'; '.join(lineage.log)}", len(lineage.log), bool(failure)
+    return layout, f"{failure}seed {seed}, {layout}, {launch}: {'; '.join(lineage.log)}", len(lineage.log), bool(failure)
 
 
 def main(argv: list[str] | None = None) -> int:
@@ -54,26 +55,29 @@ def main(argv: list[str] | None = None) -> int:
     parser.add_argument("--first-seed", type=int, default=1000)
     parser.add_argument("--lineages", type=int, default=1000, help="at most so many (default 1000)")
     parser.add_argument("--minutes", type=float, default=float("inf"), help="begin no lineage after this time")
-    parser.add_argument("--jobs", type=int, default=4, help="lineages at a time (default 4; they wait most of the time)")
+    parser.add_argument("--jobs", type=int, default=4, help="lineages at a time (default 4; each waits a third of its time)")
     options = parser.parse_args(argv)
     folder = Path(tempfile.mkdtemp(prefix="shardstream-soak-"))
     sources, begun = write_sources(folder, NUM_SAMPLES), time.monotonic()
     seeds = iter(range(options.first_seed, options.first_seed + options.lineages))
-    num_lineages = num_runs = num_failed = 0
+    num_lineages, num_runs, num_failed = Counter(), Counter(), Counter()  # of each layout
     with ProcessPoolExecutor(options.jobs, get_context("fork")) as pool:
         running = {pool.submit(go_through, folder, sources, seed) for seed in islice(seeds, options.jobs)}
         while running:
             done, running = wait(running, return_when=FIRST_COMPLETED)
-            for line, runs, failed in (future.result() for future in done):
+            for layout, line, runs, failed in (future.result() for future in done):
                 print(f"{time.monotonic() - begun:.0f} s: {line}", flush=True)
-                num_lineages, num_runs, num_failed = num_lineages + 1, num_runs + runs, num_failed + failed
+                num_lineages[layout], num_runs[layout], num_failed[layout] = num_lineages[layout] + 1, num_runs[layout] + runs, num_failed[layout] + failed
             if time.monotonic() - begun < options.minutes * 60:
                 running |= {pool.submit(go_through, folder, sources, seed) for seed in islice(seeds, len(done))}
-    if not num_failed:
+    for layout in sorted(num_lineages):
+        print(f"{layout}: {num_lineages[layout]} lineages of {num_runs[layout]} runs, {num_failed[layout]} failed")
+    has_failed = num_failed.total() > 0
+    if not has_failed:
         shutil.rmtree(folder)
-    print(f"{num_lineages} lineages of {num_runs} runs in {time.monotonic() - begun:.0f} s on {os.cpu_count()} CPUs, {num_failed} failed"
-          f"{'' if num_failed else ': every sample consumed once in each epoch of each'}.")  # fmt: skip
-    return min(1, num_failed)
+    print(f"{num_lineages.total()} lineages of {num_runs.total()} runs in {time.monotonic() - begun:.0f} s on {os.cpu_count()} CPUs, "
+          f"{num_failed.total()} failed{'' if has_failed else ': every sample consumed once in each epoch of each'}.")  # fmt: skip
+    return int(has_failed)
 
 
 if __name__ == "__main__":

@@ -16,7 +16,8 @@ from pathlib import Path
 
 import torch.distributed
 
-from shardstream import ShardStream, StreamLoader, mix  # imported here, so that who forks trainers does it once for all of them
+import shardstream.codecs.foreign  # imported here, as all others are, so that who forks trainers does it once for all of them
+from shardstream import ShardStream, StreamLoader, mix
 
 
 def make_stream(source, seed: int = 0, weights=(3, 2), **options):
