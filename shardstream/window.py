@@ -332,7 +332,7 @@ class WindowReader:
         places = {}
         if chunk.line is not None:
             firsts = first_row[by_need]
-            lanes = np.array(chunk.positions)[firsts] % self._order.lanes
+            lanes = (chunk.positions.start + firsts * chunk.positions.step) % self._order.lanes
             places = dict(zip(keys, zip(lanes.tolist(), (chunk.line[firsts] - chunk.row[firsts]).tolist())))
         keys += _blocks_of([span for span in chunk.spans if (span[0], -1) not in failures], starts, set(keys))
         slot = slot_of[block]

@@ -147,14 +147,26 @@ TABLE(_avx2)
 
 #if defined(__x86_64__) && !defined(SS_PORTABLE)
 #include <cpuid.h>
+#include <stdatomic.h>
 
-/* __builtin_cpu_supports("f16c") is not known to clang 14. */
+/*
+ * __builtin_cpu_supports("f16c") is not known to clang 14.  Asked once: CPUID leaves a virtual machine for
+ * its host, which takes some 2 us, and there is a batch or a value of a row to convert.
+ */
 static int
-has_f16c(void)
+has_avx2_and_f16c(void)
 {
-	unsigned eax, ebx, ecx, edx;
+	static atomic_int known;		/* 0: not asked yet, 1: no, 2: yes */
+	int found = atomic_load_explicit(&known, memory_order_relaxed);
 
-	return __get_cpuid(1, &eax, &ebx, &ecx, &edx) && (ecx & bit_F16C) != 0;
+	if (found == 0) {
+		unsigned eax, ebx, ecx, edx;
+
+		found = 1 + (__builtin_cpu_supports("avx2") && __get_cpuid(1, &eax, &ebx, &ecx, &edx) &&
+			     (ecx & bit_F16C) != 0);
+		atomic_store_explicit(&known, found, memory_order_relaxed);
+	}
+	return found == 2;
 }
 #endif
 
@@ -172,7 +184,7 @@ ss_converter(enum ss_dtype from, enum ss_dtype to)
 	if ((unsigned)from >= SS_NUM_DTYPES || (unsigned)to >= SS_NUM_DTYPES)
 		return NULL;
 #if defined(__x86_64__) && !defined(SS_PORTABLE)
-	if (__builtin_cpu_supports("avx2") && has_f16c())
+	if (has_avx2_and_f16c())
 		return table_avx2[from][to];
 #endif
 	return table_base[from][to];
