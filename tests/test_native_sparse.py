@@ -117,6 +117,51 @@ def test_encode_takes_the_smallest_form(case, dtype):
     assert len(got) <= 1.02 * min(sizes) + 1
 
 
+@settings(max_examples=200, deadline=None)
+@given(rows_of())
+def test_choice_is_as_if_every_form_was_measured(case):
+    """What bounds rule out would not have been chosen, and no form is below its bound."""
+    dim, rows = case
+    sizes = {}
+    for form in FORMS:
+        plan = native.Plan(*csr(rows), dim)
+        least, size = plan.least_nbytes(*form), plan.nbytes(*form)
+        assert (least is None) == (size is None)
+        if size is not None:
+            assert least <= size
+            sizes[form] = size
+    coder, view, smallest = native.Plan(*csr(rows), dim).choose()
+    assert (coder, view) == twin.choose(sizes) and smallest == min(sizes.values())
+
+
+@pytest.mark.parametrize("num_sets", [300, 20_000])
+@pytest.mark.parametrize("skew", [0.0, 0.5, 1.0])
+def test_choice_among_forms_of_large_blocks(num_sets, skew):
+    """The same with the tables of blocks that have thousands of ids, and some in most rows."""
+    rng = np.random.default_rng(num_sets)
+    weight = 1 / np.arange(1, num_sets + 1) ** skew
+    rows = [np.unique(rng.choice(num_sets, 60, p=weight / weight.sum())).tolist() for _ in range(400)]
+    sizes = {form: native.Plan(*csr(rows), num_sets).nbytes(*form) for form in FORMS}
+    assert native.Plan(*csr(rows), num_sets).choose()[:2] == twin.choose(sizes)
+
+
+def test_repetition_is_found_in_blocks_too_large_to_try_whole():
+    """Of 100 sets that come 25 times each, in any order, zstd leaves less than a tenth of what Rice would write."""
+    rng = np.random.default_rng(0)
+    sets = np.sort(rng.choice(2**20, (100, 100)), axis=1) + np.arange(100)
+    rows = sets[rng.integers(0, 100, 2500)]
+    indptr = np.arange(2501) * 100
+    assert len(sparse.encode(rows.ravel(), indptr, 2**21)) < native.Plan(rows.ravel(), indptr, 2**21).nbytes("rice", "rows") / 10
+
+
+def test_one_row_larger_than_a_sample_is_tried_whole():
+    """A block whose first row holds most of it has no eighth to look at; zstd is still found to be best."""
+    run = np.concatenate([np.arange(0, 150_000) * 2, np.arange(10)])
+    indptr = np.array([0, 150_000, 150_010])
+    got = sparse.encode(run, indptr, 2**30)
+    assert len(got) < 1000 and np.array_equal(sparse.decode(got, 2**30, 2)[0], run)
+
+
 @settings(max_examples=60, deadline=None)
 @given(rows_of())
 def test_unsorted_decode_gives_the_same_sets(case):

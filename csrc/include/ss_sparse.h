@@ -11,8 +11,8 @@
  *
  * and writing one is
  *
- *	ss_sparse_plan_new()  ->  ss_sparse_plan_nbytes() of every form
- *	->  ss_sparse_plan_write() of the smallest  ->  [caller: zstd]
+ *	ss_sparse_plan_new()  ->  ss_sparse_plan_choose()
+ *	->  ss_sparse_plan_write() of the form chosen  ->  [caller: zstd]
  *	->  ss_sparse_write_header()
  *
  * Rice coding: Golomb, "Run-length encodings", IEEE Trans. Inf. Theory 12, 1966;
@@ -154,6 +154,30 @@ ss_sparse_plan_new(const uint32_t *indices, const int64_t *indptr, size_t num_ro
  */
 uint64_t ss_sparse_plan_nbytes(ss_sparse_plan *plan, enum ss_sparse_coder coder,
 			       enum ss_sparse_view view);
+
+/*
+ * ss_sparse_plan_least_nbytes() returns a size that the form is not below, without
+ * looking at its elements (but at how many rows each id is in): the exact one where
+ * that is known or depends on counts alone.
+ */
+uint64_t ss_sparse_plan_least_nbytes(ss_sparse_plan *plan, enum ss_sparse_coder coder,
+				     enum ss_sparse_view view);
+
+/* A form, its size, and that of the smallest form. */
+struct ss_sparse_choice {
+	uint64_t nbytes;
+	uint64_t smallest_nbytes;
+	uint8_t coder;
+	uint8_t view;
+};
+
+/*
+ * ss_sparse_plan_choose() returns the form to write the index section in, without
+ * zstd: the one that is read fastest among those whose exact size is at most 1.02
+ * times that of the smallest that readers accept.  Forms that a bound rules out are
+ * not measured.  nbytes is UINT64_MAX if no form can be written.
+ */
+struct ss_sparse_choice ss_sparse_plan_choose(ss_sparse_plan *plan);
 
 /*
  * ss_sparse_plan_write() writes the index section in this form to 'out', which has

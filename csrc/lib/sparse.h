@@ -49,6 +49,29 @@ rice_parameter(uint64_t universe, uint64_t size)
 	return x < 2 ? 0 : bit_length(x) - 1;
 }
 
+/* The same looked up for small sets, where the division would cost more than the elements. */
+#define RICE_NUM_SMALL 64
+struct rice_rule {
+	uint64_t universe;
+	uint64_t num_small;
+	uint8_t small[RICE_NUM_SMALL];
+};
+
+static inline void
+rice_rule_init(struct rice_rule *rule, uint64_t universe, size_t num_sets)
+{
+	rule->universe = universe;
+	rule->num_small = num_sets < RICE_NUM_SMALL ? 0 : RICE_NUM_SMALL;
+	for (unsigned size = 0; size < rule->num_small; size++)
+		rule->small[size] = size <= universe ? (uint8_t)rice_parameter(universe, size) : 0;
+}
+
+static inline unsigned
+rice_rule_b(const struct rice_rule *rule, uint64_t size)
+{
+	return size < rule->num_small ? rule->small[size] : rice_parameter(rule->universe, size);
+}
+
 /* How many elements RICE writes of a set: those absent, if they are fewer. */
 static inline uint64_t
 rice_num_written(uint64_t universe, uint64_t size)
@@ -70,6 +93,8 @@ enum ss_status sets_read(enum ss_sparse_coder coder, uint64_t universe, uint32_t
 
 uint64_t rice_nbytes(uint64_t universe, const uint32_t *lens, size_t num_sets,
 		     const uint32_t *elements);
+/* What sets of these sizes take at least, whatever their elements. */
+uint64_t rice_least_nbytes(uint64_t universe, const uint32_t *lens, size_t num_sets);
 uint8_t *rice_write(uint64_t universe, const uint32_t *lens, size_t num_sets,
 		    const uint32_t *elements, uint8_t *out);
 enum ss_status rice_read(uint64_t universe, const uint32_t *lens, size_t num_sets,
@@ -98,5 +123,18 @@ struct id_table {
 
 /* order[rank] = position in the table: by falling num_rows_of, then rising id. */
 enum ss_status id_table_rank(const struct id_table *table, uint32_t *order);
+
+/* Rows turned round: the table of ids, and of each id in turn the rows that hold it. */
+struct columns {
+	struct id_table table;
+	uint32_t *rows;		/* NULL until columns_make() */
+};
+
+/* 0 if memory is short; columns_free() is then still allowed. */
+int columns_make(const uint32_t *indices, const uint32_t *lens, size_t num_rows, uint64_t dim,
+		 struct columns *columns);
+void columns_free(struct columns *columns);
+/* The rows with each id replaced by its rank; NULL if memory is short. */
+uint32_t *columns_ranks(const struct columns *columns, const uint32_t *lens, size_t num_rows);
 
 #endif

@@ -8,8 +8,8 @@
 
 #include "sparse.h"
 
-#define RADIX_NBITS 11
-#define RADIX_SIZE (1u << RADIX_NBITS)
+/* How far above the smallest form one may be that is read faster. */
+#define TIE 1.02
 
 struct ss_sparse_plan {
 	const uint32_t *indices;	/* borrowed */
@@ -17,13 +17,13 @@ struct ss_sparse_plan {
 	uint64_t num_indices;
 	size_t num_rows;
 	uint32_t *lens;			/* of the rows */
-	/* From here on made by prepare_columns(), when a view asks for it. */
-	struct id_table table;
-	uint32_t *rows;			/* the row of each index, column by column */
-	uint32_t *ranks;		/* REMAP's rows, made by prepare_ranks() */
-	/* Remembered by lens_nbytes() and table_nbytes(), since most forms share them; 0 is unknown, else nbytes + 1. */
-	uint64_t lens_nbytes[2];	/* [for zstd] */
-	uint64_t table_nbytes[2];
+	/* From here on made when a form asks for it. */
+	struct columns columns;
+	uint32_t *ranks;		/* REMAP's rows */
+	uint64_t ids_nbytes;		/* of the table, in RICE */
+	struct integers_plan lens_plan[2];	/* [for zstd]; nbytes 0: not made */
+	struct integers_plan num_rows_of_plan[2];
+	uint64_t nbytes[SS_SPARSE_NUM_VIEWS][SS_SPARSE_NUM_CODERS];	/* + 1; 0: not measured */
 };
 
 static enum ss_status
@@ -93,117 +93,9 @@ ss_sparse_plan_free(ss_sparse_plan *plan)
 	if (plan == NULL)
 		return;
 	free(plan->lens);
-	free(plan->table.ids);
-	free(plan->table.num_rows_of);
-	free(plan->rows);
+	columns_free(&plan->columns);
 	free(plan->ranks);
 	free(plan);
-}
-
-/* Sorts pairs (id << 32 | row) by id, keeping the order of rows; returns where they are. */
-static uint64_t *
-sort_pairs(uint64_t *pairs, uint64_t *scratch, uint64_t num, uint64_t dim)
-{
-	for (unsigned shift = 32; shift < 32 + bit_length(dim - 1); shift += RADIX_NBITS) {
-		size_t starts[RADIX_SIZE] = {0}, sum = 0;
-		uint64_t *swap = pairs;
-
-		for (uint64_t i = 0; i < num; i++)
-			starts[(pairs[i] >> shift) & (RADIX_SIZE - 1)]++;
-		for (unsigned digit = 0; digit < RADIX_SIZE; digit++) {
-			size_t count = starts[digit];
-			starts[digit] = sum;
-			sum += count;
-		}
-		for (uint64_t i = 0; i < num; i++)
-			scratch[starts[(pairs[i] >> shift) & (RADIX_SIZE - 1)]++] = pairs[i];
-		pairs = scratch;
-		scratch = swap;
-	}
-	return pairs;
-}
-
-/* Splits sorted pairs into the table and the rows. */
-static void
-fill_table(const uint64_t *pairs, uint64_t num, struct id_table *t, uint32_t *rows)
-{
-	size_t n = 0;
-
-	for (uint64_t i = 0; i < num; i++) {
-		uint32_t id = (uint32_t)(pairs[i] >> 32);
-		rows[i] = (uint32_t)pairs[i];
-		if (i == 0 || id != t->ids[n - 1]) {
-			t->ids[n] = id;
-			t->num_rows_of[n++] = 0;
-		}
-		t->num_rows_of[n - 1]++;
-	}
-	t->num_ids = n;
-}
-
-/* Makes the table and the columns, once; 0 if memory is short. */
-static int
-prepare_columns(ss_sparse_plan *plan)
-{
-	uint64_t n = plan->num_indices;
-
-	if (plan->rows != NULL)
-		return 1;
-	uint64_t *pairs = malloc((2 * n + 1) * sizeof(uint64_t));
-	plan->table.ids = malloc((n + 1) * sizeof(uint32_t));
-	plan->table.num_rows_of = malloc((n + 1) * sizeof(uint32_t));
-	uint32_t *rows = malloc((n + 1) * sizeof(uint32_t));
-	if (pairs == NULL || plan->table.ids == NULL || plan->table.num_rows_of == NULL || rows == NULL) {
-		free(pairs);
-		free(rows);
-		free(plan->table.ids);
-		free(plan->table.num_rows_of);
-		plan->table = (struct id_table){0};
-		return 0;
-	}
-	uint64_t at = 0;
-	for (size_t r = 0; r < plan->num_rows; r++)
-		for (uint32_t i = 0; i < plan->lens[r]; i++, at++)
-			pairs[at] = (uint64_t)plan->indices[at] << 32 | r;
-	fill_table(sort_pairs(pairs, pairs + n, n, plan->dim), n, &plan->table, rows);
-	plan->rows = rows;
-	free(pairs);
-	return 1;
-}
-
-/* Makes the rows of ranks, once: columns in rank order, transposed. */
-static int
-prepare_ranks(ss_sparse_plan *plan)
-{
-	const struct id_table *t = &plan->table;
-
-	if (plan->ranks != NULL)
-		return 1;
-	uint32_t *order = malloc((t->num_ids + 1) * sizeof(uint32_t));
-	uint32_t *starts = malloc((t->num_ids + 1) * sizeof(uint32_t));
-	uint32_t *cursors = malloc((plan->num_rows + 1) * sizeof(uint32_t));
-	uint32_t *ranks = malloc((plan->num_indices + 1) * sizeof(uint32_t));
-	int ok = order && starts && cursors && ranks && id_table_rank(t, order) == SS_OK;
-	uint32_t sum = 0;
-
-	for (size_t c = 0; ok && c < t->num_ids; sum += t->num_rows_of[c++])
-		starts[c] = sum;
-	sum = 0;
-	for (size_t r = 0; ok && r < plan->num_rows; sum += plan->lens[r++])
-		cursors[r] = sum;
-	for (size_t rank = 0; ok && rank < t->num_ids; rank++) {
-		const uint32_t *rows = plan->rows + starts[order[rank]];
-		for (uint32_t i = 0; i < t->num_rows_of[order[rank]]; i++)
-			ranks[cursors[rows[i]]++] = (uint32_t)rank;
-	}
-	free(order);
-	free(starts);
-	free(cursors);
-	if (ok)
-		plan->ranks = ranks;
-	else
-		free(ranks);
-	return ok;
 }
 
 /* The sets of a view. */
@@ -214,103 +106,197 @@ struct view {
 	const uint32_t *elements;
 };
 
-/* 0 if memory is short. */
+/* Does the size of a set in this coder depend on its elements? */
 static int
-view_of(ss_sparse_plan *plan, enum ss_sparse_view which, struct view *view)
+looks_at_elements(enum ss_sparse_coder coder)
 {
-	if (which != SS_SPARSE_ROWS && !prepare_columns(plan))
+	return coder == SS_SPARSE_RICE || coder == SS_SPARSE_BYTES;
+}
+
+/* 0 if memory is short.  Without 'elements' those of REMAP may be NULL. */
+static int
+view_of(ss_sparse_plan *plan, enum ss_sparse_view which, int elements, struct view *view)
+{
+	struct columns *c = &plan->columns;
+
+	if (which != SS_SPARSE_ROWS && c->rows == NULL &&
+	    !columns_make(plan->indices, plan->lens, plan->num_rows, plan->dim, c))
 		return 0;
-	if (which == SS_SPARSE_REMAP && !prepare_ranks(plan))
-		return 0;
+	if (which == SS_SPARSE_REMAP && elements && plan->ranks == NULL) {
+		plan->ranks = columns_ranks(c, plan->lens, plan->num_rows);
+		if (plan->ranks == NULL)
+			return 0;
+	}
 	if (which == SS_SPARSE_ROWS)
 		*view = (struct view){plan->dim, plan->lens, plan->num_rows, plan->indices};
 	else if (which == SS_SPARSE_REMAP)
-		*view = (struct view){plan->table.num_ids, plan->lens, plan->num_rows, plan->ranks};
+		*view = (struct view){c->table.num_ids, plan->lens, plan->num_rows, plan->ranks};
 	else
-		*view = (struct view){plan->num_rows, plan->table.num_rows_of, plan->table.num_ids, plan->rows};
+		*view = (struct view){plan->num_rows, c->table.num_rows_of, c->table.num_ids, c->rows};
 	return 1;
 }
 
-/* BYTES is written for zstd, so the lists before it are too. */
-static struct integers_plan
-choose_lens(const uint32_t *lens, size_t num, enum ss_sparse_coder coder)
+/* The plan of a list, made once; BYTES is written for zstd, so the lists before it are too. */
+static const struct integers_plan *
+list_plan(struct integers_plan plans[2], const uint32_t *integers, size_t num, enum ss_sparse_coder coder)
 {
-	return integers_choose(lens, num, coder == SS_SPARSE_BYTES);
+	int for_zstd = coder == SS_SPARSE_BYTES;
+
+	if (plans[for_zstd].nbytes == 0)
+		plans[for_zstd] = integers_choose(integers, num, for_zstd);
+	return &plans[for_zstd];
 }
 
-/* UINT64_MAX if memory is short. */
-static uint64_t
-lens_nbytes(ss_sparse_plan *plan, enum ss_sparse_coder coder)
+static const struct integers_plan *
+lens_plan(ss_sparse_plan *plan, enum ss_sparse_coder coder)
 {
-	uint64_t *known = &plan->lens_nbytes[coder == SS_SPARSE_BYTES];
+	return list_plan(plan->lens_plan, plan->lens, plan->num_rows, coder);
+}
 
-	if (*known == 0)
-		*known = choose_lens(plan->lens, plan->num_rows, coder).nbytes + 1;
-	return *known - 1;
+static const struct integers_plan *
+num_rows_of_plan(ss_sparse_plan *plan, enum ss_sparse_coder coder)
+{
+	const struct id_table *t = &plan->columns.table;
+
+	return list_plan(plan->num_rows_of_plan, t->num_rows_of, t->num_ids, coder);
+}
+
+/* Sums of sizes, of which any may be UINT64_MAX for "can't be". */
+static uint64_t
+add_nbytes(uint64_t a, uint64_t b)
+{
+	return a == UINT64_MAX || b == UINT64_MAX ? UINT64_MAX : a + b;
 }
 
 static uint64_t
 table_nbytes(ss_sparse_plan *plan, enum ss_sparse_coder coder)
 {
-	const struct id_table *t = &plan->table;
-	uint64_t *known = &plan->table_nbytes[coder == SS_SPARSE_BYTES];
+	const struct id_table *t = &plan->columns.table;
+	uint32_t len = (uint32_t)t->num_ids;
 
-	if (*known == 0) {
-		uint32_t len = (uint32_t)t->num_ids;
-		uint64_t ids = rice_nbytes(plan->dim, &len, 1, t->ids);
-		uint64_t num_rows_of = choose_lens(t->num_rows_of, t->num_ids, coder).nbytes;
-		*known = ids == UINT64_MAX || num_rows_of == UINT64_MAX
-				 ? 0 : leb128_nbytes(len) + ids + num_rows_of + 1;
+	if (plan->ids_nbytes == 0) {
+		uint64_t nbytes = rice_nbytes(plan->dim, &len, 1, t->ids);
+		if (nbytes == UINT64_MAX)
+			return nbytes;
+		plan->ids_nbytes = leb128_nbytes(len) + nbytes;
 	}
-	return *known - 1;
+	return add_nbytes(plan->ids_nbytes, num_rows_of_plan(plan, coder)->nbytes);
+}
+
+/* What stands before the sets: the table and the sizes of rows, as far as the form has them. */
+static uint64_t
+lists_nbytes(ss_sparse_plan *plan, enum ss_sparse_coder coder, enum ss_sparse_view which)
+{
+	uint64_t nbytes = which == SS_SPARSE_ROWS ? 0 : table_nbytes(plan, coder);
+
+	if (which != SS_SPARSE_COLUMNS && coder != SS_SPARSE_BITMAP)
+		nbytes = add_nbytes(nbytes, lens_plan(plan, coder)->nbytes);
+	return nbytes;
 }
 
 uint64_t
 ss_sparse_plan_nbytes(ss_sparse_plan *plan, enum ss_sparse_coder coder, enum ss_sparse_view which)
 {
+	uint64_t *known = &plan->nbytes[which][coder];
 	struct view v;
-	uint64_t parts[3] = {0};
 
-	if (!view_of(plan, which, &v))
-		return UINT64_MAX;
-	if (which != SS_SPARSE_ROWS)
-		parts[0] = table_nbytes(plan, coder);
-	if (which != SS_SPARSE_COLUMNS && coder != SS_SPARSE_BITMAP)
-		parts[1] = lens_nbytes(plan, coder);
-	parts[2] = sets_nbytes(coder, v.universe, v.lens, v.num_sets, v.elements);
-	for (int i = 0; i < 3; i++)
-		if (parts[i] == UINT64_MAX)
+	if (*known == 0) {
+		if (!view_of(plan, which, looks_at_elements(coder), &v))
 			return UINT64_MAX;
-	return parts[0] + parts[1] + parts[2];
+		*known = add_nbytes(lists_nbytes(plan, coder, which),
+				    sets_nbytes(coder, v.universe, v.lens, v.num_sets, v.elements)) + 1;
+	}
+	return *known - 1;
 }
 
-static uint8_t *
-write_lens(const uint32_t *lens, size_t num, enum ss_sparse_coder coder, uint8_t *out)
+uint64_t
+ss_sparse_plan_least_nbytes(ss_sparse_plan *plan, enum ss_sparse_coder coder, enum ss_sparse_view which)
 {
-	struct integers_plan plan = choose_lens(lens, num, coder);
+	uint64_t sets = coder == SS_SPARSE_BYTES ? plan->num_indices : 0;
+	struct view v;
 
-	return plan.nbytes == UINT64_MAX ? NULL : integers_write(&plan, lens, num, out);
+	if (plan->nbytes[which][coder] != 0 || !looks_at_elements(coder))
+		return ss_sparse_plan_nbytes(plan, coder, which);
+	if (!view_of(plan, which, 0, &v))
+		return UINT64_MAX;
+	if (coder == SS_SPARSE_RICE)
+		sets = rice_least_nbytes(v.universe, v.lens, v.num_sets);
+	return add_nbytes(lists_nbytes(plan, coder, which), sets);
+}
+
+/* Do readers accept a block of so many bytes with these indices?  (docs/FORMAT.md, 4.1) */
+static int
+is_legal(const ss_sparse_plan *plan, uint64_t nbytes)
+{
+	return plan->num_indices <= SS_SPARSE_FREE_INDICES ||
+	       (plan->num_indices - 1) / SS_SPARSE_MAX_EXPANSION < nbytes;
+}
+
+/* By speed of reading. */
+static const uint8_t BY_SPEED[][2] = {
+	{SS_SPARSE_RAW32, SS_SPARSE_ROWS}, {SS_SPARSE_RAW16, SS_SPARSE_ROWS},
+	{SS_SPARSE_BITMAP, SS_SPARSE_ROWS}, {SS_SPARSE_RICE, SS_SPARSE_ROWS},
+	{SS_SPARSE_BYTES, SS_SPARSE_ROWS}, {SS_SPARSE_RAW32, SS_SPARSE_COLUMNS},
+	{SS_SPARSE_RAW16, SS_SPARSE_COLUMNS}, {SS_SPARSE_RICE, SS_SPARSE_COLUMNS},
+	{SS_SPARSE_BYTES, SS_SPARSE_COLUMNS}, {SS_SPARSE_BITMAP, SS_SPARSE_COLUMNS},
+	{SS_SPARSE_RAW32, SS_SPARSE_REMAP}, {SS_SPARSE_RAW16, SS_SPARSE_REMAP},
+	{SS_SPARSE_RICE, SS_SPARSE_REMAP}, {SS_SPARSE_BYTES, SS_SPARSE_REMAP},
+	{SS_SPARSE_BITMAP, SS_SPARSE_REMAP},
+};
+#define NUM_FORMS (sizeof(BY_SPEED) / sizeof(BY_SPEED[0]))
+
+/*
+ * A form is measured only if its least size does not rule it out: above a tie with one
+ * already measured, it is above a tie with the smallest.  The order of reading speed
+ * happens to be a good one to measure in, too: it ends with what is dearest to measure.
+ */
+struct ss_sparse_choice
+ss_sparse_plan_choose(ss_sparse_plan *plan)
+{
+	struct ss_sparse_choice choice = {.nbytes = UINT64_MAX, .smallest_nbytes = UINT64_MAX};
+	uint64_t sizes[NUM_FORMS];
+
+	for (size_t f = 0; f < NUM_FORMS; f++) {
+		enum ss_sparse_coder coder = BY_SPEED[f][0];
+		enum ss_sparse_view view = BY_SPEED[f][1];
+
+		sizes[f] = ss_sparse_plan_least_nbytes(plan, coder, view);
+		if ((double)sizes[f] <= TIE * (double)choice.smallest_nbytes)
+			sizes[f] = ss_sparse_plan_nbytes(plan, coder, view);
+		if (!is_legal(plan, sizes[f]))
+			sizes[f] = UINT64_MAX;
+		if (sizes[f] < choice.smallest_nbytes)
+			choice.smallest_nbytes = sizes[f];
+	}
+	for (size_t f = NUM_FORMS; f-- > 0;) {
+		if ((double)sizes[f] <= TIE * (double)choice.smallest_nbytes) {
+			choice.coder = BY_SPEED[f][0];
+			choice.view = BY_SPEED[f][1];
+			choice.nbytes = sizes[f];
+		}
+	}
+	return choice;
 }
 
 uint64_t
 ss_sparse_plan_write(ss_sparse_plan *plan, enum ss_sparse_coder coder, enum ss_sparse_view which,
 		     uint8_t *out)
 {
-	const struct id_table *t = &plan->table;
+	const struct id_table *t = &plan->columns.table;
 	uint8_t *p = out;
 	struct view v;
 
-	if (!view_of(plan, which, &v))
+	if (!view_of(plan, which, 1, &v) || lists_nbytes(plan, coder, which) == UINT64_MAX)
 		return UINT64_MAX;
 	if (which != SS_SPARSE_ROWS) {
 		uint32_t len = (uint32_t)t->num_ids;
 		p = leb128_put(p, len);
 		p = rice_write(plan->dim, &len, 1, t->ids, p);
 		if (p != NULL)
-			p = write_lens(t->num_rows_of, t->num_ids, coder, p);
+			p = integers_write(num_rows_of_plan(plan, coder), t->num_rows_of, t->num_ids, p);
 	}
 	if (p != NULL && which != SS_SPARSE_COLUMNS && coder != SS_SPARSE_BITMAP)
-		p = write_lens(v.lens, v.num_sets, coder, p);
+		p = integers_write(lens_plan(plan, coder), v.lens, v.num_sets, p);
 	if (p != NULL)
 		p = sets_write(coder, v.universe, v.lens, v.num_sets, v.elements, p);
 	return p == NULL ? UINT64_MAX : (uint64_t)(p - out);

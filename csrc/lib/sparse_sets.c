@@ -20,14 +20,20 @@ bytes_nbytes(const uint32_t *lens, size_t num_sets, const uint32_t *x)
 {
 	uint64_t nbytes = 0;
 
-	for (size_t s = 0; s < num_sets; s++) {
-		uint32_t previous = UINT32_MAX;
-		for (uint32_t i = 0; i < lens[s]; i++, x++) {
-			uint32_t gap = *x - previous - 1;
-			nbytes += 1u + (gap >= 1u << 7) + (gap >= 1u << 14) +
-				  (gap >= 1u << 21) + (gap >= 1u << 28);
-			previous = *x;
+	for (size_t s = 0; s < num_sets; x += lens[s++]) {
+		if (lens[s] == 0)
+			continue;
+		/* How many gaps need a second byte, a third and so on: sums that a compiler makes with SIMD. */
+		uint32_t second = x[0] >= 1u << 7, third = x[0] >= 1u << 14;
+		uint32_t fourth = x[0] >= 1u << 21, fifth = x[0] >= 1u << 28;
+		for (uint32_t i = 1; i < lens[s]; i++) {
+			uint32_t gap = x[i] - x[i - 1] - 1;
+			second += gap >= 1u << 7;
+			third += gap >= 1u << 14;
+			fourth += gap >= 1u << 21;
+			fifth += gap >= 1u << 28;
 		}
+		nbytes += (uint64_t)lens[s] + second + third + fourth + fifth;
 	}
 	return nbytes;
 }

@@ -106,6 +106,38 @@ every_form_survives_between_guard_pages(void)
 	}
 }
 
+/* Bounds may only rule out what is more than 2% above the smallest. */
+static void
+the_choice_is_the_first_within_a_tie(void)
+{
+	static const uint64_t dims[] = {1, 8, 500, 65537, 1ull << 32};
+
+	for (unsigned run = 0; run < 60; run++) {
+		struct rows rows = make_rows(dims[run % 5], run % MAX_ROWS + 1, run);
+		enum ss_status status;
+		size_t row;
+		ss_sparse_plan *all = ss_sparse_plan_new(rows.indices, rows.indptr, rows.num_rows, rows.dim, &status, &row);
+		ss_sparse_plan *one = ss_sparse_plan_new(rows.indices, rows.indptr, rows.num_rows, rows.dim, &status, &row);
+		uint64_t smallest = UINT64_MAX;
+
+		CHECK(all != NULL && one != NULL);
+		struct ss_sparse_choice choice = ss_sparse_plan_choose(one);
+		for (unsigned form = 0; form < SS_SPARSE_NUM_CODERS * SS_SPARSE_NUM_VIEWS; form++) {
+			unsigned coder = form % SS_SPARSE_NUM_CODERS, view = form / SS_SPARSE_NUM_CODERS;
+			uint64_t least = ss_sparse_plan_least_nbytes(all, coder, view);
+			uint64_t nbytes = ss_sparse_plan_nbytes(all, coder, view);
+			CHECK(least <= nbytes);
+			smallest = nbytes < smallest ? nbytes : smallest;
+		}
+		CHECK_EQ(choice.smallest_nbytes, smallest);
+		CHECK_EQ(choice.nbytes, ss_sparse_plan_nbytes(all, choice.coder, choice.view));
+		CHECK((double)choice.nbytes <= 1.02 * (double)smallest);
+		ss_sparse_plan_free(all);
+		ss_sparse_plan_free(one);
+		free(rows.indices);
+	}
+}
+
 static void
 every_truncation_is_refused_without_an_overread(void)
 {
@@ -193,6 +225,7 @@ int
 main(void)
 {
 	every_form_survives_between_guard_pages();
+	the_choice_is_the_first_within_a_tie();
 	every_truncation_is_refused_without_an_overread();
 	garbage_is_never_an_overread_or_an_overwrite();
 	values_survive_between_guard_pages();

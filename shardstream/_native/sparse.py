@@ -77,9 +77,20 @@ class Plan:
         _check_memory(plan != ffi.NULL)
         self._plan = ffi.gc(plan, lib.ss_sparse_plan_free, 24 * len(indices))
 
+    def choose(self) -> tuple[str, str, int]:
+        """Return ``(coder, view, smallest size of any form)`` of the form to write, as ``ss_sparse_plan_choose()`` says."""
+        choice = lib.ss_sparse_plan_choose(self._plan)
+        _check_memory(choice.nbytes != UNWRITABLE)
+        return CODERS[choice.coder], VIEWS[choice.view], choice.smallest_nbytes
+
     def nbytes(self, coder: str, view: str) -> int | None:
         """Return the exact size of the index section in this form; None if it has none."""
         nbytes = lib.ss_sparse_plan_nbytes(self._plan, CODERS.index(coder), VIEWS.index(view))
+        return None if nbytes == UNWRITABLE else nbytes
+
+    def least_nbytes(self, coder: str, view: str) -> int | None:
+        """Return a size that the form is not below, and that is cheap to find; None if it has none."""
+        nbytes = lib.ss_sparse_plan_least_nbytes(self._plan, CODERS.index(coder), VIEWS.index(view))
         return None if nbytes == UNWRITABLE else nbytes
 
     def write(self, coder: str, view: str) -> bytes:

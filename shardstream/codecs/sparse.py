@@ -31,25 +31,7 @@ from shardstream.errors import CodecError
 
 __all__ = ["decode", "encode", "sort_rows"]
 
-# The order of reading speed. Among forms within TIE of the smallest, the first wins.
-FORM_SPEED = (
-    ("raw32", "rows"),
-    ("raw16", "rows"),
-    ("bitmap", "rows"),
-    ("rice", "rows"),
-    ("bytes", "rows"),
-    ("raw32", "columns"),
-    ("raw16", "columns"),
-    ("rice", "columns"),
-    ("bytes", "columns"),
-    ("bitmap", "columns"),
-    ("raw32", "remap"),
-    ("raw16", "remap"),
-    ("rice", "remap"),
-    ("bytes", "remap"),
-    ("bitmap", "remap"),
-)
-TIE = 1.02
+TIE = 1.02  # as ss_sparse_plan_choose() has it: within that of the smallest, what is read faster wins
 # Forms that are worth handing to zstd; it finds nothing in bit-packed streams.
 ZSTD_FORMS = (("bytes", "rows"), ("bytes", "remap"), ("bitmap", "rows"))
 ZSTD_MAX_INPUT_RATIO = 16  # times the best form without zstd; a larger input is not tried
@@ -59,6 +41,9 @@ ZSTD_TRIAL_LEVEL = 1
 # at most 5% off the rest.
 ZSTD_LEVEL, ZSTD_HOPELESS = 9, 1.05
 ZSTD_SMALL_NBYTES, ZSTD_SMALL_LEVEL, ZSTD_SMALL_HOPELESS = 1 << 18, 17, 1.4
+# A larger input is tried whole only if an eighth of the rows comes within 5% of being worth it: for sets without
+# repetition the trial, and the ranks that a remap needs, would cost as much as all the rest of encoding.
+SAMPLE_SHARE, SAMPLE_HOPELESS = 8, 1.05 * ZSTD_HOPELESS
 
 
 @dataclass(frozen=True)
@@ -92,21 +77,44 @@ def _smaller_with_zstd(coder: str, view: str, data: bytes, best: Section, num_in
     return Section(coder, view, packed, len(data), True)
 
 
-def _index_section(plan: native.Plan, num_indices: int) -> Section:
+def _index_section(indices: np.ndarray, indptr: np.ndarray, dim: int) -> Section:
     """Return the index section in its smallest form, or in a faster one of nearly that size."""
-    sizes = {
-        form: nbytes
-        for form in FORM_SPEED
-        if (nbytes := plan.nbytes(*form)) is not None and native.may_hold(num_indices, nbytes, nbytes)
-    }
-    smallest = min(sizes.values())
-    coder, view = next(form for form, nbytes in sizes.items() if nbytes <= TIE * smallest)
+    plan = native.Plan(indices, indptr, dim)
+    coder, view, smallest = plan.choose()
     data = plan.write(coder, view)
     best = Section(coder, view, data, len(data), False)
+    sample = None
     for form in ZSTD_FORMS:
-        if form in sizes and sizes[form] <= ZSTD_MAX_INPUT_RATIO * smallest:
-            best = _smaller_with_zstd(*form, plan.write(*form), best, num_indices)
+        nbytes, most = plan.least_nbytes(*form), ZSTD_MAX_INPUT_RATIO * smallest
+        if nbytes is None or nbytes > most:
+            continue
+        if nbytes > ZSTD_SMALL_NBYTES:
+            sample = sample or _Sample(indices, indptr, dim)
+            if sample.is_hopeless(*form):
+                continue
+        nbytes = plan.nbytes(*form)
+        if nbytes is not None and nbytes <= most and native.may_hold(len(indices), nbytes, nbytes):
+            best = _smaller_with_zstd(*form, plan.write(*form), best, len(indices))
     return best
+
+
+class _Sample:
+    """The first rows of a block, as many as hold an eighth of its indices; tells what zstd would do to all."""
+
+    def __init__(self, indices: np.ndarray, indptr: np.ndarray, dim: int):
+        num_rows = int(np.searchsorted(indptr, len(indices) // SAMPLE_SHARE))
+        self._plan = None
+        if SAMPLE_SHARE * int(indptr[num_rows]) <= 2 * len(indices):  # else a row is so long that there is no sample
+            self._plan = native.Plan(indices[: indptr[num_rows]], indptr[: num_rows + 1], dim)
+            coder, view, _ = self._plan.choose()
+            self._nbytes = self._plan.nbytes(coder, view)
+
+    def is_hopeless(self, coder: str, view: str) -> bool:
+        """Whether the rows in this form and zstd are far above their best form."""
+        if self._plan is None:
+            return False
+        trial_nbytes = len(_compress(self._plan.write(coder, view), ZSTD_TRIAL_LEVEL))
+        return trial_nbytes > SAMPLE_HOPELESS * self._nbytes
 
 
 def _values_section(values: np.ndarray) -> Section:
@@ -140,9 +148,10 @@ def encode(indices: np.ndarray, indptr: np.ndarray, dim: int, values: np.ndarray
     indices, indptr = np.asarray(indices), np.asarray(indptr)
     if indices.ndim != 1 or indptr.ndim != 1 or not 1 <= dim <= 2**32:
         raise CodecError(f"indices and indptr must be one-dimensional, and dim={dim} from 1 to 2**32.")
-    if len(indices) and (indices.dtype.kind not in "iu" or indices.min() < 0 or indices.max() >= 2**32):
+    exact = indices.dtype == np.uint32 or not len(indices)
+    if not exact and (indices.dtype.kind not in "iu" or indices.min() < 0 or indices.max() >= 2**32):
         raise CodecError(f"indices of dtype {indices.dtype} must be integers from 0 to 2**32 - 1.")
-    index = _index_section(native.Plan(indices, indptr, dim), len(indices))
+    index = _index_section(indices, indptr, dim)
     fields = {
         "num_rows": len(indptr) - 1,
         "dim": dim,

@@ -108,6 +108,17 @@ def write_index(rows, dim, coder, view):
     return out + write_sets(coder, universe, rows)
 
 
+# Forms by speed of reading; those of 1.02 times the smallest size or less are as good.
+BY_SPEED = [("raw32", "rows"), ("raw16", "rows"), ("bitmap", "rows"), ("rice", "rows"), ("bytes", "rows")]
+BY_SPEED += [(coder, "columns") for coder in ("raw32", "raw16", "rice", "bytes", "bitmap")]
+BY_SPEED += [(coder, "remap") for coder in ("raw32", "raw16", "rice", "bytes", "bitmap")]
+
+
+def choose(sizes):
+    """Return the form to write, given the size of each form that there is."""
+    return next(form for form in BY_SPEED if form in sizes and sizes[form] <= 1.02 * min(sizes.values()))
+
+
 def write_values(values, dtype, coder):
     """Return the values section of a flat list of bit patterns (unsigned)."""
     width = 2 if dtype == "float16" else 4
