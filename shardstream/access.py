@@ -15,7 +15,7 @@ import numpy as np
 import torch
 from torch.utils.data import Dataset
 
-from shardstream._native.gather import Rows
+from shardstream._native.gather import RowNumbers
 from shardstream.assemble import BatchAssembler
 from shardstream.buffers import BufferPool
 from shardstream.codecs import files
@@ -26,6 +26,28 @@ from shardstream.schema import Schema
 from shardstream.transforms.marks import check_unplaced
 
 
+def as_integers(rows: Any, num_rows: int) -> np.ndarray:
+    """Return a slice or integers as int64 row numbers, 1-D and C-contiguous, as they were given: -1 stays -1.
+
+    Raises:
+        IndexError: A number is too large for int64.
+        TypeError: Neither a slice nor a 1-D sequence of integers.
+    """
+    if isinstance(rows, slice):
+        return np.arange(*rows.indices(num_rows), dtype=np.int64)
+    numbers = np.asarray(rows)
+    if numbers.ndim == 1:
+        if numbers.dtype == np.int64:  # the usual case
+            return np.ascontiguousarray(numbers)
+        if numbers.size == 0:
+            return np.empty(0, np.int64)
+        if numbers.dtype.kind in "iu":
+            if numbers.dtype.kind == "u" and int(numbers.max()) >= num_rows:
+                raise IndexError(f"row {numbers.max()} is outside the {num_rows} rows.")
+            return numbers.astype(np.int64)
+    raise TypeError(f"rows are chosen by an integer, a slice or a 1-D sequence of integers, not {numbers.ndim}-D of {numbers.dtype}.")
+
+
 def row_numbers(rows: Any, num_rows: int) -> np.ndarray:
     """Return int64 row numbers in ``[0, num_rows)`` of a slice or of integers, where -1 is the last row.
 
@@ -33,20 +55,13 @@ def row_numbers(rows: Any, num_rows: int) -> np.ndarray:
         IndexError: A number is outside the rows.
         TypeError: Neither a slice nor a 1-D sequence of integers.
     """
-    if isinstance(rows, slice):
-        return np.arange(*rows.indices(num_rows), dtype=np.int64)
-    numbers = np.asarray(rows)
-    if numbers.dtype == np.int64 and numbers.ndim == 1 and len(numbers) and int(numbers.view(np.uint64).max()) < num_rows:
-        return numbers  # the usual case in one pass: as unsigned, a negative number is a large one
-    if numbers.size == 0 and numbers.ndim == 1:
-        return np.empty(0, np.int64)
-    if numbers.ndim != 1 or numbers.dtype.kind not in "iu":
-        raise TypeError(f"rows are chosen by an integer, a slice or a 1-D sequence of integers, not {numbers.ndim}-D of {numbers.dtype}.")
+    numbers = as_integers(rows, num_rows)
+    if not len(numbers) or int(numbers.view(np.uint64).max()) < num_rows:
+        return numbers  # in one pass: as unsigned, a negative number is a large one
     low, high = int(numbers.min()), int(numbers.max())
     if low < -num_rows or high >= num_rows:
         raise IndexError(f"row {low if low < -num_rows else high} is outside the {num_rows} rows.")
-    numbers = numbers.astype(np.int64, copy=False)
-    return np.where(numbers < 0, numbers + num_rows, numbers) if low < 0 else numbers
+    return np.where(numbers < 0, numbers + num_rows, numbers)
 
 
 class RowAccess(Dataset):
@@ -64,7 +79,6 @@ class RowAccess(Dataset):
         self._sparse, self._dtypes, self._transform, self._allow_unsafe = sparse, dtypes, transform, allow_unsafe
         self._is_batched = getattr(transform, "shardstream_batched", False)
         self._blocks: list[Block] | None = None
-        self._zeros = np.empty(0, np.uint32)  # slots of rows that are all in one block
 
     @abstractmethod
     def _open(self) -> tuple[Schema | None, list[str] | None, list[Block]]:
@@ -75,18 +89,19 @@ class RowAccess(Dataset):
             return
         schema, self._fields, blocks = self._open()
         self._assembler = None if schema is None else BatchAssembler(schema, self._fields, self._sparse, self._dtypes, BufferPool())
-        self._starts = np.cumsum([0, *(block.num_samples for block in blocks)])
+        self._numbers = RowNumbers([block.num_samples for block in blocks])
         self._table = None if schema is None else self._assembler.table_of(blocks)
         self._blocks = blocks
 
     def __len__(self) -> int:
         self._load()
-        return int(self._starts[-1])
+        return self._numbers.num_rows
 
     def __getitem__(self, rows: Any) -> dict[str, Any]:
         if isinstance(rows, (int, np.integer)) or (isinstance(rows, torch.Tensor) and rows.ndim == 0):
             return self.__getitems__([as_integer(rows)])[0]
-        numbers = row_numbers(rows, len(self))
+        self._load()
+        numbers = as_integers(rows, self._numbers.num_rows)
         if self._transform is None:
             return self._columns(numbers)
         if self._is_batched:
@@ -95,7 +110,7 @@ class RowAccess(Dataset):
 
     def __getitems__(self, rows: Any) -> list[dict[str, Any]]:
         """Return the samples of these rows as a list, gathered together."""
-        numbers = row_numbers(rows, len(self))
+        numbers = as_integers(rows, len(self))
         if self._transform is None:
             return self._samples(numbers)
         if self._is_batched:
@@ -103,31 +118,22 @@ class RowAccess(Dataset):
         return self._transformed_samples(self._samples(numbers), numbers)
 
     def __getstate__(self) -> dict:
-        return {**self.__dict__, "_blocks": None, "_assembler": None, "_table": None}
+        return {**self.__dict__, "_blocks": None, "_assembler": None, "_table": None, "_numbers": None}
 
     # -- rows of blocks ---------------------------------------------------------------------------
 
-    def _places(self, numbers: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        """Return uint32 slot and row of row numbers."""
-        if len(self._blocks) == 1:
-            if len(self._zeros) < len(numbers):
-                self._zeros = np.zeros(len(numbers), np.uint32)
-            return self._zeros[: len(numbers)], numbers.astype(np.uint32)
-        slot = np.searchsorted(self._starts, numbers, "right") - 1
-        return slot.astype(np.uint32), (numbers - self._starts[slot]).astype(np.uint32)
-
     def _columns(self, numbers: np.ndarray) -> dict[str, Any]:
-        """Return the columns of these rows, one C call each."""
+        """Return the columns of these rows, one C call each, after one that finds the rows."""
         if self._assembler is None:
             return collate_rows(self._samples(numbers))[0]
-        return self._table.gather(Rows(*self._places(numbers)))
+        return self._table.gather(self._numbers.find(numbers))
 
     def _samples(self, numbers: np.ndarray) -> list[dict[str, Any]]:
         """Return the rows as samples."""
         if self._assembler is not None:
             return split_rows(self._columns(numbers), len(numbers))
-        samples = []
-        for slot, row in zip(*(array.tolist() for array in self._places(numbers))):
+        samples, places = [], self._numbers.find(numbers)
+        for slot, row in zip(places.slot.tolist(), places.row.tolist()):
             key, members = self._blocks[slot].columns["__samples__"][row]
             samples.append(files.decode_sample(key, members, self._fields, self._allow_unsafe))
         return samples
@@ -136,7 +142,7 @@ class RowAccess(Dataset):
 
     def _transformed_samples(self, samples: list[dict[str, Any]], numbers: np.ndarray) -> list[dict[str, Any]]:
         made = []
-        for number, sample in zip(numbers.tolist(), samples, strict=True):
+        for number, sample in zip(row_numbers(numbers, len(self)).tolist(), samples, strict=True):
             try:
                 made.append(self._transform(sample))
             except Exception as error:

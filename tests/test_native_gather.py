@@ -4,7 +4,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
-from shardstream._native.gather import DTYPES, DenseBlocks, RaggedBlocks, Rows
+from shardstream._native.gather import DTYPES, DenseBlocks, RaggedBlocks, RowNumbers, Rows
 from shardstream.errors import CodecError, ConfigError
 from tests.twins import gather as twin
 
@@ -26,6 +26,29 @@ def dense_case(draw):
 def same(got, expected):
     """Bitwise equality, except that any NaN equals any NaN."""
     return got.dtype == expected.dtype and np.array_equal(got, expected, equal_nan=got.dtype.kind == "f")
+
+
+@settings(max_examples=200, deadline=None)
+@given(st.lists(st.integers(0, 4), max_size=9), st.lists(st.integers(-40, 40), max_size=12))
+def test_rows_are_found_by_their_number(sizes, numbers):
+    """Any number, from the front or the end, is the row that counting through the blocks finds, or an IndexError that names it."""
+    found, total = RowNumbers(sizes), sum(sizes)
+    outside = [number for number in numbers if not -total <= number < total]
+    if outside:
+        with pytest.raises(IndexError, match=f"row {outside[0]} is outside the {total} rows"):
+            found.find(np.array(numbers, np.int64))
+        return
+    rows = found.find(np.array(numbers, np.int64))
+    assert list(zip(rows.slot.tolist(), rows.row.tolist())) == [twin.locate(sizes, number) for number in numbers]
+    part = rows.part(len(numbers) // 2, len(numbers))
+    assert part.row.tolist() == rows.row[len(numbers) // 2 :].tolist()
+
+
+def test_numbers_near_the_limits_of_int64_are_outside():
+    """The smallest and the largest numbers there are don't wrap around into the rows."""
+    for number in (np.iinfo(np.int64).min, np.iinfo(np.int64).max):
+        with pytest.raises(IndexError, match=str(number)):
+            RowNumbers([5, 7]).find(np.array([0, number]))
 
 
 @settings(max_examples=300, deadline=None)

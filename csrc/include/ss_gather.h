@@ -25,6 +25,15 @@ enum ss_dtype {
 };
 
 /*
+ * ss_locate_rows() finds rows by their number in all blocks laid end to end: block s has the
+ * numbers starts[s] up to starts[s + 1], and starts[0] is 0.  Number -1 is the last row.  It
+ * writes slot[i] and row[i] of each number; no block may have more than 2^32 rows.
+ * Returns SS_ERR_RANGE if a number is outside the rows: *bad_ret is then the index of the first.
+ */
+enum ss_status ss_locate_rows(const int64_t *starts, size_t num_slots, const int64_t *numbers,
+			      size_t num_rows, uint32_t *slot, uint32_t *row, size_t *bad_ret);
+
+/*
  * ss_gather_dense() writes rows of 'row_num_elements' elements each, cast from
  * 'from' to 'to', to out[0 .. num_rows * row_num_elements).  blocks[s] points to
  * row 0 of the block in slot s.  Blocks and 'out' need no alignment and must not

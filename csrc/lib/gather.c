@@ -12,6 +12,7 @@
 #define PREFETCH_ROWS 4
 #define PREFETCH_NBYTES 1024
 #define COPY_PREFETCH_ROWS 8
+#define COPY_PREFETCH_LINES 4
 #define CACHE_LINE_NBYTES 64
 
 static void
@@ -21,6 +22,34 @@ prefetch_bytes(const uint8_t *begin, size_t nbytes)
 		nbytes = PREFETCH_NBYTES;
 	for (size_t i = 0; i < nbytes; i += CACHE_LINE_NBYTES)
 		__builtin_prefetch(begin + i);
+}
+
+enum ss_status
+ss_locate_rows(const int64_t *starts, size_t num_slots, const int64_t *numbers, size_t num_rows,
+	       uint32_t *slot, uint32_t *row, size_t *bad_ret)
+{
+	int64_t total = starts[num_slots];
+
+	for (size_t i = 0; i < num_rows; i++) {
+		int64_t number = numbers[i] < 0 ? numbers[i] + total : numbers[i];
+
+		if (number < 0 || number >= total) {
+			*bad_ret = i;
+			return SS_ERR_RANGE;
+		}
+		/* The last start that is not above the number; halves are chosen without a branch. */
+		const int64_t *begin = starts;
+
+		for (size_t left = num_slots; left > 1;) {
+			size_t half = left / 2;
+
+			begin += begin[half] <= number ? half : 0;
+			left -= half;
+		}
+		slot[i] = (uint32_t)(begin - starts);
+		row[i] = (uint32_t)(number - *begin);
+	}
+	return SS_OK;
 }
 
 static int
@@ -33,7 +62,7 @@ rows_are_legal(const int64_t *num_rows_of, size_t num_slots, const uint32_t *slo
 	return 1;
 }
 
-/* Rows that keep their dtype: a copy each. The lines behind the first two are the hardware's to fetch. */
+/* Rows that keep their dtype: a copy each. The lines behind the first ones are the hardware's to fetch. */
 static void
 copy_rows(const void *const *blocks, const uint32_t *slot, const uint32_t *row, size_t num_rows,
 	  size_t row_nbytes, uint8_t *out)
@@ -43,8 +72,8 @@ copy_rows(const void *const *blocks, const uint32_t *slot, const uint32_t *row, 
 			size_t ahead = i + COPY_PREFETCH_ROWS;
 			const uint8_t *next = (const uint8_t *)blocks[slot[ahead]] + row[ahead] * row_nbytes;
 
-			__builtin_prefetch(next);
-			__builtin_prefetch(next + CACHE_LINE_NBYTES);
+			for (size_t line = 0; line < COPY_PREFETCH_LINES; line++)
+				__builtin_prefetch(next + line * CACHE_LINE_NBYTES);
 		}
 		memcpy(out + i * row_nbytes, (const uint8_t *)blocks[slot[i]] + row[i] * row_nbytes, row_nbytes);
 	}

@@ -18,6 +18,8 @@ from shardstream.errors import CodecError, ConfigError
 DTYPES = {name: getattr(lib, f"SS_{name.upper()}") for name in (
     "bool", "int8", "uint8", "int16", "uint16", "int32", "uint32", "int64", "uint64", "float16", "float32", "float64")}  # fmt: skip
 
+INT64S, UINT32S = ffi.typeof("int64_t[]"), ffi.typeof("uint32_t[]")  # a name would be looked up at each call
+
 DTYPE_OF = {np.dtype(name): number for name, number in DTYPES.items()}  # looked up for each batch: dtype.name is slow
 
 
@@ -61,13 +63,38 @@ class Rows:
         return self._arrays[1][self._begin : self._begin + self.num_rows]
 
 
+class RowNumbers:
+    """Numbers of rows of blocks laid end to end: block ``s`` has those from ``starts[s]`` up to ``starts[s + 1]``."""
+
+    def __init__(self, num_rows_of: Sequence[int]):
+        self._starts = np.cumsum([0, *num_rows_of], dtype=np.int64)
+        self._pointer, self._num_slots = ffi.from_buffer("int64_t[]", self._starts), len(num_rows_of)
+        self.num_rows = int(self._starts[-1])
+
+    def find(self, numbers: np.ndarray) -> Rows:
+        """Return the rows of int64 ``numbers``, 1-D and C-contiguous; -1 is the last row.
+
+        Raises:
+            IndexError: A number is outside the rows.
+        """
+        num_rows = len(numbers)
+        places, bad = np.empty((2, num_rows), np.uint32), ffi.new("size_t *")
+        slot = ffi.from_buffer(UINT32S, places)
+        row = slot + num_rows
+        if lib.ss_locate_rows(self._pointer, self._num_slots, ffi.from_buffer(INT64S, numbers), num_rows, slot, row, bad):
+            raise IndexError(f"row {numbers[bad[0]]} is outside the {self.num_rows} rows.")
+        rows = object.__new__(Rows)
+        rows._arrays, rows._begin, rows.num_rows, rows.pointers = places, 0, num_rows, (slot, row)
+        return rows
+
+
 class DenseBlocks:
     """One dense column: an array ``(num_samples, *row_shape)`` a slot, all of one dtype; slots without one have no rows."""
 
     def __init__(self, num_slots: int, dtype: np.dtype | str, row_shape: tuple[int, ...]):
         self._arrays: list[np.ndarray | None] = [None] * num_slots
         self.dtype, self.row_shape = np.dtype(dtype), row_shape
-        self._row_num_elements = math.prod(row_shape)
+        self._stored, self._row_num_elements = DTYPE_OF[self.dtype], math.prod(row_shape)
         self._pointers, self._num_rows = ffi.new("void *[]", num_slots), ffi.new("int64_t[]", num_slots)
 
     @classmethod
@@ -91,7 +118,7 @@ class DenseBlocks:
             raise ValueError(f"out has shape {out.shape}, not {(rows.num_rows, *self.row_shape)}.")
         status = lib.ss_gather_dense(
             self._pointers, self._num_rows, len(self._arrays), *rows.pointers, rows.num_rows, self._row_num_elements,
-            DTYPE_OF[self.dtype], DTYPE_OF[out.dtype], ffi.from_buffer(out))  # fmt: skip
+            self._stored, DTYPE_OF[out.dtype], ffi.from_buffer(out))  # fmt: skip
         if status:
             _check(status, "dense gather")
 

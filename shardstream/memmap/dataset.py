@@ -110,7 +110,7 @@ class MemmapDataset(RowAccess):
         return Block(columns, record.num_samples, 0)
 
     def _columns(self, numbers: np.ndarray) -> dict[str, Any]:
-        columns = super()._columns(numbers)
+        columns = self._table.gather(self._numbers.find(numbers))
         for name, dim in self._dims.items():
             _check_indices(name, columns[name], dim)
         return columns

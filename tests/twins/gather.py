@@ -3,6 +3,12 @@
 import numpy as np
 
 
+def locate(sizes, number):
+    """Return the block and the row in it of a number among all rows, end to end."""
+    rows = [(slot, row) for slot, size in enumerate(sizes) for row in range(size)]
+    return rows[number]
+
+
 def gather_dense(blocks, slot, row, dtype):
     return np.stack([blocks[s][r] for s, r in zip(slot, row, strict=True)]).astype(dtype)
 
