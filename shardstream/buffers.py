@@ -1,24 +1,25 @@
 """Memory that is used again: ``BufferPool`` hands out byte arrays and takes them back when nobody holds them.
 
 A fresh large array costs a page fault for every 4 kB (2.6 GB/s on the machines measured, against 20 GB/s of
-copying), so blocks read and batches made take their memory from here. An array comes back by itself when the
-last view of it is gone, whoever holds it and for however long; nothing waits for that.
+copying), so blocks read and batches made take their memory from here, and new memory comes in huge pages. An array comes
+back by itself when the last view of it is gone, whoever holds it and for however long; nothing waits for that.
 """
 
 from __future__ import annotations
 
 import ctypes
 import math
+import mmap
 import weakref
 from collections import deque
 
 import numpy as np
 
-GRAIN_NBYTES = 64 * 1024  # sizes are rounded up to a multiple of this, so that nearly equal sizes share buffers
-ALIGN_NBYTES = 64
-ARENA_NBYTES = 8 * 2**20  # numpy asks for huge pages from 4 MiB on; smaller buffers are cut from such arenas
+GRAIN_NBYTES = 16 * 1024  # sizes are rounded up to a multiple of this, so that nearly equal sizes share buffers
+HUGE_NBYTES = 2 * 2**20  # a huge page: one page fault instead of 512, where memory begins at a multiple of it
+ARENA_NBYTES = 16 * 2**20  # smaller buffers are cut from such arenas; what is not used of one takes no memory
 BYTES = np.dtype(np.uint8)
-IDLE_NBYTES = 512 * 2**20  # free buffers beyond this are given back to the system
+IDLE_NBYTES = 512 * 2**20  # free buffers of one size beyond this are given back to the system
 
 
 class BufferPool:
@@ -29,9 +30,14 @@ class BufferPool:
     """
 
     def __init__(self):
-        self._free: dict[int, deque[_Buffer]] = {}
+        self._idle: dict[int, deque[_Buffer]] = {}  # by size: those that have been lent, and take memory
+        self._fresh: dict[int, deque[_Buffer]] = {}  # those that take none
         self._lent: set[_Buffer] = set()  # keeps the callbacks alive
-        self.num_idle_bytes = 0
+
+    @property
+    def num_idle_bytes(self) -> int:
+        """Bytes of memory that free buffers take."""
+        return sum(size * len(idle) for size, idle in list(self._idle.items()))
 
     def take(self, nbytes: int) -> np.ndarray:
         """Return a uint8 array of ``nbytes``, aligned to 64 bytes, with arbitrary content."""
@@ -42,47 +48,80 @@ class BufferPool:
         dtype = np.dtype(dtype)
         return self._lend(math.prod(shape) * dtype.itemsize, shape, dtype)
 
+    def trim(self, nbytes: int) -> None:
+        """Give memory of free buffers back to the system until they take at most ``nbytes``."""
+        excess = self.num_idle_bytes - nbytes
+        for size, idle in list(self._idle.items()):
+            while excess > 0:
+                try:
+                    buffer = idle.popleft()
+                except IndexError:
+                    break
+                buffer.give_up_memory()
+                self._fresh[size].append(buffer)
+                excess -= size
+
     def _lend(self, nbytes: int, shape: int | tuple[int, ...], dtype: np.dtype) -> np.ndarray:
         size = -(-nbytes // GRAIN_NBYTES) * GRAIN_NBYTES or GRAIN_NBYTES
-        free = self._free.get(size)
-        if free is None:
-            free = self._free.setdefault(size, deque())
         try:
-            buffer = free.pop()
-            self.num_idle_bytes -= size
-        except IndexError:
-            buffer = self._new(size, free)
+            buffer = self._idle[size].pop()
+        except (KeyError, IndexError):
+            buffer = self._other(size)
         # Over memory that is no array: numpy has views of what is lent keep that object alive, not what is below it.
         lent = np.ndarray(shape, dtype, buffer.memory)
         buffer.watch = weakref.ref(lent, buffer.give_back)
         self._lent.add(buffer)
         return lent
 
-    def _new(self, size: int, free: deque[_Buffer]) -> _Buffer:
-        count = max(1, ARENA_NBYTES // size)
-        arena = np.empty(count * size + ALIGN_NBYTES, np.uint8)
-        begin = -arena.ctypes.data % ALIGN_NBYTES
-        piece = ctypes.c_ubyte * size
-        first, *others = [_Buffer(piece.from_buffer(arena, begin + i * size), self, free) for i in range(count)]
-        free.extend(others)
-        self.num_idle_bytes += size * len(others)
-        return first
+    def _other(self, size: int) -> _Buffer:
+        """Return a free buffer that is larger, up to twice, or a new one: odd sizes, as of last blocks, come and go."""
+        for other, idle in list(self._idle.items()):
+            if size < other <= 2 * size:
+                try:
+                    return idle.pop()
+                except IndexError:
+                    pass
+        idle, fresh = self._idle.setdefault(size, deque()), self._fresh.setdefault(size, deque())
+        try:
+            return fresh.pop()
+        except IndexError:
+            count = max(1, ARENA_NBYTES // size)
+            arena = _Arena(count * size)
+            first, *others = [_Buffer(arena, i * size, size, self, idle) for i in range(count)]
+            fresh.extend(others)
+            return first
+
+
+class _Arena:
+    """Memory of the system that begins at a huge page."""
+
+    def __init__(self, nbytes: int):
+        self.map = mmap.mmap(-1, nbytes + HUGE_NBYTES, mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS)  # of the slack nothing is touched
+        self.begin = -ctypes.addressof(ctypes.c_ubyte.from_buffer(self.map)) % HUGE_NBYTES
+        try:
+            self.map.madvise(mmap.MADV_HUGEPAGE)
+        except OSError:  # a kernel without
+            pass
 
 
 class _Buffer:
     """A piece of memory that is free or lent."""
 
-    __slots__ = ("_free", "_pool", "memory", "watch")
+    __slots__ = ("_arena", "_begin", "_idle", "_pool", "memory", "watch")
 
-    def __init__(self, memory: ctypes.Array, pool: BufferPool, free: deque[_Buffer]):
-        self.memory, self._pool, self._free = memory, pool, free
+    def __init__(self, arena: _Arena, begin: int, size: int, pool: BufferPool, idle: deque[_Buffer]):
+        self._arena, self._begin = arena.map, arena.begin + begin
+        self.memory = (ctypes.c_ubyte * size).from_buffer(arena.map, self._begin)
+        self._pool, self._idle = pool, idle
         self.watch: weakref.ref | None = None
 
     def give_back(self, _: weakref.ref) -> None:
         """Be free again; called when the array that was lent is gone."""
         self.watch = None
-        pool = self._pool
-        pool._lent.discard(self)
-        if pool.num_idle_bytes + len(self.memory) <= IDLE_NBYTES:
-            pool.num_idle_bytes += len(self.memory)
-            self._free.append(self)
+        self._pool._lent.discard(self)
+        if len(self._idle) * len(self.memory) < IDLE_NBYTES:
+            self._idle.append(self)
+
+    def give_up_memory(self) -> None:
+        """Let the system have the memory until it is written to again."""
+        self._arena.madvise(mmap.MADV_DONTNEED, self._begin, len(self.memory))

@@ -56,6 +56,8 @@ class JoinedReader:
         self._readers = readers
         self.source = JoinedSource(tuple(reader.source for reader in readers))
         self.fields, self.pool = readers[0].fields, readers[0].pool
+        for reader in readers:  # one memory limit counts the free buffers of all
+            reader.pool = self.pool
         self.kept: dict = {}
         self.count_in(Stats())
 

@@ -182,7 +182,7 @@ class MixStream(ShardStream):
         sources = []
         for stream, state, base in zip(self._streams, states, bases, strict=True):
             # All windows are held at once, so together they have the bytes that one has by default.
-            size = stream.source.mean_sample_nbytes * len(states)
+            size = stream.source.mean_decoded_nbytes * len(states)
             window = resolve_window(state.lanes, size) if state.shuffle and stream._asked["window"] is None else state.window
             sources.append(SourceState(state.dataset, state.version, state.order, state.seed, 0, window, base))
         return MixState(self._seed, 0, states[0].lanes, 0, self._stop, (Piece(0, self._weights),), tuple(sources))

@@ -18,11 +18,12 @@ from shardstream.codecs.shard import ShardIndex
 from shardstream.errors import ChecksumError, ConfigError, DatasetNotFoundError, SchemaError, ShardNotFoundError
 from shardstream.log import Log, ShardTable, Snapshot
 from shardstream.order.state import list_id
-from shardstream.schema import Schema
+from shardstream.schema import Dense, Schema, Sparse
 from shardstream.storage import Fetcher, Store, expand_urls
 from shardstream.storage.urls import names_shards
 
 logger = logging.getLogger("shardstream")
+SPARSE_GROWTH = 5  # decoded bytes per stored byte of index sets: some 7 bits become 32
 
 
 @dataclass(frozen=True, eq=False)
@@ -60,6 +61,15 @@ class Source:
     @property
     def mean_sample_nbytes(self) -> float:
         return self.nbytes / max(1, self.total_samples)
+
+    @property
+    def mean_decoded_nbytes(self) -> float:
+        """Mean memory of a sample as far as log and schema tell: exact for dense fields; text under zstd may take more."""
+        stored = self.mean_sample_nbytes
+        fields = [] if self.schema is None else self.schema.values()
+        dense = sum(field.num_elements * np.dtype(field.dtype).itemsize for field in fields if isinstance(field, Dense))
+        is_sparse = any(isinstance(field, Sparse) for field in fields) and all(isinstance(field, (Dense, Sparse)) for field in fields)
+        return max(stored, dense + max(0.0, stored - dense) * (SPARSE_GROWTH if is_sparse else 1))
 
     @property
     def is_remote(self) -> bool:

@@ -68,7 +68,7 @@ class ShardStream(IterableDataset):
         idle_timeout: Time without a whole new batch, as ``"10min"`` or seconds, after which the iterator ends; what is
             left over comes with the next one. For one process: several end by the log alone.
         lanes, window: How many places of the epoch are interleaved, and how many samples are shuffled together;
-            by default 96, and 16,384 samples or 256 MiB.
+            by default 96, and 16,384 samples or 256 MiB of decoded ones, as far as log and schema tell.
         rank, world_size: By default those of torch.distributed, else of the environment, else 0 and 1.
         cache_dir: Folder on this machine in which blocks of remote shards are kept, shared by all processes.
         cache_limit: Bytes that the folder may take, as "100GB" (the default) or a number.
@@ -303,7 +303,7 @@ class ShardStream(IterableDataset):
                 raise ConfigError("lanes= and window= need shuffle=True.")
             return State(source.id, source.version, SEQUENCE, normalize_seed(asked["seed"]), 0, 1, 1, 0)
         lanes = resolve_lanes(self._place[1], asked["lanes"])
-        window = resolve_window(lanes, source.mean_sample_nbytes, asked["window"])
+        window = resolve_window(lanes, source.mean_decoded_nbytes, asked["window"])
         return State(source.id, source.version, SHUFFLE, normalize_seed(asked["seed"]), 0, lanes, window, 0)
 
     def _checked(self, loaded: State, source: Source) -> State:

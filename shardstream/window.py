@@ -25,6 +25,7 @@ from typing import Any
 import numpy as np
 
 from shardstream._native.gather import Rows
+from shardstream.buffers import BufferPool
 from shardstream.errors import ConfigError, ShardstreamError
 from shardstream.order.epoch import Chunk, EpochOrder
 from shardstream.order.follow import FollowOrder
@@ -33,6 +34,7 @@ from shardstream.parts import PartPlanner
 from shardstream.reader import Block, BlockReader
 
 CHUNK_SAMPLES, CHUNK_NBYTES = 4096, 16 * 2**20  # short runs are taken together until a chunk has about either
+REST = 16  # of memory_limit a 16th is left to batches on their way and to what the allocator can't use
 FIRST_CHUNK_SAMPLES = 256  # as long as it is not known what a sample takes in memory
 CHUNKS_AHEAD, REMOTE_CHUNKS_AHEAD = 2, 8  # remote: enough requests for a link as long as one to S3
 SHARD_ROWS = 2**40  # more than a shard has
@@ -95,24 +97,25 @@ class HeldChunk:
 
 
 class MemoryBudget:
-    """Bytes held by blocks, against a limit; waits in the planner until there is room."""
+    """Bytes held by blocks, and by free buffers of their pool, against a limit; waits in the planner until there is room."""
 
-    def __init__(self, limit_nbytes: int):
-        self.limit_nbytes = limit_nbytes
-        self.held_nbytes = 0
+    def __init__(self, limit_nbytes: int, pool: BufferPool):
+        self.limit_nbytes, self._pool = limit_nbytes, pool
+        self.held_nbytes = 0  # by blocks that are here or on their way
         self.peak_nbytes = 0
+        self._coming_nbytes = 0  # of those on their way, which will take free buffers first
         self._changed = threading.Condition()
         self._is_awaited = False
         self._closed = False
 
     def reserve(self, nbytes: int) -> bool:
-        """Wait until ``nbytes`` more fit and count them as held; False if waiting can't make room, or the reader was closed."""
+        """Wait until ``nbytes`` more fit and count them as coming; False if waiting can't make room, or the reader was closed."""
         with self._changed:
             self._changed.wait_for(lambda: self._closed or self._is_awaited or self._fits(nbytes))
             if self._closed or not self._fits(nbytes):
                 return False
-            self._add(nbytes)
-            return True
+        self.expect(nbytes)
+        return True
 
     def _fits(self, nbytes: int) -> bool:
         return self.held_nbytes + nbytes <= self.limit_nbytes
@@ -126,6 +129,26 @@ class MemoryBudget:
         with self._changed:
             self._is_awaited = is_awaited
             self._changed.notify_all()
+
+    def expect(self, nbytes: int) -> None:
+        """Count ``nbytes`` more as held, by blocks on their way."""
+        with self._changed:
+            self._coming_nbytes += nbytes
+            self._add(nbytes)
+        self._trim()
+
+    def arrive(self, expected_nbytes: int, nbytes: int) -> None:
+        """Note that blocks on their way are here, and how large they are."""
+        with self._changed:
+            self._coming_nbytes -= expected_nbytes
+        self.adjust(nbytes - expected_nbytes)
+        self._trim()
+
+    def _trim(self) -> None:
+        """Give back what free buffers take beyond the limit."""
+        free_nbytes = max(0, self.limit_nbytes - self.held_nbytes) + self._coming_nbytes
+        if self._pool.num_idle_bytes > free_nbytes:
+            self._pool.trim(free_nbytes)
 
     def adjust(self, nbytes: int) -> None:
         """Count ``nbytes`` more (or, negative, less) as held."""
@@ -152,7 +175,7 @@ class WindowReader:
         first: First position that this reader owns.
         step: Distance between positions that it owns.
         end: Position to stop before; positions from ``order.num_samples`` on begin the epoch again (padding).
-        memory_limit_nbytes: Bound of block data held.
+        memory_limit_nbytes: Bound of what is held; blocks take at most 15/16 of it.
         num_threads: Threads that read blocks.
     """
 
@@ -160,7 +183,7 @@ class WindowReader:
                  memory_limit_nbytes: int, num_threads: int):  # fmt: skip
         self._reader, self._order = reader, order
         self._first, self._step, self._end = first, step, end
-        self.budget = MemoryBudget(memory_limit_nbytes)
+        self.budget = MemoryBudget(memory_limit_nbytes - memory_limit_nbytes // REST, reader.pool)
         self._pool = ThreadPoolExecutor(num_threads, thread_name_prefix="shardstream-read")
         self._shared, reader.kept = reader.kept, {}
         for part, num_blocks in Counter(shared.part for shared in self._shared.values()).items():
@@ -395,7 +418,7 @@ class WindowReader:
             self._drop_kept()
             with self._lock:
                 self._drop_ahead()
-            self.budget.adjust(sizes[key])
+            self.budget.expect(sizes[key])
         part, shared, followers = _Part(sizes[key]), {}, ()
         shared[key] = _SharedBlock(part, sizes[key], 1)
         if self._parts is not None and place is not None:
@@ -406,7 +429,7 @@ class WindowReader:
             follower = (key[0], block)
             if follower in self._shared or not self.budget.has_room(nbytes):
                 break
-            self.budget.adjust(nbytes)
+            self.budget.expect(nbytes)
             part.nbytes += nbytes
             part.num_blocks += 1
             shared[follower] = _SharedBlock(part, nbytes, num_plans=int(follower in sizes))
@@ -432,7 +455,7 @@ class WindowReader:
     def _too_large(self, nbytes: int, num_blocks: int) -> ConfigError:
         return ConfigError(
             f"shuffling needs {nbytes / 1e6:.1f} MB of blocks at once ({num_blocks} blocks; {self._order.lanes} lanes, window "
-            f"{self._order.window}), memory_limit is {self.budget.limit_nbytes / 1e6:.1f} MB: raise "
+            f"{self._order.window}), of memory_limit {self.budget.limit_nbytes / 1e6:.1f} MB are for blocks: raise "
             "read=ss.ReadPolicy(memory_limit=...), or start with fewer lanes or a smaller window.")  # fmt: skip
 
     def _read(self, part: _Part, shared: dict[Key, _SharedBlock]) -> None:
@@ -441,7 +464,7 @@ class WindowReader:
         except BaseException as error:  # the consumer's thread raises it
             found = [error] * len(shared)
         nbytes = sum(block.nbytes for block in found if isinstance(block, Block))
-        self.budget.adjust(nbytes - part.nbytes)
+        self.budget.arrive(part.nbytes, nbytes)
         part.nbytes = nbytes
         for each, block in zip(shared.values(), found):
             if isinstance(block, Block):

@@ -48,6 +48,33 @@ def test_live_buffers_never_overlap(steps):
     assert all(end <= begin for (_, end), (begin, _) in zip(spans, spans[1:]))
 
 
+def test_free_buffers_are_counted_and_given_up():
+    """Bytes of free buffers are known exactly; what is trimmed takes no memory, and can be lent again."""
+    pool = BufferPool()
+    arrays = [pool.take(2**20) for _ in range(20)] + [pool.take(300_000)]
+    for array in arrays:
+        array[:] = 1
+    assert pool.num_idle_bytes == 0
+    del array, arrays
+    assert pool.num_idle_bytes == 20 * 2**20 + 19 * 2**14
+    assert pool.take(2**20 - 5)[:].max() == 1  # of the same size, as it was left
+    pool.trim(7 * 2**20)
+    assert 6 * 2**20 < pool.num_idle_bytes <= 7 * 2**20
+    pool.trim(0)
+    assert pool.num_idle_bytes == 0
+    assert not pool.take(2**20).any()  # its pages are new
+
+
+def test_an_odd_size_takes_a_free_buffer_that_is_larger():
+    """A last block's buffer is cut from one that is there, not from new memory; one above twice the size is left alone."""
+    pool = BufferPool()
+    large = pool.take(2**20)
+    address = large.ctypes.data
+    del large
+    assert pool.take(700_000).ctypes.data == address
+    assert pool.take(400_000).ctypes.data != address
+
+
 def test_collecting_a_stream_of_batches_does_not_alias(tmp_path):
     """list(stream) holds every batch at once: none was overwritten by a later one."""
     import shardstream as ss

@@ -323,7 +323,38 @@ def test_memory_is_counted_and_bounded(url):
         list(ss.ShardStream(url, batch_size=64, shuffle=True, read=ss.ReadPolicy(memory_limit="10kB")))
 
 
-@pytest.mark.parametrize("compression, memory_limit", [(None, 1_300_000), ("zstd", 1_400_000)])
+def test_free_buffers_count_towards_the_limit(tmp_path):
+    """Blocks held and buffers that wait to be used again stay within memory_limit together, also when sizes of blocks change."""
+    with ss.ShardWriter(str(tmp_path / "d"), schema=ss.Schema(b=ss.Bytes())) as writer:
+        for i in range(60):
+            writer.write({"b": bytes((1_200_000, 3_000_000, 7_000_000)[i // 20])})
+    limit, totals = 30_000_000, []
+
+    class Watched(MemoryBudget):
+        def arrive(self, expected_nbytes, nbytes):
+            super().arrive(expected_nbytes, nbytes)
+            totals.append(self.held_nbytes - self._coming_nbytes + self._pool.num_idle_bytes)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("shardstream.window.MemoryBudget", Watched)
+        stream = ss.ShardStream(str(tmp_path / "d"), batch_size=2, epochs=2, read=ss.ReadPolicy(memory_limit=limit))
+        assert sum(len(batch["b"]) for batch in stream) == 120
+    assert limit / 2 < max(totals) <= 1.1 * limit, max(totals)
+
+
+@pytest.mark.parametrize("layout", ["dense", "sparse"])
+def test_the_default_window_counts_decoded_bytes(tmp_path, layout):
+    """Samples that are small only as stored don't get a window that memory_limit, a GB, could not hold."""
+    schema = ss.Schema(x=ss.Dense("uint8", (400_000,))) if layout == "dense" else ss.Schema(x=ss.Sparse(2**20))
+    with ss.ShardWriter(str(tmp_path / "d"), schema=schema, compression="zstd") as writer:
+        for i in range(8):
+            indices = np.flatnonzero(np.random.default_rng(i).random(2**20) < 0.01)
+            writer.write({"x": np.zeros(400_000, np.uint8) if layout == "dense" else indices})
+    state = ss.ShardStream(str(tmp_path / "d"), batch_size=4, shuffle=True).state_dict()
+    assert 96 <= state["window"] <= 2**28 // (400_000 if layout == "dense" else 40_000)
+
+
+@pytest.mark.parametrize("compression, memory_limit", [(None, 1_300_000), ("zstd", 1_500_000)])
 def test_a_tight_memory_limit_is_no_deadlock(tmp_path, monkeypatch, compression, memory_limit):
     """A batch that ends one chunk and begins the next never waits for memory for ever, nor is the limit passed."""
     with ss.ShardWriter(str(tmp_path / "d"), schema=ss.Schema(a=ss.Dense("uint8", (4096,))), compression=compression) as writer:

@@ -49,13 +49,13 @@ def resolve_lanes(world_size: int, lanes: int | None = None) -> int:
     return _integer("lanes", lanes, 1, MAX_LANES)
 
 
-def resolve_window(lanes: int, mean_sample_nbytes: float, window: int | None = None) -> int:
+def resolve_window(lanes: int, sample_nbytes: float, window: int | None = None) -> int:
     """Return how many samples are shuffled together: a multiple of ``lanes``.
 
     By default 16,384 samples, fewer if these would exceed 256 MiB; in any case one a lane.
     """
     if window is None:
-        window = min(DEFAULT_WINDOW, int(DEFAULT_WINDOW_NBYTES // max(mean_sample_nbytes, 1)))
+        window = min(DEFAULT_WINDOW, int(DEFAULT_WINDOW_NBYTES // max(sample_nbytes, 1)))
         window = max(window, 1)
     window = _integer("window", window, 1, MAX_SAMPLES)
     return max(window // lanes, 1) * lanes
