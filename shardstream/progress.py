@@ -48,10 +48,12 @@ class PackingBar(Protocol):
 @contextmanager
 def packing_bar(total_nbytes: int | None, shown: bool) -> Iterator[PackingBar]:
     """Yield a function that shows a packing job's totals, on standard error if that is a terminal."""
+    if not shown or not sys.stderr.isatty():
+        yield lambda **totals: None
+        return
     from rich.console import Console
     from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
-    console = Console(stderr=True)
     columns = [
         TextColumn("packing"),
         BarColumn(),
@@ -62,8 +64,8 @@ def packing_bar(total_nbytes: int | None, shown: bool) -> Iterator[PackingBar]:
         TimeElapsedColumn(),
         TimeRemainingColumn(),
     ]
-    # Transient: the report that follows says it all. Disabled it prints nothing, not even an empty line.
-    with Progress(*columns, console=console, transient=True, disable=not (shown and console.is_terminal)) as progress:
+    # Transient: the report that follows says it all.
+    with Progress(*columns, console=Console(stderr=True), transient=True) as progress:
         task = progress.add_task("packing", total=total_nbytes, samples=0, read=0.0, written=0.0, rates="")
         first: list[tuple[float, int, int]] = []  # what a job that goes on had done before is not of its speed
 

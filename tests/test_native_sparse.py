@@ -190,6 +190,17 @@ def test_sort_rows_sorts_each_row_with_its_values():
     assert indices.tolist() == [1, 3, 5, 0, 2] and values.tolist() == [10, 30, 50, 0, 20] and indices.dtype == np.uint32
 
 
+def test_sort_rows_of_uint32_copies():
+    """Rows that are sorted already come out as a copy of their own, others sorted, bad ones as errors."""
+    indices, indptr = np.array([1, 3, 0, 5], np.uint32), np.array([0, 2, 2, 4])
+    out, values = sparse.sort_rows(indices, indptr, 6)
+    assert out.tolist() == [1, 3, 0, 5] and values is None and not np.shares_memory(out, indices)
+    assert sparse.sort_rows(indices[::-1], indptr, 6)[0].tolist() == [0, 5, 1, 3]
+    for bad in ([1, 1, 0, 5], [1, 3, 0, 6]):
+        with pytest.raises(SampleError):
+            sparse.sort_rows(np.array(bad, np.uint32), indptr, 6)
+
+
 @pytest.mark.parametrize(
     "rows, rule",
     [([[1, 2], [3, 3]], "repeated"), ([[0], [6]], "outside"), ([[0], [-1]], "outside"), ([[0], [2**32]], "outside")],

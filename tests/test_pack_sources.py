@@ -7,6 +7,7 @@ import json
 import os
 import tarfile
 from pathlib import Path
+from tempfile import TemporaryDirectory
 
 import numpy as np
 import pytest
@@ -19,6 +20,7 @@ from shardstream.errors import ConfigError, SampleError
 from shardstream.packing import pack, sources
 from shardstream.packing.document import Document
 from shardstream.packing.job import load, prepare
+from shardstream.packing.sources.jsonl import JsonlSource
 from shardstream.packing.sources.kinds import SOURCES
 from shardstream.packing.sources.lines import blocks_of_lines, ranges_of
 from shardstream.storage.find import find_files
@@ -119,6 +121,28 @@ def test_jsonl_errors_name_file_and_line(tmp_path, tiny, ending):
     assert [row["n"] for row in found] == [1, 5] and len(rejects) == 4
     for number, message in zip((2, 3, 4, 6), rejects, strict=True):
         assert message.startswith(f"line {number} of {path}: ")
+
+
+JSON_LINES = ['{"n": 1}', '{"n": 2, "key": "k"}', '{"n":', '2}', '{"n": [', '{}]}', '{}', '{} {}', "", " ", "[1]", "7", '{"n": "\\n"}', "{", "}", '{"n": 1}\r']
+
+
+@settings(max_examples=300, deadline=None)
+@given(st.lists(st.sampled_from(JSON_LINES), max_size=6), st.booleans())
+def test_jsonl_lines_taken_together_are_those_taken_one_by_one(lines, ends):
+    """Whatever lines hold, also values that go on in the next one: the records, keys and errors of each line by itself."""
+    with TemporaryDirectory() as folder, pytest.MonkeyPatch.context() as patch:
+        path = write(Path(folder) / "a.jsonl", ("\n".join(lines) + "\n" * ends).encode())
+        together = read(kind="jsonl", paths=str(path))
+        patch.setattr(JsonlSource, "records", lambda self, data: None)
+        assert together == read(kind="jsonl", paths=str(path))
+
+
+def test_jsonl_of_whole_objects_is_not_decoded_line_by_line(tmp_path, monkeypatch):
+    """A file as others write it costs one call for thousands of lines."""
+    path = write(tmp_path / "a.jsonl", b"".join(b'{"n": %d}\n' % n for n in range(5000)))
+    monkeypatch.delattr(JsonlSource, "record")
+    rows = read(kind="jsonl", paths=str(path))[0]
+    assert [row["n"] for row in rows] == list(range(5000)) and rows[1]["key"] == "a.jsonl:9"
 
 
 def test_jsonl_error_ends_a_job_with_its_line(tmp_path):

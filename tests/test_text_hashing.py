@@ -151,6 +151,15 @@ def test_every_form_of_input_gives_the_same_rows(texts, as_bytes):
         assert_rows_equal(hasher.transform(same), expected)
 
 
+def test_sets_are_the_rows_without_values():
+    """sets() gives the indices that transform() gives, whatever its values; no texts are no rows."""
+    texts = ["one two two", "", "three", "ein Löwe, zwei Löwen"]
+    for signed, binary in [(False, False), (True, False), (False, True)]:
+        hasher = FeatureHasher(1 << 12, signed=signed, binary=binary)
+        assert all(np.array_equal(*pair) for pair in zip(hasher.sets(texts), hasher.transform(texts)[:2], strict=True))
+    assert [array.tolist() for array in hasher.sets([])] == [[], [0]]
+
+
 @pytest.mark.parametrize("num_threads", [1, 2, 5])
 def test_chunks_and_threads_do_not_change_rows(num_threads, monkeypatch):
     """A batch that is cut into many chunks, on any number of threads, gives the rows of one call."""

@@ -209,6 +209,14 @@ uint64_t ss_sparse_values_write(const void *values, size_t num_values,
 				enum ss_sparse_values_coder coder, uint8_t *out);
 
 /*
+ * ss_sparse_rows_are_sorted() returns 1 if the bounds rise from 0 to num_indices and
+ * each row is strictly ascending and below dim, so that ss_sparse_sort_rows() would
+ * change nothing; else 0.  Time O(num_rows + num_indices).
+ */
+int ss_sparse_rows_are_sorted(const uint32_t *indices, size_t num_indices, const int64_t *indptr,
+			      size_t num_rows, uint64_t dim);
+
+/*
  * ss_sparse_sort_rows() copies rows of num_rows + 1 bounds to out_indices, each
  * row in ascending order, its values (of value_nbytes 0, 2 or 4 bytes) with it.
  * Input indices are int64.

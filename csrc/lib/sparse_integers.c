@@ -132,7 +132,7 @@ static struct integers_plan
 choose_flat(const uint32_t *integers, size_t num)
 {
 	struct integers_plan best = {.min = UINT32_MAX, .mode = INTEGERS_PACKED};
-	uint32_t histogram[HISTOGRAM_SIZE], max = 0;
+	uint32_t histogram[HISTOGRAM_SIZE], odd[HISTOGRAM_SIZE], max = 0;
 	struct tally t = {integers, NULL, num, 0};
 
 	if (num == 0)
@@ -146,9 +146,14 @@ choose_flat(const uint32_t *integers, size_t num)
 	best.nbytes = 1 + leb128_nbytes(best.min) + 1 + ((uint64_t)num * width + 7) / 8;
 	t.min = best.min;
 	if (max - best.min < HISTOGRAM_SIZE) {
-		memset(histogram, 0, sizeof(histogram));
+		size_t size = (size_t)(max - best.min) + 1;
+		memset(histogram, 0, size * sizeof(uint32_t));
+		memset(odd, 0, size * sizeof(uint32_t));
+		/* Neighbours are often equal, and an addition to a place waits for the last one to it. */
 		for (size_t i = 0; i < num; i++)
-			histogram[integers[i] - best.min]++;
+			(i & 1 ? odd : histogram)[integers[i] - best.min]++;
+		for (size_t v = 0; v < size; v++)
+			histogram[v] += odd[v];
 		t = (struct tally){NULL, histogram, (size_t)(max - best.min) + 1, best.min};
 	}
 	choose_parameter(&best, &t, num, width);
@@ -160,19 +165,29 @@ choose_flat(const uint32_t *integers, size_t num)
 	return best;
 }
 
+static int
+are_equal(const uint32_t *integers, size_t num)
+{
+	uint32_t differ = 0;
+
+	for (size_t i = 1; i < num; i++)
+		differ |= integers[i] ^ integers[0];
+	return differ == 0;
+}
+
 struct integers_plan
 integers_choose(const uint32_t *integers, size_t num, int for_zstd)
 {
-	struct integers_plan best = choose_flat(integers, num);
+	struct integers_plan best;
 
-	if (num == 0 || (best.mode == INTEGERS_PACKED && best.parameter == 0))
-		return best;	/* all are equal */
-	if (!for_zstd) {
-		choose_sparse(&best, integers, num);
-	} else {
-		best.mode = INTEGERS_BYTES;
+	if (for_zstd && !are_equal(integers, num)) {
+		best = (struct integers_plan){.mode = INTEGERS_BYTES};
 		best.nbytes = bytes_nbytes(&(struct tally){.values = integers, .num = num});
+		return best;
 	}
+	best = choose_flat(integers, num);
+	if (num > 0 && !(best.mode == INTEGERS_PACKED && best.parameter == 0) && !for_zstd)
+		choose_sparse(&best, integers, num);
 	return best;
 }
 

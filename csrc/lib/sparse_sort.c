@@ -69,6 +69,26 @@ check_bounds(const int64_t *indptr, size_t num_rows, size_t num_indices, size_t 
 	return 1;
 }
 
+int
+ss_sparse_rows_are_sorted(const uint32_t *indices, size_t num_indices, const int64_t *indptr,
+			  size_t num_rows, uint64_t dim)
+{
+	size_t longest, error_row;
+	int bad = 0;
+
+	if (!check_bounds(indptr, num_rows, num_indices, &longest, &error_row))
+		return 0;
+	for (size_t r = 0; r < num_rows; r++) {
+		const uint32_t *row = indices + indptr[r];
+		size_t len = (size_t)(indptr[r + 1] - indptr[r]);
+
+		for (size_t i = 1; i < len; i++)
+			bad |= row[i] <= row[i - 1];
+		bad |= len > 0 && row[len - 1] >= dim;
+	}
+	return !bad;
+}
+
 enum ss_status
 ss_sparse_sort_rows(const int64_t *indices, size_t num_indices, const int64_t *indptr,
 		    size_t num_rows, uint64_t dim, const void *values, size_t value_nbytes,

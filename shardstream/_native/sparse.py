@@ -173,13 +173,24 @@ def decode(header, index, values, *, sort: bool) -> tuple[np.ndarray, np.ndarray
     return indices, indptr, out
 
 
+def _are_sorted(indices: np.ndarray, bounds: np.ndarray, dim: int) -> bool:
+    """Tell whether rows need no sorting, without copying them to int64 for it."""
+    if indices.ndim != 1 or bounds.ndim != 1 or not len(bounds):
+        return False
+    arrays = ffi.from_buffer("uint32_t[]", indices), len(indices), ffi.from_buffer("int64_t[]", bounds)
+    return bool(lib.ss_sparse_rows_are_sorted(*arrays, len(bounds) - 1, dim))
+
+
 def sort_rows(indices: np.ndarray, indptr: np.ndarray, dim: int, values: np.ndarray | None = None):
     """Return ``(uint32 indices, values)``, each row in ascending order; values move with their index.
 
     ``indices`` may be of any integer dtype, ``values`` float32, float16 or int32. Raises
     :class:`SampleError` with ``key`` = the row where an index repeats or lies outside ``[0, dim)``.
     """
-    wide, bounds = np.ascontiguousarray(indices, np.int64), np.ascontiguousarray(indptr, np.int64)
+    bounds = np.ascontiguousarray(indptr, np.int64)
+    if values is None and indices.dtype == np.uint32 and _are_sorted(np.ascontiguousarray(indices), bounds, dim):
+        return indices.copy(), None
+    wide = np.ascontiguousarray(indices, np.int64)
     if wide.ndim != 1 or bounds.ndim != 1 or not len(bounds) or (values is not None and values.shape != wide.shape):
         raise SampleError("indices, indptr and values must be one-dimensional, values as many as indices.")
     weights = None if values is None else np.ascontiguousarray(values)

@@ -222,6 +222,8 @@ def _strings(name: str, field: Text | Bytes, rows, single: bool = False):
     kind = str if isinstance(field, Text) else (bytes, bytearray, memoryview)
     if isinstance(rows, (str, bytes)) or not hasattr(rows, "__iter__"):
         raise SampleError(f"takes a list of {'str' if kind is str else 'bytes'}, not {type(rows).__name__}.", field=name)
+    if kind is str and isinstance(rows, list) and set(map(type, rows)) == {str} and (joined := "".join(rows)).isascii():
+        return np.frombuffer(joined.encode(), np.uint8), np.fromiter(map(len, rows), np.int64, len(rows))
     chunks = []
     for number, row in enumerate(rows):
         if not isinstance(row, kind):

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
+from operator import itemgetter
 from typing import Any
 
 import numpy as np
@@ -41,6 +42,11 @@ def value_of(column: Any, row: int) -> Any:
     return parts[0] if len(parts) == 1 else tuple(parts)
 
 
+def are_all(values: list, kinds: type | tuple[type, ...]) -> bool:
+    """Tell whether all values are of the kinds."""
+    return all(issubclass(kind, kinds) for kind in set(map(type, values)))  # of a few types, not of thousands of values
+
+
 @dataclass
 class Batch:
     """Rows in columns, and what was rejected on the way here.
@@ -61,8 +67,12 @@ class Batch:
         """Return the batch of dicts with a ``key`` each; the columns are all that any of them has."""
         records = list(records)
         names = {"key": None, **dict.fromkeys(records[0] if records else ())}
-        if any(record.keys() != names.keys() for record in records):
-            names = dict.fromkeys(["key", *(name for record in records for name in record)])
+        if set(map(len, records)) <= {len(names)}:
+            try:
+                return cls({name: list(map(itemgetter(name), records)) for name in names}, list(rejects))
+            except KeyError:
+                pass  # as many keys as the first has, but others
+        names = dict.fromkeys(["key", *(name for record in records for name in record)])
         return cls({name: [record.get(name) for record in records] for name in names}, list(rejects))
 
     def take(self, rows: Sequence[int], rejects: Iterable[SampleError] = ()) -> Batch:
@@ -76,7 +86,7 @@ class Batch:
         if column is None:
             rejects = [SampleError(f"the record has no {name!r}.", key=key) for key in self.columns["key"]]
             return Batch({**self.take([]).columns, name: []}, [*self.rejects, *rejects], self.num_tokens)
-        if not isinstance(column, list) or all(isinstance(value, kinds) for value in column):
+        if not isinstance(column, list) or are_all(column, kinds):
             return self
         good, rejects = [], []
         for row, value in enumerate(column):

@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 
 from shardstream.errors import SampleError
-from shardstream.packing.batch import Batch, take
+from shardstream.packing.batch import Batch, are_all, take
 from shardstream.packing.fields import FieldMap
 from shardstream.schema import Bytes, Dense, Ragged, Sparse, Text
 
@@ -52,6 +52,8 @@ def _convert(field: FieldMap, column: list, keys: list[str], bad: dict[int, Samp
             return exact_array(column, field.kind.dtype, (len(column), *field.kind.shape))
         except (TypeError, ValueError, OverflowError):
             pass  # some row is at fault; below it is found
+    if field.classes is None and (kinds := WHOLE.get(type(field.kind))) and are_all(column, kinds):
+        return column
     convert: Callable = _number if field.classes is not None else VALUE[type(field.kind)]
     values = []
     for row, value in enumerate(column):
@@ -119,12 +121,14 @@ def _instance(kinds: type | tuple[type, ...], what: str) -> Callable:
     return check
 
 
+WHOLE = {Text: str, Bytes: (bytes, bytearray, memoryview)}  # what is written as it is
+
 VALUE: dict[type, Callable] = {
     Dense: lambda field, value: exact_array(value, field.kind.dtype, field.kind.shape),
     Ragged: lambda field, value: exact_array(value, field.kind.dtype, (None,)),
     Sparse: _sparse,
-    Text: _instance(str, "text"),
-    Bytes: _instance((bytes, bytearray, memoryview), "bytes"),
+    Text: _instance(WHOLE[Text], "text"),
+    Bytes: _instance(WHOLE[Bytes], "bytes"),
 }
 
 

@@ -96,10 +96,17 @@ class FeatureHasher:
             TextError: ``texts[e.index]`` is no text, not UTF-8, or longer than 1 GiB. Nothing is
                 returned for the rest of the batch.
         """
+        indices, indptr, values = self._rows(texts, None if self.binary else "sums" if self.signed else "counts", num_threads)
+        return indices, indptr, np.ones(len(indices), np.int32) if values is None else values
+
+    def sets(self, texts: Sequence[str | bytes] | Ragged, *, num_threads: int = 1) -> tuple[np.ndarray, np.ndarray]:
+        """Hash texts as :meth:`transform` does, and return ``(indices, indptr)`` only, which takes less time."""
+        return self._rows(texts, None, num_threads)[:2]
+
+    def _rows(self, texts: Sequence[str | bytes] | Ragged, weights: str | None, num_threads: int) -> tuple:
         if not is_int(num_threads) or not 1 <= num_threads <= MAX_THREADS:
             raise ConfigError(f"num_threads={num_threads!r} must be from 1 to {MAX_THREADS}.")
         source = _Texts(texts, surrogates_part=self.analyzer == "word")
-        weights = None if self.binary else "sums" if self.signed else "counts"
         hasher = native.TextHasher(self.dim, self.ngrams, self.analyzer, bool(self.lowercase), weights)
         parts = source.cut(num_threads)
 
@@ -184,8 +191,8 @@ def _cut(offsets: np.ndarray, most: int) -> list[tuple[int, int]]:
     if size <= most or num_rows <= 1:
         return [(0, num_rows)]
     cuts = np.searchsorted(offsets[:-1], int(offsets[0]) + np.arange(most, size, most))
-    bounds = np.unique(np.concatenate([[0], cuts, [num_rows]])).tolist()
-    return list(zip(bounds, bounds[1:]))
+    bounds = [0, *cuts.tolist(), num_rows]  # not by np.unique, which imports numpy.ma
+    return [(begin, end) for begin, end in zip(bounds, bounds[1:]) if begin < end]
 
 
 def _num_pairs_before(codes: np.ndarray, offsets: np.ndarray) -> np.ndarray:
@@ -225,4 +232,4 @@ def _concatenate(parts: list[tuple]) -> tuple:
         indptr = np.concatenate([indptrs[0], *(more[1:] + end for more, end in zip(indptrs[1:], ends))])
         indices, indptrs = [np.concatenate(indices)], [indptr]
         values = [None if values[0] is None else np.concatenate(values)]
-    return indices[0], indptrs[0], np.ones(len(indices[0]), np.int32) if values[0] is None else values[0]
+    return indices[0], indptrs[0], values[0]

@@ -25,6 +25,7 @@ class Engine(ShardPlace, Protocol):
     def made(self, tasks: Iterator[Task]) -> Iterator[tuple[int, Made]]:
         """Give ``(number, what the part became)`` in the order of tasks."""
 
+
 def build_engine(job: Job, several: bool) -> Engine:
     """Return the engine that the configuration names; raises ConfigError with the place.
 

@@ -7,6 +7,7 @@ begins (``a/b.jsonl:1042``): unlike its number, that is known without reading al
 from __future__ import annotations
 
 import msgspec
+import numpy as np
 
 from shardstream.packing.document import Document
 from shardstream.packing.sources.files import FilesSettings
@@ -14,7 +15,7 @@ from shardstream.packing.sources.lines import BadLine, LinesSource
 from shardstream.packing.steps import ANY, Column
 from shardstream.schema import Text
 
-decode = msgspec.json.Decoder().decode
+decoder = msgspec.json.Decoder()
 
 
 class JsonlSettings(FilesSettings):
@@ -34,13 +35,35 @@ class JsonlSource(LinesSource):
 
     def record(self, line: bytes) -> dict | None:
         try:
-            value = decode(line)
+            value = decoder.decode(line)
         except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as error:
             if not line.strip():
                 return None
             raise BadLine(f"not JSON: {error}") from error
         if not isinstance(value, dict):
             raise BadLine(f"an object was expected, not {value!r:.80}.")
+        self._set_key(value)
+        return value
+
+    def records(self, data: bytes) -> list[dict] | None:
+        # Between } and { no value goes on, so if all lines end and begin so, each holds whole values, and then one each if
+        # there are as many values as lines. The decoder alone would take several in a line, and one in several.
+        codes = np.frombuffer(data, np.uint8)
+        ends = np.flatnonzero(codes == ord("\n"))
+        if not data.startswith(b"{") or not data.endswith(b"}"):
+            return None
+        if (codes[ends - 1] != ord("}")).any() or (codes[ends + 1] != ord("{")).any():
+            return None
+        try:
+            values = decoder.decode_lines(data)
+        except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError):
+            return None
+        if len(values) != len(ends) + 1:
+            return None
+        for value in values:
+            self._set_key(value)
+        return values
+
+    def _set_key(self, value: dict) -> None:
         key = value.get(self._key)
         value["key"] = None if key is None else str(key)
-        return value

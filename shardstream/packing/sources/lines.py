@@ -51,6 +51,10 @@ class LinesSource(FilesSource):
         """Return a line's record, its ``key`` None if the line has none; None for no record; raises :class:`BadLine`."""
         raise NotImplementedError
 
+    def records(self, data: bytes) -> list[dict] | None:
+        """Return the records of whole lines, of which each has one; None if it must be seen line by line which have."""
+        return None
+
     def parts(self) -> Iterator[list[Range]]:
         ranges = ranges_of(self.files, part_nbytes(self.nbytes))
         return grouped(ranges, [piece.nbytes for piece in ranges], self.nbytes)
@@ -60,29 +64,41 @@ class LinesSource(FilesSource):
             yield from self._read_range(piece)
 
     def _read_range(self, piece: Range) -> Iterator[Chunk]:
-        counter, name = _Counter(piece.file, self.settings.storage_options), printable(piece.file.name)
-        left, record_of = piece.nbytes, self.record
+        counter, left = _Counter(piece.file, self.settings.storage_options), piece.nbytes
         try:
             for offset, data in blocks_of_lines(piece, self.settings.storage_options):
-                records, rejects = [], []
-                for line in data.split(b"\n"):
-                    try:
-                        record = record_of(line)
-                    except BadLine as error:
-                        where = f"line {counter.line_at(offset)} of {printable(piece.file.url)}"
-                        rejects.append(SampleError(f"{where}: {error}", key=f"{name}:{offset}", field=error.field))
-                    else:
-                        if record is not None:
-                            if record["key"] is None:
-                                record["key"] = f"{name}:{offset}"
-                            records.append(record)
-                    offset += len(line) + 1
+                records, rejects = self._records_of(piece, offset, data, counter)
                 taken = min(left, len(data) + 1)  # of a compressed file, no more than it has
                 left -= taken
                 yield Chunk.of_records(records, taken, rejects)
             yield Chunk.of_records([], left)
         except ShardError as error:
             yield Chunk.of_records([], left, [damaged(piece.file, error)])
+
+    def _records_of(self, piece: Range, offset: int, data: bytes, counter: _Counter) -> tuple[list[dict], list[SampleError]]:
+        """Return the records of lines that begin at ``offset``, each with its key, and those that are none."""
+        name, record_of = printable(piece.file.name), self.record
+        records = self.records(data)
+        if records is not None:
+            if any(record["key"] is None for record in records):
+                for record, line in zip(records, data.split(b"\n"), strict=True):
+                    record["key"] = f"{name}:{offset}" if record["key"] is None else record["key"]
+                    offset += len(line) + 1
+            return records, []
+        records, rejects = [], []
+        for line in data.split(b"\n"):
+            try:
+                record = record_of(line)
+            except BadLine as error:
+                where = f"line {counter.line_at(offset)} of {printable(piece.file.url)}"
+                rejects.append(SampleError(f"{where}: {error}", key=f"{name}:{offset}", field=error.field))
+            else:
+                if record is not None:
+                    if record["key"] is None:
+                        record["key"] = f"{name}:{offset}"
+                    records.append(record)
+            offset += len(line) + 1
+        return records, rejects
 
 
 def ranges_of(files: Sequence[FoundFile], nbytes: int) -> list[Range]:

@@ -8,6 +8,7 @@ that joins rows (``sequences``) joins those of one batch and carries nothing to 
 from __future__ import annotations
 
 from dataclasses import dataclass
+from importlib import import_module
 from typing import Any, Protocol
 
 from shardstream.packing.batch import Batch
@@ -59,6 +60,13 @@ def need(document: Document, path: Path, before: Columns, name: str, wanted: typ
         )
 
 
+# Name -> (module, stem of its classes); only what a job names is imported: the tokenizers alone take as long as packing 1 MB.
+NAMES = {
+    "passages": ("passages", "Passages"), "hash": ("hashing", "Hash"),
+    "tokenize": ("tokenize", "Tokenize"), "sequences": ("sequences", "Sequences"),
+}  # fmt: skip
+
+
 def build_steps(document: Document, items: list[Any]) -> list[Step]:
     """Return the steps of a configuration's list: ``name``, ``{name: settings}``, a dotted path, or a function."""
     return [_build_step(document, ("steps", index), item) for index, item in enumerate(items)]
@@ -67,15 +75,7 @@ def build_steps(document: Document, items: list[Any]) -> list[Step]:
 def _build_step(document: Document, path: Path, item: Any) -> Step:
     from shardstream.packing.dotted import load
     from shardstream.packing.steps.function import FunctionStep
-    from shardstream.packing.steps.hashing import HashSettings, HashStep
-    from shardstream.packing.steps.passages import PassagesSettings, PassagesStep
-    from shardstream.packing.steps.sequences import SequencesSettings, SequencesStep
-    from shardstream.packing.steps.tokenize import TokenizeSettings, TokenizeStep
 
-    names = {
-        "passages": (PassagesStep, PassagesSettings), "hash": (HashStep, HashSettings),
-        "tokenize": (TokenizeStep, TokenizeSettings), "sequences": (SequencesStep, SequencesSettings),
-    }  # fmt: skip
     if callable(item):
         return FunctionStep(item, {})
     name, settings = (
@@ -86,12 +86,13 @@ def _build_step(document: Document, path: Path, item: Any) -> Step:
     settings = {} if settings is None else settings
     if not isinstance(settings, dict):
         raise document.error((*path, name), f"the settings of a step are keys and values, not {settings!r}.")
-    if name in names:
-        kind, settings_kind = names[name]
+    if name in NAMES:
+        module = import_module(f"{__name__}.{NAMES[name][0]}")
+        kind, settings_kind = (getattr(module, NAMES[name][1] + suffix) for suffix in ("Step", "Settings"))
         here = (*path, name)
         return kind(document.convert(here, settings, settings_kind), document, here)
     if "." not in name:
-        raise document.unknown(path, name, list(names), "step")
+        raise document.unknown(path, name, list(NAMES), "step")
     function = load(document, path, name)
     if not callable(function):
         raise document.error(path, f"{name} is not a function.")

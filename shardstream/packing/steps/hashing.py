@@ -52,13 +52,13 @@ class HashStep:
 
     def run(self, batch: Batch) -> Batch:
         batch = batch.checked(self.settings.field, str, "text")
+        hashed = self.hasher.sets if self.settings.values is None else self.hasher.transform
         while True:
             try:
-                features = self.hasher.transform(batch.columns[self.settings.field], num_threads=num_threads())
+                column = hashed(batch.columns[self.settings.field], num_threads=num_threads())
                 break
             except TextError as error:  # one text is at fault; the others are not to suffer for it
                 rows = [row for row in range(len(batch)) if row != error.index]
                 reject = SampleError(error.message, key=batch.columns["key"][error.index], field=self.settings.field)
                 batch = batch.take(rows, [reject])
-        column = features if self.settings.values else features[:2]
         return Batch({**batch.columns, self.settings.to: column}, batch.rejects, batch.num_tokens)
