@@ -7,80 +7,108 @@
 
 #include "sparse.h"
 
+/* Ids are sorted by digits, the lowest first. */
 #define MAX_DIGIT_NBITS 11
-#define MAX_DIGITS 3	/* of 32 bits */
 #define RADIX_SIZE (1u << MAX_DIGIT_NBITS)
 
-/* Ids are sorted by digits of equal size, the lowest first. */
-struct digits {
-	unsigned num;
-	unsigned nbits;
-	uint32_t starts[MAX_DIGITS][RADIX_SIZE];
-};
-
+/* counts[v] = how many indices have the digit v; then starts, and after the sort ends of their places. */
 static void
-count_digits(const uint32_t *indices, uint64_t num, uint64_t dim, struct digits *d)
+count_digit(const uint32_t *indices, uint64_t num, unsigned shift, unsigned nbits, uint32_t *counts)
 {
-	unsigned nbits = bit_length(dim - 1);
+	uint32_t mask = (1u << nbits) - 1, sum = 0;
 
-	d->num = nbits <= MAX_DIGIT_NBITS ? 1 : (nbits + MAX_DIGIT_NBITS - 1) / MAX_DIGIT_NBITS;
-	d->nbits = (nbits + d->num - 1) / d->num;
-	memset(d->starts, 0, sizeof(d->starts));
-	for (unsigned digit = 0; digit < d->num; digit++) {
-		uint32_t *counts = d->starts[digit], mask = (1u << d->nbits) - 1, sum = 0;
-
-		for (uint64_t i = 0; i < num; i++)
-			counts[(indices[i] >> (digit * d->nbits)) & mask]++;
-		for (uint32_t value = 0; value <= mask; value++) {
-			uint32_t count = counts[value];
-			counts[value] = sum;
-			sum += count;
-		}
+	memset(counts, 0, ((size_t)mask + 1) * sizeof(uint32_t));
+	for (uint64_t i = 0; i < num; i++)
+		counts[(indices[i] >> shift) & mask]++;
+	for (uint32_t v = 0; v <= mask; v++) {
+		uint32_t count = counts[v];
+		counts[v] = sum;
+		sum += count;
 	}
 }
 
-/* Pairs (id << 32 | row) in the order of ids, of rows within an id; returns which of the two they are in. */
-static uint64_t *
-sort_pairs(const uint32_t *indices, const uint32_t *lens, size_t num_rows, uint64_t num,
-	   struct digits *d, uint64_t *pairs, uint64_t *other)
-{
-	uint32_t *starts = d->starts[0], mask = (1u << d->nbits) - 1;
+/* Where sorted pairs go; without a branch, as ids change at random. */
+struct splitter {
+	struct columns *columns;
+	uint32_t previous;
+	uint32_t num;
+	size_t num_ids;
+};
 
+static inline void
+split_pair(struct splitter *s, uint32_t id, uint32_t row)
+{
+	struct columns *c = s->columns;
+
+	s->num_ids += s->num == 0 || id != s->previous;
+	c->table.ids[s->num_ids - 1] = id;
+	c->rows[s->num++] = row;
+	c->table.num_rows_of[s->num_ids - 1] = s->num;	/* for now the end */
+	s->previous = id;
+}
+
+static void
+split_finish(const struct splitter *s)
+{
+	uint32_t *ends = s->columns->table.num_rows_of;
+
+	for (size_t k = s->num_ids; k-- > 1;)
+		ends[k] -= ends[k - 1];
+	s->columns->table.num_ids = s->num_ids;
+}
+
+/*
+ * Two digits of an id in 32 bits beside its row: a pair need hold but one of them at a
+ * time, as the other is told by its place.  That halves what goes through the caches.
+ */
+static void
+sort_halves(const uint32_t *indices, const uint32_t *lens, size_t num_rows, uint64_t num, unsigned nbits,
+	    unsigned row_nbits, uint32_t *pairs, struct columns *c)
+{
+	uint32_t low[RADIX_SIZE], high[RADIX_SIZE], mask = (1u << nbits) - 1, row_mask = (1u << row_nbits) - 1;
+	uint32_t *by_low = pairs, *by_high = pairs + num, at = 0;
+	struct splitter s = {.columns = c};
+
+	count_digit(indices, num, 0, nbits, low);
+	count_digit(indices, num, nbits, nbits, high);
 	for (size_t r = 0; r < num_rows; r++)
 		for (uint32_t i = 0; i < lens[r]; i++, indices++)
-			pairs[starts[*indices & mask]++] = (uint64_t)*indices << 32 | r;
-	for (unsigned digit = 1; digit < d->num; digit++) {
-		unsigned shift = 32 + digit * d->nbits;
+			by_low[low[*indices & mask]++] = *indices >> nbits << row_nbits | (uint32_t)r;
+	for (uint32_t v = 0; v <= mask; v++)
+		for (; at < low[v]; at++)
+			by_high[high[by_low[at] >> row_nbits]++] = v << row_nbits | (by_low[at] & row_mask);
+	at = 0;
+	for (uint32_t v = 0; v <= mask; v++)
+		for (; at < high[v]; at++)
+			split_pair(&s, v << nbits | by_high[at] >> row_nbits, by_high[at] & row_mask);
+	split_finish(&s);
+}
+
+/* The same for any id: pairs (id << 32 | row), in as many passes as there are digits. */
+static void
+sort_pairs(const uint32_t *indices, const uint32_t *lens, size_t num_rows, uint64_t num, unsigned nbits,
+	   uint64_t *pairs, struct columns *c)
+{
+	uint32_t starts[RADIX_SIZE], mask = RADIX_SIZE - 1;
+	uint64_t *other = pairs + num;
+	struct splitter s = {.columns = c};
+	uint64_t at = 0;
+
+	for (size_t r = 0; r < num_rows; r++)
+		for (uint32_t i = 0; i < lens[r]; i++, at++)
+			pairs[at] = (uint64_t)indices[at] << 32 | r;
+	for (unsigned shift = 0; shift < nbits; shift += MAX_DIGIT_NBITS) {
 		uint64_t *swap = pairs;
 
-		starts = d->starts[digit];
+		count_digit(indices, num, shift, MAX_DIGIT_NBITS, starts);
 		for (uint64_t i = 0; i < num; i++)
-			other[starts[(pairs[i] >> shift) & mask]++] = pairs[i];
+			other[starts[(pairs[i] >> (32 + shift)) & mask]++] = pairs[i];
 		pairs = other;
 		other = swap;
 	}
-	return pairs;
-}
-
-/* Splits sorted pairs into the table and the rows; without a branch, as ids change at random. */
-static void
-split_pairs(const uint64_t *pairs, uint64_t num, struct columns *c)
-{
-	uint32_t *ends = c->table.num_rows_of;
-	uint32_t previous = num > 0 ? ~(uint32_t)(pairs[0] >> 32) : 0;
-	size_t n = 0;
-
-	for (uint64_t i = 0; i < num; i++) {
-		uint32_t id = (uint32_t)(pairs[i] >> 32);
-		n += id != previous;
-		c->table.ids[n - 1] = id;
-		ends[n - 1] = (uint32_t)i + 1;
-		c->rows[i] = (uint32_t)pairs[i];
-		previous = id;
-	}
-	for (size_t k = n; k-- > 1;)
-		ends[k] -= ends[k - 1];
-	c->table.num_ids = n;
+	for (uint64_t i = 0; i < num; i++)
+		split_pair(&s, (uint32_t)(pairs[i] >> 32), (uint32_t)pairs[i]);
+	split_finish(&s);
 }
 
 int
@@ -88,20 +116,20 @@ columns_make(const uint32_t *indices, const uint32_t *lens, size_t num_rows, uin
 	     struct columns *c)
 {
 	uint64_t n = sets_sum(lens, num_rows);
-	struct digits *digits = malloc(sizeof(*digits));
+	unsigned nbits = bit_length(dim - 1), row_nbits = bit_length(num_rows);
+	unsigned half_nbits = nbits / 2 + nbits % 2;
 	uint64_t *pairs = malloc((2 * n + 1) * sizeof(uint64_t));
 
 	c->table.ids = malloc((n + 1) * sizeof(uint32_t));
 	c->table.num_rows_of = malloc((n + 1) * sizeof(uint32_t));
 	c->rows = malloc((n + 1) * sizeof(uint32_t));
-	int ok = digits && pairs && c->table.ids && c->table.num_rows_of && c->rows;
-	if (ok) {
-		count_digits(indices, n, dim, digits);
-		split_pairs(sort_pairs(indices, lens, num_rows, n, digits, pairs, pairs + n), n, c);
-	} else {
+	int ok = pairs && c->table.ids && c->table.num_rows_of && c->rows;
+	if (!ok)
 		columns_free(c);
-	}
-	free(digits);
+	else if (half_nbits <= MAX_DIGIT_NBITS && half_nbits + row_nbits <= 32)
+		sort_halves(indices, lens, num_rows, n, half_nbits, row_nbits, (uint32_t *)pairs, c);
+	else
+		sort_pairs(indices, lens, num_rows, n, nbits, pairs, c);
 	free(pairs);
 	return ok;
 }

@@ -7,6 +7,7 @@ milliseconds. They leave when the job's process is gone, however it went.
 from __future__ import annotations
 
 import contextlib
+import gc
 import os
 import select
 import signal
@@ -17,6 +18,7 @@ from collections.abc import Iterator
 from concurrent.futures import Future, ProcessPoolExecutor, ThreadPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
 from multiprocessing import get_context
+from multiprocessing.process import BaseProcess
 from typing import Any
 
 from shardstream.errors import Conflict, StorageError, WorkerError
@@ -54,6 +56,7 @@ class LocalEngine:
             workers = 1 if small else threads.num_cores()
         self._num_workers = workers if several else 1
         self._pool: ProcessPoolExecutor | None = None
+        self._dismissed: list[BaseProcess] = []
         self._uploads = ThreadPoolExecutor(UPLOADS, thread_name_prefix="shardstream-upload")
         options = job.top.output.storage_options or None
         self._stores = {split: Store(url, options) for split, url in job.urls.items()}
@@ -68,14 +71,19 @@ class LocalEngine:
         return self
 
     def __exit__(self, *error) -> None:
-        if self._pool is not None:
-            processes = list(self._pool._processes.values())
-            self._pool.shutdown(wait=False, cancel_futures=True)
-            for process in processes if error[0] is not None else ():
-                process.terminate()  # what it makes is of no use any more
-            for process in processes:
-                process.join()
+        self._dismiss()
+        for process in self._dismissed if error[0] is not None else ():
+            process.terminate()  # what it makes is of no use any more
+        for process in self._dismissed:
+            process.join()
         self._uploads.shutdown()
+
+    def _dismiss(self) -> None:
+        """Tell the processes that there is no more to do; they end while this one goes on."""
+        if self._pool is not None:
+            self._dismissed = list(self._pool._processes.values())
+            self._pool.shutdown(wait=False, cancel_futures=True)
+            self._pool = None
 
     def made(self, tasks: Iterator[Task]) -> Iterator[tuple[int, Made]]:
         if self._pool is None:
@@ -91,7 +99,10 @@ class LocalEngine:
                     yield first, future.result()
             while waiting:
                 first, future = waiting.popleft()
-                yield first, future.result()
+                made = future.result()
+                if not waiting:
+                    self._dismiss()
+                yield first, made
         except BrokenProcessPool as error:
             raise WorkerError(
                 "a worker process was killed, perhaps because memory ran out: run the job again to go on where it "
@@ -182,6 +193,7 @@ def _begin(job: Job, parent_pid: int) -> None:
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches the whole group; the parent ends its workers
     signal.signal(signal.SIGTERM, signal.SIG_DFL)
     threads.limit(1)
+    gc.freeze()  # what was there before the fork is no garbage, and looking at it would copy its pages
     threading.Thread(target=_leave_with, args=(os.pidfd_open(parent_pid),), daemon=True).start()
 
 
