@@ -17,6 +17,7 @@ import pytest
 import torch
 
 import shardstream as ss
+from shardstream import worker
 from shardstream.storage import Fetcher
 from tests.columns import assert_same
 
@@ -385,6 +386,18 @@ def test_workers_draw_different_random_numbers(urls):
     assert first == second
     flat = [value for epoch in first for row in epoch for value in row]
     assert len(set(flat)) == len(flat) == 12
+
+
+def test_workers_seed_torch_as_torch_does():
+    """A worker's generator of the CPU begins where ``torch.manual_seed`` would have it begin."""
+    state = torch.get_rng_state(), random.getstate(), np.random.get_state()
+    try:
+        worker._set_seeds(2**62 + 5)
+        drawn = torch.rand(3)
+        torch.manual_seed(2**62 + 5)
+        assert torch.equal(drawn, torch.rand(3))
+    finally:
+        torch.set_rng_state(state[0]), random.setstate(state[1]), np.random.set_state(state[2])
 
 
 def draw(sample):
