@@ -8,9 +8,10 @@ every source; which rows they are is ``order/mix_rows.py``'s. From there on a mi
 from __future__ import annotations
 
 import copy
-from collections.abc import Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, fields, replace
 from itertools import accumulate
+from typing import Any
 
 from shardstream.errors import ConfigError, EmptyDatasetError, StateError
 from shardstream.job import current_place
@@ -30,7 +31,8 @@ from shardstream.stream import ShardStream
 SHARED = ("fields", "sparse", "dtypes", "transform", "on_error", "allow_unsafe", "read", "pad")
 
 
-def mix(streams: Sequence[ShardStream], weights: Sequence[float], seed: int = 0, stop: str = "first") -> MixStream | ReplayStream:
+def mix(streams: Sequence[ShardStream], weights: Sequence[float] | None = None, seed: int = 0,
+        stop: str = "first") -> MixStream | ReplayStream:  # fmt: skip
     """Return a stream whose samples come from ``streams`` in the proportion of ``weights``.
 
     It is a ShardStream: batches, ``StreamLoader`` with workers, ``set_epoch`` and states are as with one. In each of a
@@ -46,7 +48,7 @@ def mix(streams: Sequence[ShardStream], weights: Sequence[float], seed: int = 0,
         streams: 2 to 64 ShardStreams that deliver the same columns and have the same ``batch_size``, ``drop_last``,
             ``epochs``, ``transform`` and other arguments of what a batch is. They stay usable by themselves.
         weights: One for each; only their proportions count. Other weights than those of a loaded state hold from its
-            position on.
+            position on. By default those of the state, and equal ones at the beginning.
         seed: Of the draws.
         stop: How an epoch ends: "first" when a lane has nothing left of a source it would draw from (for sources of
             few samples a lane this is some percent before its end); "rest" when everything was delivered once, draws
@@ -57,20 +59,33 @@ def mix(streams: Sequence[ShardStream], weights: Sequence[float], seed: int = 0,
         ConfigError: An argument is not legal, or the streams do not fit together.
         SchemaError: They have different columns; at the first use, as all errors of the data.
     """
-    streams, weights = list(streams), list(weights)
+    if isinstance(streams, ShardStream) or not isinstance(streams, Iterable):
+        raise ConfigError(f"ss.mix takes a list of ss.ShardStream, not {type(streams).__name__}.")
+    streams = list(streams)
     for stream in streams:
         if type(stream) is not ShardStream:
             raise ConfigError(f"ss.mix takes a list of ss.ShardStream, not of {type(stream).__name__}; a mixture is not mixed again.")
     if not 2 <= len(streams) <= MAX_SOURCES:
         raise ConfigError(f"ss.mix takes 2 to {MAX_SOURCES} streams, not {len(streams)}.")
-    MixOrder([1] * len(streams), seed=seed, epoch=0, lanes=1, pieces=[Piece(0, tuple(weights))], stop=stop)  # checks them
+    begin = (1,) * len(streams) if weights is None else _checked_weights(weights)
+    MixOrder([1] * len(streams), seed=seed, epoch=0, lanes=1, pieces=[Piece(0, begin)], stop=stop)  # checks them
     for number, stream in enumerate(streams):
         _check_alike(streams[0], stream, number)
     if all(stream._follow is None for stream in streams):
-        return MixStream(streams, weights, seed, stop)
+        return MixStream(streams, None if weights is None else begin, seed, stop)
     if (seed, stop) != (0, "first"):
         raise ConfigError("seed= and stop= have no meaning with a stream that follows: its batches have fixed numbers of rows, and end with the log.")
-    return ReplayStream(streams, weights)
+    return ReplayStream(streams, begin)
+
+
+def _checked_weights(weights: Any) -> tuple[float, ...]:
+    """Return weights as a tuple of Python's numbers, which a state has; those of numpy and torch are as good."""
+    if isinstance(weights, (str, bytes, Mapping)) or not isinstance(weights, Iterable):
+        raise ConfigError(f"weights={weights!r:.100} must be a list of numbers, one for each stream, or None.")
+    plain = tuple(weight.item() if hasattr(weight, "item") else weight for weight in weights)
+    if any(isinstance(weight, bool) for weight in plain):
+        raise ConfigError(f"weights={list(plain)!r:.100} must be numbers, not bools.")
+    return plain
 
 
 @dataclass(frozen=True)
@@ -90,10 +105,10 @@ class MixStream(ShardStream):
     ``state``, from which the orders of its epochs follow.
     """
 
-    def __init__(self, streams: Sequence[ShardStream], weights: Sequence[float], seed: int, stop: str):
+    def __init__(self, streams: Sequence[ShardStream], weights: tuple[float, ...] | None, seed: int, stop: str):
         self._streams = [copy.copy(stream) for stream in streams]
         first = streams[0]
-        self._weights, self._seed, self._stop = tuple(weights), normalize_seed(seed), stop
+        self._weights, self._seed, self._stop = weights, normalize_seed(seed), stop
         parts = tuple(stream.recipe for stream in streams)
         self.recipe = MixRecipe(**{one.name: getattr(first.recipe, one.name) for one in fields(Recipe)}, parts=parts)
         self.batch_size, self.report, self.stats = first.batch_size, Report(), Stats()
@@ -103,7 +118,8 @@ class MixStream(ShardStream):
         self._source: JoinedSource | None = None
         self._loaded: MixState | None = None
         self._is_loaded = False
-        self._reader, self._iterator, self._has_warned_of_lanes, self._no_rows = None, 0, False, None
+        self._reader, self._iterator, self._has_warned_of_lanes = None, 0, False
+        self._no_rows = self._looked_at = None
         self._mix: tuple[MixState, MixOrder] | None = None  # the draws of the epoch of this state
 
     def set_epoch(self, epoch: int) -> None:
@@ -115,7 +131,7 @@ class MixStream(ShardStream):
         self._open()
         if epoch == self._state.epoch:
             return
-        state = self._state if epoch > self._state.epoch else self._state.first_epoch(self._weights)
+        state = self._state if epoch > self._state.epoch else self._state.first_epoch(self._weights or self._state.pieces[-1].weights)
         while state.epoch < epoch:
             state = self._after(state)
         self._state, self._position = state, 0
@@ -139,6 +155,7 @@ class MixStream(ShardStream):
         self._iterator += 1
 
     def plan(self, start_position: int, world_size: int | None = None) -> BatchPlan:
+        self._open()
         return BatchPlan(self._draws().num_samples, start_position, self.batch_size or 1, world_size or self._place[1], self._drop_last)
 
     # -- opening ----------------------------------------------------------------------------------
@@ -151,7 +168,9 @@ class MixStream(ShardStream):
             self._load_sources(self._loaded)
         sources = JoinedSource(tuple(stream.source for stream in self._streams))
         check_columns([source.schema for source in sources.sources], self.recipe.fields)
-        state = self._first_state() if self._loaded is None else self._loaded.with_weights(self._weights)
+        state = self._first_state() if self._loaded is None else self._loaded
+        if self._weights is not None:
+            state = state.with_weights(self._weights)
         mix = mix_order(state, [source.total_samples for source in sources.sources])
         if mix.num_samples == 0:
             raise EmptyDatasetError(f"the mixture ends before its first sample: sources of {list(mix.source_num_samples)} samples on {state.lanes} "
@@ -185,7 +204,8 @@ class MixStream(ShardStream):
             size = stream.source.mean_decoded_nbytes * len(states)
             window = resolve_window(state.lanes, size) if state.shuffle and stream._asked["window"] is None else state.window
             sources.append(SourceState(state.dataset, state.version, state.order, state.seed, 0, window, base))
-        return MixState(self._seed, 0, states[0].lanes, 0, self._stop, (Piece(0, self._weights),), tuple(sources))
+        weights = self._weights or (1,) * len(sources)
+        return MixState(self._seed, 0, states[0].lanes, 0, self._stop, (Piece(0, weights),), tuple(sources))
 
     # -- epochs -----------------------------------------------------------------------------------
 

@@ -149,6 +149,31 @@ def test_weights_may_change_at_a_resume(folder):
     assert third.state_dict()["pieces"] == [[0, [0.1, 0.9]]]
 
 
+def test_the_same_weights_written_otherwise_change_nothing(folder):
+    """A job that writes its weights in another way at each resume goes on in the same order, with one piece in its state."""
+    stream = mixed(folder, weights=(3, 1))
+    whole, seen = ids(mixed(folder, weights=(3, 1))), []
+    for weights in [(0.75, 0.25), (6, 2), np.float32([0.75, 0.25]), torch.tensor([3, 1]), None, [np.int64(30), 10]]:
+        again = mixed(folder, weights=weights)
+        again.load_state_dict(stream.state_dict())
+        iterator, stream = iter(again), again
+        seen += ids([next(iterator)])
+    assert seen == whole[: len(seen)]
+    assert json.loads(json.dumps(stream.state_dict()))["pieces"] == [[0, [3, 1]]]
+
+
+def test_weights_by_default(folder):
+    """Without weights all sources have the same share at the beginning, and those of the state afterwards."""
+    assert ids(mixed(folder, weights=None)) == ids(mixed(folder, weights=(1, 1)))
+    assert ids(ss.mix([ss.ShardStream(str(folder / name), seed=3, **OPTIONS) for name in "ab"])) == ids(mixed(folder, weights=(1, 1), stop="first", seed=0))
+    saved = mixed(folder, weights=(3, 1)).state_dict()
+    stream = mixed(folder, weights=None)
+    stream.load_state_dict(saved)
+    assert stream.state_dict() == saved and ids(stream) == ids(mixed(folder, weights=(3, 1)))
+    stream.set_epoch(0)
+    assert stream.state_dict() == saved
+
+
 @pytest.mark.parametrize("weights", [(0.7, 0.3), (0.98, 0.02)])
 def test_a_reader_reads_its_own_lanes_of_each_source(folder, weights, monkeypatch):
     """Of 4 readers each reads its quarter, however rarely a source is drawn, and no block more than once for each lane it lies in."""
@@ -244,6 +269,12 @@ def test_what_does_not_fit_together(folder, tmp_path):
     ]:  # fmt: skip
         with pytest.raises(ss.ConfigError, match=message):
             ss.mix(streams, weights)
+    for weights, message in [(0.5, "a list of numbers"), ("ab", "a list of numbers"), ([True, 1], "not bools"), (["1", 1], "finite numbers"), ([], "1 to 64 numbers")]:
+        with pytest.raises(ss.ConfigError, match=message):
+            ss.mix([stream(), stream("b")], weights)
+    for streams in (None, stream("nowhere"), 3):  # and nothing is read to find out
+        with pytest.raises(ss.ConfigError, match="takes a list of ss.ShardStream, not"):
+            ss.mix(streams, [1, 1])
     with pytest.raises(ss.ConfigError, match="must be one of first, rest, repeat"):
         ss.mix([stream(), stream("b")], [1, 1], stop="last")
     with pytest.raises(ss.ConfigError, match=r"share their lanes, but have \[6, 12\]"):

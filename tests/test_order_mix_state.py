@@ -1,12 +1,15 @@
 """States of mixtures: what State promises, for several sources and weights that change."""
 
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from shardstream.errors import StateError
-from shardstream.order.mix import Piece
+from shardstream.order.mix import Piece, resolve_weights
 from shardstream.order.mix_state import MixState, SourceState, is_mix
 
 GOLDEN = Path(__file__).parent / "golden/state"
@@ -105,6 +108,10 @@ def test_other_sources_are_refused():
         state.check_sources(["list-00ff", SOURCE["dataset"]])
 
 
+def later(state: MixState, num: int = 1) -> MixState:
+    return replace(state, position=state.position + num)
+
+
 def test_new_weights_hold_from_the_position_on():
     """A change appends a piece, replaces one that never came to hold, and no change leaves all as it is."""
     state = MixState.from_dict(GOOD)
@@ -114,12 +121,37 @@ def test_new_weights_hold_from_the_position_on():
     assert changed.with_weights([3, 2]).pieces == (*state.pieces, Piece(5000, (3, 2)))
 
 
-def test_too_many_changes_of_weights_are_refused():
-    """Pieces are part of the state, which stays small: a change too many in one epoch is a StateError that says so."""
+def test_the_same_proportions_are_no_change():
+    """Whatever the numbers are: what means the same draws appends nothing, and a change taken back where it was made is none."""
+    state = MixState.from_dict(GOOD).with_weights([3, 1])
+    for same in ([0.75, 0.25], [3, 1], [3e9, 1e9], [0.75 + 1e-9, 0.25]):
+        assert later(state).with_weights(same) == later(state)
+    back = state.with_weights([1, 1])
+    assert back == MixState.from_dict(GOOD) and back.with_weights([0.5, 0.5]) is back
+    start = replace(state, position=0, pieces=(Piece(0, (3, 1)),))
+    assert start.with_weights([1, 2]).pieces == (Piece(0, (1, 2)),)
+
+
+@given(st.lists(st.floats(0.001, 1e6), min_size=2, max_size=2))
+def test_weights_are_kept_in_the_fewest_bytes_and_mean_the_same_draws(weights):
+    """A piece has the weights as given, or integers that resolve to the same."""
     state = MixState.from_dict(GOOD)
-    with pytest.raises(StateError, match="too often"):
+    kept = state.with_weights(weights).pieces[-1].weights
+    assert resolve_weights(kept) == resolve_weights(weights)
+    assert len(json.dumps(kept)) <= len(json.dumps(weights))
+
+
+def test_too_many_changes_of_weights_are_refused():
+    """A change too many in one epoch is a StateError that says what to do; the state it leaves fits to the epoch's end."""
+    state, num = MixState.from_dict(GOOD), 0
+    with pytest.raises(StateError, match=r"go on with weights=\[.*\] until the epoch ends"):
         for i in range(100):
-            state = MixState(**{**state.__dict__, "position": state.position + 1}).with_weights([1, 0.1 + i])
+            state, num = later(state).with_weights([1 / 3, 0.1 + i]), num + 1
+    assert num > 30
+    assert later(state).with_weights(state.pieces[-1].weights) == later(state)
+    end = replace(state, position=2**62 - 1)
+    assert MixState.from_dict(json.loads(json.dumps(end.to_dict()))) == end
+    assert end.next_epoch([1, 1]).with_weights([1, 9]).pieces == (Piece(0, (1, 9)),)
 
 
 def test_the_next_epoch_begins_with_the_last_weights_and_new_epochs_of_the_sources():

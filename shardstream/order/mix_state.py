@@ -14,7 +14,7 @@ from typing import Any
 
 from shardstream.errors import StateError
 from shardstream.order.epoch import MAX_EPOCH, MAX_LANES, MAX_SAMPLES
-from shardstream.order.mix import MAX_SOURCES, STOPS, Piece
+from shardstream.order.mix import MAX_PIECES, MAX_SOURCES, STOPS, Piece, resolve_weights
 from shardstream.order.state import SHUFFLE, State, check_integer, fields_of
 
 FORMAT = 1
@@ -74,12 +74,15 @@ class MixState:
             State(source.dataset, source.version, source.order, source.seed, source.epoch, self.lanes, source.window, 0)
             check_integer("base", source.base, 0, MAX_SAMPLES)
         self._check_pieces()
-        limit = MAX_NBYTES + MAX_SOURCE_NBYTES * len(self.sources)
-        if (nbytes := len(json.dumps(self.to_dict()))) >= limit:
+        if (nbytes := len(json.dumps(self.to_dict()))) >= self._max_nbytes:
             raise StateError(
-                f"the state has {nbytes} bytes, over {limit}: weights were changed too often in one epoch "
+                f"the state has {nbytes} bytes, over {self._max_nbytes}: weights were changed too often in one epoch "
                 f"({len(self.pieces) - 1} times)."
             )
+
+    @property
+    def _max_nbytes(self) -> int:
+        return MAX_NBYTES + MAX_SOURCE_NBYTES * len(self.sources)
 
     def _check_pieces(self) -> None:
         positions = [piece.position for piece in self.pieces]
@@ -137,11 +140,31 @@ class MixState:
             )
 
     def with_weights(self, weights: Sequence[float]) -> MixState:
-        """Return the state with these weights from its position on; itself if they hold already."""
-        if tuple(weights) == self.pieces[-1].weights:
+        """Return the state with these weights from its position on; itself if their proportions hold already.
+
+        Raises:
+            StateError: It would have no room for them.
+        """
+        before = tuple(piece for piece in self.pieces if piece.position < self.position)
+        wanted = resolve_weights(weights)
+        if wanted == resolve_weights(self.pieces[-1].weights):
             return self
-        kept = tuple(piece for piece in self.pieces if piece.position < self.position)
-        return replace(self, pieces=(*kept, Piece(self.position, tuple(weights))))
+        if before and wanted == resolve_weights(before[-1].weights):  # what was changed here and not used is changed back
+            return replace(self, pieces=before)
+        pieces = (*before, Piece(self.position, _shortest(tuple(weights), wanted)))
+        if before:
+            self._check_room(pieces)
+        return replace(self, pieces=pieces)
+
+    def _check_room(self, pieces: tuple[Piece, ...]) -> None:
+        """Raise StateError unless a state with these pieces stays small enough to the end of its epoch."""
+        later = {**self.to_dict(), "pieces": [[piece.position, list(piece.weights)] for piece in pieces], "position": MAX_SAMPLES}
+        if len(pieces) > MAX_PIECES or len(json.dumps(later)) >= self._max_nbytes:
+            raise StateError(
+                f"weights were changed {len(self.pieces) - 1} times in epoch {self.epoch}, and its state has no room for more: "
+                f"go on with weights={list(self.pieces[-1].weights)} until the epoch ends, as each begins with one set of "
+                "weights. Proportions of small integers, as [3, 1] for [0.75, 0.25], take the least room."
+            )
 
     def first_epoch(self, weights: Sequence[float]) -> MixState:
         """Return the state at the beginning of epoch 0 of the same run, with these weights."""
@@ -156,6 +179,13 @@ class MixState:
         )
         pieces = (Piece(0, self.pieces[-1].weights),)
         return replace(self, epoch=self.epoch + 1, position=0, pieces=pieces, sources=sources)
+
+
+def _shortest(weights: tuple[float, ...], resolved: list[int]) -> tuple[float, ...]:
+    """Return the weights as given, or the integers that mean the same draws, whichever are written in fewer bytes."""
+    divisor = math.gcd(*resolved)
+    integers = tuple(weight // divisor for weight in resolved)
+    return min(weights, integers, key=lambda one: len(json.dumps(one)))
 
 
 def _is_weight(weight: Any) -> bool:
