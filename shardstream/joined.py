@@ -10,6 +10,7 @@ from dataclasses import dataclass, replace
 
 from shardstream.codecs.shard import ShardIndex
 from shardstream.errors import ConfigError, SchemaError, ShardstreamError
+from shardstream.following import GrowingSource
 from shardstream.order.mix_rows import SHARD_BITS
 from shardstream.reader import Block, BlockReader, checked_fields
 from shardstream.schema import Schema
@@ -25,11 +26,11 @@ def _split(shard: int) -> tuple[int, int]:
 class JoinedSource:
     """What a mixture reads from: its sources, as a ``Source`` as far as reading goes."""
 
-    sources: tuple[Source, ...]
+    sources: tuple[Source | GrowingSource, ...]
 
     def __post_init__(self):
         for source in self.sources:
-            if source.num_shards > 1 << SHARD_BITS:
+            if isinstance(source, Source) and source.num_shards > 1 << SHARD_BITS:  # one that grows is read by itself
                 raise ConfigError(f"a source of a mixture has at most {1 << SHARD_BITS} shards, not {source.num_shards}: compact it.")
 
     @property

@@ -101,8 +101,8 @@ class StreamLoader:
         too), ``num_bytes_cached`` and ``num_cache_hits`` of these, and ``num_skipped`` and ``num_dropped`` samples. With workers,
         what they have done for batches not delivered yet counts when these are.
         """
-        of_sources = [stats for part in self._parts for stats in (part.dataset.stats, part._workers_stats)]
-        parts = [part.sums() for part in (self._stats, *(of_sources or (self.dataset.stats, self._workers_stats)))]
+        # Parts share what the dataset counts; each has workers of its own.
+        parts = [part.sums() for part in (self._stats, self.dataset.stats, self._workers_stats, *(part._workers_stats for part in self._parts))]
         sums = {name: sum(part[name] for part in parts) for name in (*SECONDS, *COUNTS)}
         report = self.dataset.report
         return {"seconds": {name: sums[name] for name in SECONDS}, **{name: sums[name] for name in COUNTS},

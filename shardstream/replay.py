@@ -9,14 +9,17 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 from shardstream.buffers import BufferPool
 from shardstream.collate import concatenate
 from shardstream.errors import ConfigError, StateError
-from shardstream.joined import check_columns
+from shardstream.joined import JoinedSource, check_columns
 from shardstream.order.mix import resolve_weights
 from shardstream.order.state import State, fields_of
+from shardstream.rowmaker import Report
+from shardstream.stats import Stats
 from shardstream.stream import ShardStream
 
 FORMAT, ORDER = 1, "replay-1"
@@ -33,31 +36,47 @@ def rows_of_each(batch_size: int, weights: Sequence[float]) -> list[int]:
     return rows
 
 
+@dataclass(frozen=True)
+class ReplayState:
+    """Where every source of such a mixture stands, after the last batch that was received."""
+
+    sources: tuple[State, ...]
+
+    def to_dict(self) -> dict:
+        """Return the dict to save."""
+        return {"format": FORMAT, "order": ORDER, "sources": [state.to_dict() for state in self.sources]}
+
+
 class ReplayStream(ShardStream):
     """See :func:`shardstream.mix`. Rows of a batch stand source by source, in the order of the streams.
 
-    Its state is that of every source; ``freshness``, ``lag`` and ``stop()`` are those of the one that follows.
+    Its state is that of every source; ``freshness``, ``lag`` and ``stop()`` are those of the one that follows, and like that one it
+    has no length. ``report`` and ``stats`` count for all sources, and ``source`` has them all.
     """
 
     def __init__(self, streams: Sequence[ShardStream], weights: Sequence[float]):
         following = [stream for stream in streams if stream._follow is not None]
         if len(following) != 1:
             raise ConfigError(f"one stream of a mixture may follow, not {len(following)} of {len(streams)}.")
-        self.batch_size, self.report = streams[0].batch_size, streams[0].report
+        self.batch_size, self.report, self.stats = streams[0].batch_size, Report(), Stats()
         if self.batch_size is None or self.batch_size < len(streams):
             raise ConfigError(f"a mixture with a stream that follows needs batch_size= of at least {len(streams)}, a row of each source.")
         if 0 in resolve_weights(weights):
             raise ConfigError(f"weights={list(weights)!r} must all be above 0, with a stream that follows.")
         self.parts = [copy.copy(stream) for stream in streams]  #: each delivers its rows of the batches
         for part, rows in zip(self.parts, rows_of_each(self.batch_size, weights)):
-            part.batch_size, part.report = rows, self.report
+            part.batch_size, part.report, part.stats = rows, self.report, self.stats
             part._epochs = part._epochs if part._follow is not None else None  # older samples come again and again
         self._followed = self.parts[[part._follow is not None for part in self.parts].index(True)]
+        self.recipe, self._follow = self._followed.recipe, self._followed._follow
         self._states: list[State] | None = None  # of the parts, after the last batch delivered
         self._iterator, self._is_checked, self._pool = 0, False, BufferPool()
 
-    def __len__(self) -> int:
-        raise TypeError("a stream that follows has no length.")
+    def __getstate__(self) -> dict:
+        return {**self.__dict__, "_pool": None}  # the parts travel as streams do
+
+    def __setstate__(self, state: dict) -> None:
+        self.__dict__.update(state, _pool=BufferPool())
 
     def __iter__(self) -> Iterator[Any]:
         return self.joined([iter(part) for part in self.parts])
@@ -95,11 +114,17 @@ class ReplayStream(ShardStream):
         """Do nothing: there is one epoch, 0."""
         self._followed.set_epoch(epoch)
 
-    def state_dict(self) -> dict:
-        """Return the state as a JSON object of under 2 kB, the same on every rank: what the loop has received so far."""
+    @property
+    def state(self) -> ReplayState:
+        """The state as an object; :meth:`state_dict`, its JSON form, is under 2 kB and the same on every rank."""
         self._check_columns()
-        states = self._states or [part.state for part in self.parts]
-        return {"format": FORMAT, "order": ORDER, "sources": [state.to_dict() for state in states]}
+        return ReplayState(tuple(self._states or (part.state for part in self.parts)))
+
+    @property
+    def source(self) -> JoinedSource:
+        """The sources being read, each of the version that was pinned when the stream was first used."""
+        self._check_columns()
+        return JoinedSource(tuple(part.source for part in self.parts))
 
     def load_state_dict(self, state: dict) -> None:
         """Go on where ``state`` was taken, with any number of ranks and workers, any batch size and the weights given to ``mix``.

@@ -1,11 +1,13 @@
 """Replay: new samples mixed with older ones, batch by batch, deterministic and resumable exactly."""
 
 import json
+import pickle
 import random
 from collections import Counter
 from pathlib import Path
 
 import pytest
+import torch
 
 import shardstream as ss
 from shardstream import following
@@ -138,6 +140,49 @@ def test_what_does_not_fit_is_refused(growing, history):
             mixture.load_state_dict(state)
     mixture.load_state_dict(good)
     assert mixture.state_dict() == good
+
+
+def test_it_is_a_stream_like_any_other(growing, history):
+    """What a ShardStream has: state and source as objects, counts of all sources, no plan of what has no end; the streams stay as they were."""
+    common = {"batch_size": 8, "shuffle": True, "lanes": 6, "window": 60, "fields": ["y"]}
+    streams = [ss.ShardStream(str(growing.folder), follow=True, start="beginning", **common), ss.ShardStream(history, **common)]
+    stream = ss.mix(streams)
+    assert isinstance(stream, ss.ShardStream) and (stream.lag, stream.freshness) == (None, None)
+    assert stream.state.to_dict() == stream.state_dict() and [one.position for one in stream.state.sources] == [0, 0]
+    assert stream.source.schema == SCHEMA and [one.id for one in stream.source.sources] == [one["dataset"] for one in stream.state_dict()["sources"]]
+    for plan in (stream.plan, streams[0].plan):
+        with pytest.raises(ss.ConfigError, match="no length"):
+            plan(0)
+    num_rows = sum(len(ids(batch)) for batch in stream)
+    assert stream.stats.sums()["num_rows"] >= num_rows and stream.state.sources[0].position == growing.num_samples
+    assert [one.stats.sums()["num_rows"] for one in streams] == [0, 0] and stream.report is not streams[0].report
+    again = ss.StreamLoader(ss.mix(streams))
+    assert sum(len(ids(batch)) for batch in again) == num_rows
+    assert again.stats()["num_rows"] == stream.stats.sums()["num_rows"]
+
+
+def test_it_pickles(growing, history):
+    """As a spawned process gets it: small, at its position, and apart from the stream that it was made of."""
+    whole = [ids(batch) for batch in replay(growing, history)]
+    stream = replay(growing, history)
+    iterator = iter(stream)
+    assert [ids(next(iterator)) for _ in range(3)] == whole[:3]
+    pickled = pickle.dumps(stream)
+    assert len(pickled) < 5000
+    for one in (pickle.loads(pickled), pickle.loads(pickle.dumps(pickle.loads(pickled)))):
+        assert one.state_dict() == stream.state_dict()
+        assert [ids(batch) for batch in one] == whole[3:]
+    assert [ids(batch) for batch in iterator] == whole[3:]
+    fresh = pickle.loads(pickle.dumps(replay(growing, history)))
+    assert [ids(batch) for batch in fresh] == whole
+    for num_workers in (0, 1):
+        loader = torch.utils.data.DataLoader(replay(growing, history), batch_size=None, num_workers=num_workers,
+                                             multiprocessing_context="fork" if num_workers else None)  # fmt: skip
+        if num_workers:
+            with pytest.raises(ss.ConfigError, match="needs ss.StreamLoader"):
+                next(iter(loader))
+        else:
+            assert [ids(batch) for batch in loader] == whole
 
 
 def test_a_batch_that_failed_comes_again(growing, history):
