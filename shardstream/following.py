@@ -86,11 +86,11 @@ def start_of(log: Log, options: FollowOptions, newest: Source) -> Source:
     return source_of_snapshot(log.snapshot(options.start))
 
 
-def followed_log(url, storage_options: dict | None) -> Log:
+def followed_log(url: str | list[str], storage_options: dict | None) -> Log:
     """Return the log of the dataset at ``url``, which must be one; lists and folders of shards have none."""
-    if not isinstance(url, str) and not hasattr(url, "__fspath__") or names_shards(str(url)):
+    if not isinstance(url, str) or names_shards(url):
         raise ConfigError(f"follow=True needs the URL of a dataset; {url!r} names shards, and a list of them does not grow.")
-    return Log(Store(str(url), storage_options))
+    return Log(Store(url, storage_options))
 
 
 @dataclass(frozen=True, eq=False)
@@ -248,6 +248,7 @@ class Follower:
         self._feed = log.feed(state.dataset, after)
         self._counter = log.feed(state.dataset, after)
         self._counted_from = self._num_counted = 0
+        self._counting = threading.Lock()  # held while the counter reads, by whichever thread asks
         self._changed = threading.Condition()
         self._wanted, self._is_stopped, self._is_closed = 0, False, False
         self._has_caught_up = False  # has read the log to its end once
@@ -333,13 +334,14 @@ class Follower:
             known, version = self._segmenter.end + self._segmenter.num_waiting, self._feed.version
             if self._segmenter.is_over or len(self._segments) < MAX_SEGMENTS:
                 return known
-        if self._counter.version <= version:
-            self._counter, self._num_counted = self._log.feed(self._dataset, version), 0
-            self._counted_from = known
-        while steps := self._counter.read():
-            self._num_counted += sum(int(step.added.num_samples.sum()) for step in steps
-                                     if step.entry.kind == "append" and (self._until is None or step.entry.version <= self._until))  # fmt: skip
-        return self._counted_from + self._num_counted
+        with self._counting:
+            if self._counter.version <= version:
+                self._counter, self._num_counted = self._log.feed(self._dataset, version), 0
+                self._counted_from = known
+            while steps := self._counter.read():
+                self._num_counted += sum(int(step.added.num_samples.sum()) for step in steps
+                                         if step.entry.kind == "append" and (self._until is None or step.entry.version <= self._until))  # fmt: skip
+            return self._counted_from + self._num_counted
 
     def explain(self, error: ShardNotFoundError, position: int) -> None:
         """Add to the error of a missing shard why it is missing, if gc has given it up."""

@@ -1,6 +1,7 @@
 """Compaction and row removal: the same samples under the same ids, whoever crashes, races or looks at older versions."""
 
 import glob
+import sys
 
 import numpy as np
 import pytest
@@ -253,6 +254,21 @@ def test_drop(tmp_path):
     assert (done.version, done.num_samples_dropped) == (version + 1, 8)
     assert_same_samples(samples(url), {id: before[id] for id in before if id not in [*list(before)[:5], *last]})
     assert_same_samples(samples(url, version), before)
+
+
+def test_drop_looks_at_each_shard_once(tmp_path, monkeypatch):
+    """First at those that the ids name, then at the others until all samples are found."""
+    url = tmp_path / "d"
+    small_shards(url, 6)
+    before = list(samples(url))
+    compact(url)
+    append(url, range(100, 103))
+    looked, module = [], sys.modules["shardstream.upkeep.compact"]  # the package has the function under this name
+    runs_of = module.runs_of
+    monkeypatch.setattr(module, "runs_of", lambda source, shard, index: looked.append(shard) or runs_of(source, shard, index))
+    last = list(samples(url))[-1]
+    assert drop(url, [before[0], before[3], last]).num_samples_dropped == 3
+    assert looked == [1, 0]
 
 
 @pytest.mark.parametrize("wrong", ["7", "", "not:1", "01890a5d-ac96-774b-bcce-b302099a8057:0", "SID:99", "SID:-1", 7])

@@ -4,8 +4,10 @@ import json
 import random
 import threading
 import time
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 import shardstream as ss
@@ -255,6 +257,50 @@ def test_lag_counts_what_is_too_far_ahead_to_be_known(growing, monkeypatch):
             assert stream.lag == growing.num_samples - num
         assert len(follower._segments) <= 1 + 16  # what one look brings
     assert num == growing.num_samples
+
+
+def test_lag_may_be_asked_by_several_threads(growing, monkeypatch):
+    """A monitor beside the loop: entries that two threads count at once are counted once."""
+    monkeypatch.setattr(following, "MAX_SEGMENTS", 2)
+    monkeypatch.setattr(following, "SEGMENTS_AT_ONCE", 1)
+    stream = ss.ShardStream(str(growing.folder), follow=True, start="beginning", batch_size=1)
+    iterator, plain, meet = iter(stream), EntryFeed.read, threading.Barrier(2)
+    next(iterator)
+    while len(stream._follower._segments) < 2:
+        time.sleep(0.001)
+
+    def slow(feed):
+        if feed is stream._follower._counter:
+            time.sleep(0.01)  # the other thread comes meanwhile
+        return plain(feed)
+
+    def ask():
+        meet.wait()
+        return stream.lag
+
+    monkeypatch.setattr(EntryFeed, "read", slow)
+    with ThreadPoolExecutor(2) as pool:
+        assert [future.result() for future in [pool.submit(ask), pool.submit(ask)]] == [growing.num_samples - 1] * 2
+    assert stream.lag == growing.num_samples - 1
+    iterator.close()
+
+
+def test_a_run_keeps_the_columns_it_began_with(tmp_path):
+    """Fields that a writer adds while a run follows come with its next start, which has them of all samples."""
+    url, old = str(tmp_path / "d"), ss.Schema(y=ss.Dense("int64"))
+    new = ss.Schema(y=ss.Dense("int64"), z=ss.Dense("float32", default=-1.0))
+    with ss.ShardWriter(url, schema=old) as writer:
+        writer.write_batch({"y": np.arange(4)})
+    stream = ss.ShardStream(url, follow=True, start="beginning", batch_size=2, until=2)
+    iterator = iter(stream)
+    assert list(next(iterator)) == ["y"]
+    state = stream.state_dict()
+    with ss.ShardWriter(url, schema=new) as writer:
+        writer.write_batch({"y": np.arange(4, 8), "z": np.ones(4, np.float32)})
+    assert [{name: column.tolist() for name, column in batch.items()} for batch in iterator] == [{"y": [2, 3]}, {"y": [4, 5]}, {"y": [6, 7]}]
+    again = ss.ShardStream(url, follow=True, batch_size=2, until=2)
+    again.load_state_dict(state)
+    assert [(batch["y"].tolist(), batch["z"].tolist()) for batch in again] == [([2, 3], [-1, -1]), ([4, 5], [1, 1]), ([6, 7], [1, 1])]
 
 
 def test_stop_ends_a_wait_at_once_and_leaves_a_whole_state(growing, tmp_path):

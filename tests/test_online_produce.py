@@ -36,9 +36,22 @@ def line(number: int) -> bytes:
     return json.dumps({"text": f"the {number}th líne", "label": number % 2, "time": number}, ensure_ascii=False).encode() + b"\n"
 
 
+_producers: list[subprocess.Popen] = []
+
+
+@pytest.fixture(autouse=True)
+def _no_producer_stays():
+    """End what a failed test has left behind, stopped producers too."""
+    yield
+    while _producers:
+        with _producers.pop() as process:
+            process.kill()
+
+
 def started(url, *arguments) -> subprocess.Popen:
     command = [sys.executable, str(PRODUCE), str(url), "--max-latency", "0.1s", *map(str, arguments)]
-    return subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env={**os.environ, "PYTHONPATH": str(ROOT)})
+    _producers.append(subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env={**os.environ, "PYTHONPATH": str(ROOT)}))
+    return _producers[-1]
 
 
 def numbers(url) -> list[int]:

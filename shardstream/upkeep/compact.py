@@ -128,7 +128,7 @@ def _located(snapshot: Snapshot, reader: BlockReader, wanted: dict[str, set[int]
     left = {sid: set(rows) for sid, rows in wanted.items()}
     found: dict[int, np.ndarray] = {}
     direct = [int(row) for row in table.rows_of(sid_bytes(sids)) if row >= 0]
-    others = (row for row in range(len(table)) if row not in set(direct))
+    others = np.setdiff1d(np.arange(len(table)), direct).tolist()
     for position, shard in enumerate([*direct, *others]):
         if position >= len(direct) and not any(left.values()):
             break
