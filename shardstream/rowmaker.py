@@ -238,7 +238,7 @@ class RowMaker:
         if samples is not None:
             self._set_columns(portion, samples, is_pad)
         if self._transform_is_batched and portion.num_rows:
-            self._transform_columns(portion, positions, self._place(pieces, 0))
+            self._transform_columns(portion, positions, pieces, begin)
         if is_pad is not None and portion.columns and SAMPLES not in portion.columns:
             portion.columns[PAD] = torch.from_numpy(is_pad if portion.kept is None else is_pad[portion.kept])
             if portion.origins is not None:
@@ -331,27 +331,33 @@ class RowMaker:
         portion.leave(None if len(left) == portion.num_rows else np.array(left, np.int64))
         return made
 
-    def _transform_columns(self, portion: Portion, positions: np.ndarray | None, place: dict[str, Any]) -> None:
+    def _transform_columns(self, portion: Portion, positions: np.ndarray | None, pieces: list[_Piece], begin: int) -> None:
         """Put the columns that a batched transform returns into ``portion``, and note which rows are left."""
+        left, num_rows = None, portion.num_rows
+
+        def refused(message: str, **places: Any) -> TransformError:
+            asked, piece = self._positions[begin : self._num_made], next(piece for piece in pieces if piece.rows.num_rows)
+            key = piece.content[0].get("__key__") if self._assembler is None else int(piece.rows.row[0])
+            return TransformError(f"{message} (It was given {portion.num_rows} rows, of positions {asked[0]} to {asked[-1]} of epoch "
+                                  f"{self._order.epoch}. The first of them is this one.)", key=key, **places, **self._place(pieces, 0))  # fmt: skip
+
         try:
             columns = self._transformed(portion.columns, positions)
         except Exception as error:
-            raise TransformError(f"transform raised {type(error).__name__}: {error}", **place) from error
-        left, num_rows = None, portion.num_rows
+            raise refused(f"transform raised {type(error).__name__}: {error}") from error
         if isinstance(columns, tuple) and len(columns) == 2:
             columns, mask = columns
             mask = np.asarray(mask)
             if mask.dtype != np.bool_ or mask.shape != (num_rows,):
-                raise TransformError(f"a batched transform's second result must be {num_rows} bools, which rows are left.", **place)
+                raise refused(f"a batched transform's second result must be {num_rows} bools, which rows are left.")
             left = mask.nonzero()[0]
             num_rows = len(left)
         if not isinstance(columns, dict):
-            raise TransformError(f"a batched transform must return a dict of columns, not {type(columns).__name__}.", **place)
+            raise refused(f"a batched transform must return a dict of columns, not {type(columns).__name__}.")
         for name, column in columns.items():
             if column_length(column) != num_rows:
-                raise TransformError(
-                    f"a batched transform must return tensors, arrays, ss.Jagged or lists of {num_rows} rows; to drop rows it returns "
-                    "(columns, bools that say which of the rows it was given are left).", field=name, **place)  # fmt: skip
+                raise refused(f"a batched transform must return tensors, arrays, ss.Jagged or lists of {num_rows} rows; to drop rows it returns "
+                              "(columns, bools that say which of the rows it was given are left).", field=name)  # fmt: skip
         portion.columns, portion.origins = columns, None
         portion.leave(left)
 

@@ -20,7 +20,7 @@ from shardstream.log import Log, ShardTable, Snapshot
 from shardstream.order.state import list_id
 from shardstream.schema import Dense, Schema, Sparse
 from shardstream.storage import Fetcher, Store, expand_urls
-from shardstream.storage.urls import names_shards
+from shardstream.storage.urls import checked_urls, names_shards
 
 logger = logging.getLogger("shardstream")
 SPARSE_GROWTH = 5  # decoded bytes per stored byte of index sets: some 7 bits become 32
@@ -104,10 +104,11 @@ def open_source(url_or_urls, version: int | str | None = None, storage_options: 
 
     Raises:
         DatasetNotFoundError: Nothing is there.
-        ConfigError: ``version`` was given for a list of shards.
+        ConfigError: These are no URLs, or ``version`` was given for a list of shards.
     """
-    if isinstance(url_or_urls, (str,)) or hasattr(url_or_urls, "__fspath__"):
-        url = str(url_or_urls)
+    url_or_urls = checked_urls(url_or_urls)
+    if isinstance(url_or_urls, str):
+        url = url_or_urls
         log = Log(Store(url, storage_options)) if not names_shards(url) else None
         if log is not None:
             try:

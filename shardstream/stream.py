@@ -33,10 +33,11 @@ from shardstream.rowmaker import SAMPLES, Portion, Recipe, Report, RowMaker, Tas
 from shardstream.source import Source, open_source, source_of_snapshot
 from shardstream.stats import Stats
 from shardstream.storage import Cache
+from shardstream.storage.urls import checked_urls
 
 SAMPLES_AT_ONCE = 256  # rows gathered together when samples are delivered one by one
 CACHE_LIMIT = "100GB"
-MAX_EXAMPLES = 100  # samples looked at to learn what a batch without rows looks like
+MAX_EXAMPLES = 1024  # samples looked at to learn what a batch without rows looks like
 
 
 class ShardStream(IterableDataset):
@@ -53,14 +54,17 @@ class ShardStream(IterableDataset):
         dtypes: Dict of field to dtype; by default uint16, uint32 and uint64 come as int64, all else as stored.
         transform: Function of one sample (a dict), which may return None to drop it; or, marked
             ``@ss.batched``, of the columns of any number of rows. Marked ``@ss.placed`` it gets an ``ss.Place``
-            besides: seed, epoch and position, which are all that it may be random by.
+            besides: seed, epoch and position, which are all that it may be random by. A batch that loses all of its rows
+            has the columns of the others, without rows; but no columns if this rank had no row yet and none of the
+            epoch's first 1,024 samples is left either.
         on_error: "raise", or "skip" unreadable blocks, counted in ``report``, up to ``read.max_skipped`` samples.
         drop_last: Of a last, short batch: False delivers it short, True leaves it out, "pad" fills it from the
             epoch's start; batches then have a bool column ``__pad__``.
         version: A version's number, a tag, or a time (a ``datetime`` or ISO 8601, UTC if it has no offset); by default
             the newest when the stream is first used. A tag or time is resolved once: the state has the number.
         follow: Go on with what writers add: the samples of each log entry that adds some, one entry after the other,
-            shuffled within each. Batches cross entries and are never cut by time; there is one epoch, without length.
+            shuffled within each. Batches cross entries and are never cut by time; there is one epoch, without length. The
+            columns are those of the schema at the start: fields that writers add meanwhile come with the next start.
         start: Where following begins: by default with the newest version, then what comes after it; a version, tag
             or time with that; ``"beginning"`` with the first entry, ``"end"`` with the next one to come.
         until: Version after which the stream ends; it also ends where the dataset was ended (``shardstream end``).
@@ -97,8 +101,8 @@ class ShardStream(IterableDataset):
             raise ConfigError(f"fields={fields!r} must be a list of names.")
         if on_error not in ("raise", "skip"):
             raise ConfigError(f"on_error={on_error!r} must be 'raise' or 'skip'.")
-        if epochs is not None and epochs < 1:
-            raise ConfigError(f"epochs={epochs!r} must be at least 1, or None for no end.")
+        if epochs is not None and (isinstance(epochs, bool) or not isinstance(epochs, int) or epochs < 1):
+            raise ConfigError(f"epochs={epochs!r} must be an integer of at least 1, or None for no end.")
         if (rank is None) != (world_size is None):
             raise ConfigError("rank and world_size belong together: give both or none.")
         if cache_limit is not None and cache_dir is None:
@@ -110,7 +114,7 @@ class ShardStream(IterableDataset):
         self.batch_size = batch_size
         self.report = Report()
         self.stats = Stats()  #: what was read in this process, of all versions; see StreamLoader.stats
-        self._urls, self._epochs, self._drop_last = url_or_urls, epochs, drop_last
+        self._urls, self._epochs, self._drop_last = checked_urls(url_or_urls), epochs, drop_last
         self.recipe = Recipe(fields, sparse, dtypes, transform, on_error, allow_unsafe, read or ReadPolicy(),
                               storage_options, pad=drop_last == "pad", as_samples=batch_size is None,
                               cache=None if cache_dir is None else Cache(cache_dir, cache_limit or CACHE_LIMIT))  # fmt: skip
@@ -126,6 +130,7 @@ class ShardStream(IterableDataset):
         self._iterator = 0  # the valid one; any other belongs to a position that was left
         self._has_warned_of_lanes = False
         self._no_rows: dict[str, Any] | None = None  # what a batch without rows looks like
+        self._looked_at: int | None = None  # the position from which samples were asked for it in vain
 
     # -- what torch and training loops call -------------------------------------------------------
 
@@ -319,7 +324,14 @@ class ShardStream(IterableDataset):
         return loaded
 
     def plan(self, start_position: int, world_size: int | None = None) -> BatchPlan:
-        """Return the arithmetic of this stream's batches from a position of the epoch on."""
+        """Return the arithmetic of this stream's batches from a position of the epoch on.
+
+        Raises:
+            ConfigError: The stream follows: what it has grows, so there is no plan of all of it.
+        """
+        if self._follow is not None:
+            raise ConfigError("plan(): a stream that follows has no length, so its batches can't be planned to an end.")
+        self._open()
         return BatchPlan(self._source.total_samples, start_position, self.batch_size or 1, world_size or self._place[1], self._drop_last)
 
     # -- iterating --------------------------------------------------------------------------------
@@ -439,10 +451,12 @@ class ShardStream(IterableDataset):
             yield portion.columns, portion.num_rows
 
     def _example(self, task: Task) -> dict[str, Any]:
-        """Return columns without rows, when this rank had no rows yet: those of the epoch's first sample that is left."""
-        first = task.plan.start_position if task.segments else 0
-        for position in range(first, min(task.plan.num_samples, first + MAX_EXAMPLES)):
-            [portion] = self.portions(replace(task, plan=BatchPlan(position + 1, position, 1, 1), rank=0))
+        """Return columns without rows, when this rank had no rows yet: those of the epoch's first samples that are left, if any are."""
+        first, end = (task.plan.start_position, task.plan.end_position) if task.segments else (0, task.plan.num_samples)
+        if first == self._looked_at:
+            return {}  # looking again would tell no more
+        self._looked_at, plan = first, BatchPlan(min(end, first + MAX_EXAMPLES), first, SAMPLES_AT_ONCE, 1)
+        for portion in self.portions(replace(task, plan=plan, rank=0)):
             if portion.num_rows:
                 self._no_rows = empty_like(portion.columns)
                 return self._no_rows

@@ -195,12 +195,29 @@ def test_dtypes(url):
     {"batch_size": 0}, {"batch_size": 1.5}, {"on_error": "ignore"}, {"epochs": 0}, {"rank": 1}, {"rank": 2, "world_size": 2},
     {"fields": ["nope"]}, {"fields": []}, {"fields": "y"}, {"sparse": "coo"}, {"sparse": {"y": "csr"}}, {"dtypes": {"a": "int64"}}, {"dtypes": {"s": "int64"}},
     {"dtypes": {"y": "quaternion"}}, {"drop_last": "fill"}, {"lanes": 0, "shuffle": True}, {"window": 0, "shuffle": True},
-    {"lanes": 4}, {"version": 99},
+    {"lanes": 4}, {"version": 99}, {"epochs": True}, {"epochs": 1.0}, {"epochs": "2"}, {"epochs": 1.5},
 ])  # fmt: skip
 def test_bad_arguments_are_config_errors(url, options):
     """Every illegal argument is a ConfigError or StateError before any sample comes."""
     with pytest.raises((ss.ConfigError, ss.DatasetNotFoundError)):
         next(iter(ss.ShardStream(url, **options)))
+
+
+@pytest.mark.parametrize("wrong", [None, 3, True, b"abc", {"a": 1}, [None], ["a", 3], [b"a"], "", torch.tensor(1), object()], ids=str)
+@pytest.mark.parametrize("follow", [False, True])
+def test_what_is_no_url_is_refused_at_once(wrong, follow):
+    """The first argument is a ConfigError when the stream is made, not when it is read, and says what to give."""
+    with pytest.raises(ss.ConfigError, match="give the URL of a dataset|non-empty text"):
+        ss.ShardStream(wrong, batch_size=2, follow=follow)
+
+
+def test_urls_may_come_in_any_iterable(url):
+    """A generator of URLs is as good as a list, and used up once; what has a .url is told of."""
+    shards = ss.Dataset(url).shards
+    stream = ss.ShardStream((shard for shard in shards), batch_size=50, fields=["y"])
+    assert [len(list(stream)) for _ in range(2)] == [NUM // 50] * 2
+    with pytest.raises(ss.ConfigError, match="here, its .url"):
+        ss.ShardStream(ss.Dataset(url))
 
 
 def test_transforms(url):
@@ -505,6 +522,33 @@ def test_batched_transforms_drop_rows_by_a_mask(url):
         next(iter(ss.ShardStream(url, batch_size=100, fields=["y"], transform=shorter)))
 
 
+def test_the_error_of_a_batched_transform_says_which_rows_it_had(url, tmp_path):
+    """Their number, their positions, and the first of them: by its row in its block, or by its key."""
+
+    @ss.batched
+    def fails(columns):
+        raise ValueError("no")
+
+    @ss.batched
+    def wrong(columns):
+        return [columns]
+
+    for transform, what in [(fails, "transform raised ValueError: no"), (wrong, "must return a dict")]:
+        stream = ss.ShardStream(url, batch_size=10, shuffle=True, seed=1, fields=["y"], transform=transform)
+        plain = ss.ShardStream(url, batch_size=10, shuffle=True, seed=1, fields=["y"])
+        next(iter(plain))
+        stream.load_state_dict(plain.state_dict())
+        with pytest.raises(ss.TransformError, match=f"{what}.*given 10 rows, of positions 10 to 19 of epoch 0") as caught:
+            next(iter(stream))
+        wanted, error = int(next(iter(plain))["y"][0]), caught.value
+        assert error.block == 0 and int(ss.ShardDataset(error.shard)[error.key]["y"]) == wanted  # a shard here has one block
+    with ss.ShardWriter(str(tmp_path / "files")) as writer:
+        for i in range(9):
+            writer.write({"__key__": f"key-{i}", "cls": i})
+    with pytest.raises(ss.TransformError, match="given 4 rows.*key key-0"):
+        next(iter(ss.ShardStream(str(tmp_path / "files"), batch_size=4, transform=fails)))
+
+
 def test_a_transform_must_return_rows(url):
     """A row-wise transform that returns neither a dict nor None is an error that says what it returned."""
     with pytest.raises(ss.TransformError, match="not tuple"):
@@ -526,6 +570,22 @@ def test_batches_without_rows_have_their_columns(tmp_path, transform):
             assert column.dtype == full[name].dtype and column.shape == (0, *full[name].shape[1:])
         else:
             assert (column == []) if isinstance(column, list) else column.offsets.tolist() == [0]
+
+
+@pytest.mark.parametrize("num_dropped, is_known", [(1000, True), (1024, False), (NUM, False)])
+def test_columns_of_batches_that_were_dropped(url, num_dropped, is_known):
+    """The epoch's first 1,024 samples tell the columns of a batch that is empty; if none is left they are asked once, not each time."""
+    calls = []
+
+    def drop(sample):
+        calls.append(int(sample["y"]))
+        return {"z": sample["a"]} if sample["y"] >= num_dropped else None
+
+    stream = ss.ShardStream(url, batch_size=20, transform=drop)
+    batches = [next(iterator) for iterator in [iter(stream)] for _ in range(40)]
+    assert all(list(batch) == (["z"] if is_known else []) for batch in batches)
+    assert not is_known or (batches[0]["z"].shape, batches[0]["z"].dtype) == ((0, 3), torch.float32)
+    assert len(calls) == 40 * 20 + 1024 and stream.report.num_dropped == 800
 
 
 def test_setting_a_state_ends_older_iterators(url):

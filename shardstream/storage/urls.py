@@ -10,7 +10,8 @@ import itertools
 import os
 import posixpath
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
+from typing import Any
 
 from braceexpand import UnbalancedBracesError, braceexpand
 
@@ -45,6 +46,27 @@ def normalise(url: str | os.PathLike) -> str:
     return head.lower() + text[len(head) :].rstrip("/")
 
 
+def checked_urls(urls: Any) -> str | list[str]:
+    """Return one URL as a text, several as a list of texts; ConfigError that says what to give if these are neither."""
+    if isinstance(urls, (str, os.PathLike)):
+        normalise(urls)
+        return os.fspath(urls)
+    advice = "give the URL of a dataset, or shards: a URL, a list of them, a glob, a brace pattern or a folder"
+    try:
+        if isinstance(urls, (bytes, bytearray, Mapping)):
+            raise TypeError
+        items = iter(urls)
+    except TypeError:
+        here = "; here, its .url" if isinstance(getattr(urls, "url", None), str) else ""
+        raise ConfigError(f"{urls!r:.100} is not a URL: {advice}{here}.") from None
+    checked = []
+    for url in items:
+        if not isinstance(url, (str, os.PathLike)):
+            raise ConfigError(f"item {len(checked)} of a {type(urls).__name__} of URLs is {url!r:.100}, not a URL: {advice}.")
+        checked.append(os.fspath(url))
+    return checked
+
+
 def names_shards(url: str) -> bool:
     """Return whether a URL is read as shards, one or a pattern of many, and so can't be a dataset's."""
     return any(sign in url for sign in "*?{[") or url.endswith((".tar", ".tgz", ".tar.gz", ".tar.zst", ".tar.bz2", ".tar.xz"))
@@ -68,10 +90,11 @@ def expand_urls(urls: str | os.PathLike | Iterable, storage_options: dict | None
     and folders cost a listing each, plain URLs nothing.
 
     Raises:
-        ConfigError: unbalanced braces, or more than ``MAX_EXPANDED_URLS`` names.
+        ConfigError: what is no URL, unbalanced braces, or more than ``MAX_EXPANDED_URLS`` names.
         DatasetNotFoundError: a pattern or folder without a shard in it.
     """
-    if isinstance(urls, (str, os.PathLike)):
+    urls = checked_urls(urls)
+    if isinstance(urls, str):
         urls = [urls]
     found: list[str] = []
     for pattern in urls:
