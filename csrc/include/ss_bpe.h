@@ -33,7 +33,7 @@ enum ss_bpe_kind {
 
 #define SS_BPE_MAX_TOKENS 2097151	/* ids and ranks are packed three to 64 bits */
 #define SS_BPE_IDS_SLACK 4		/* ids written past the last one, for stores of whole vectors */
-#define SS_BPE_CACHE_NBYTES 4194304	/* of the cache of one ss_bpe_scratch */
+#define SS_BPE_CACHE_NBYTES 8388608	/* of the cache of one ss_bpe_scratch */
 
 struct ss_bpe_vocab {
 	const uint8_t *kinds;		/* enum ss_bpe_kind of each id */
@@ -86,7 +86,8 @@ void ss_bpe_halves(const ss_bpe *bpe, uint32_t *halves);
 /*
  * ss_bpe_scratch_new() returns memory to encode with 'bpe', or NULL if there is
  * none.  It holds a cache of pieces met before, of SS_BPE_CACHE_NBYTES, which only
- * saves time.  One call at a time may use it.
+ * saves time and begins with the vocabulary: 10 ms for 100,000 tokens.  One call at a
+ * time may use it.
  */
 ss_bpe_scratch *ss_bpe_scratch_new(const ss_bpe *bpe);
 void ss_bpe_scratch_free(ss_bpe_scratch *scratch);
@@ -94,7 +95,7 @@ void ss_bpe_scratch_free(ss_bpe_scratch *scratch);
 /*
  * ss_bpe_scratch_steps() returns how many steps encoding with this scratch has
  * taken so far to find ids that its cache did not have: bytes walked in the tree of
- * tokens, pairs looked up, entries moved in the heap.  Tests hold it linear.
+ * tokens, pairs looked up, merges, entries moved in the heap.  Tests hold it linear.
  */
 uint64_t ss_bpe_scratch_steps(const ss_bpe_scratch *scratch);
 

@@ -70,6 +70,7 @@ struct ss_bpe {
 	struct bpe_token *tokens;
 	uint32_t num_tokens;
 	uint32_t byte_token[256];
+	int32_t *byte_pairs;		/* merge << SHORT_PLACE_BITS of bytes a, b at [a << 8 | b], or INT32_MAX */
 	uint32_t *external;		/* id of each token */
 	bool same_numbers;		/* external[i] is i for all, as in most published vocabularies */
 	uint8_t *kinds;			/* of each id */
@@ -89,11 +90,27 @@ pair_hash(uint64_t key)
 	return key * 0x9E3779B97F4A7C15u;
 }
 
+static inline uint64_t
+pair_key(uint32_t left, uint32_t right)
+{
+	return (uint64_t)left << PAIR_BITS | right;
+}
+
+/* pair_prefetch() has memory fetch what pair_find() reads. */
+static inline void
+pair_prefetch(const struct pair_table *pairs, uint32_t left, uint32_t right)
+{
+	uint64_t hash = pair_hash(pair_key(left, right));
+
+	__builtin_prefetch(&pairs->filter[hash >> pairs->filter_shift >> 6]);
+	__builtin_prefetch(&pairs->entries[hash >> pairs->shift]);
+}
+
 /* pair_find() returns the number of the merge of (left, right), or NO_MERGE. */
 static inline uint32_t
 pair_find(const struct pair_table *pairs, uint32_t left, uint32_t right)
 {
-	uint64_t key = (uint64_t)left << PAIR_BITS | right, hash = pair_hash(key), entry;
+	uint64_t key = pair_key(left, right), hash = pair_hash(key), entry;
 	uint64_t bit = hash >> pairs->filter_shift;
 
 	if (!(pairs->filter[bit / 64] >> (bit % 64) & 1))
@@ -180,6 +197,20 @@ size_t merge_piece(const ss_bpe *bpe, const struct pair_table *pairs, struct mer
 		   const uint8_t *piece, size_t nbytes, uint32_t *tokens);
 size_t backtrack_piece(const ss_bpe *bpe, struct merge_memory *memory, const uint8_t *piece, size_t nbytes,
 		       uint32_t *tokens);
+
+/*
+ * merge_short_pieces() gives each of 'num' pieces of 1 to SHORT_MAX_NBYTES without late tokens
+ * what merge_piece() does with bpe->made.
+ */
+#define SHORT_MAX_NBYTES 15
+#define SHORT_PLACE_BITS 4
+struct short_piece {
+	const uint8_t *bytes;
+	uint32_t nbytes;
+	uint32_t num_tokens;	/* result */
+	uint32_t *tokens;	/* result, with room for a token a byte */
+};
+void merge_short_pieces(const ss_bpe *bpe, struct short_piece *pieces, size_t num, uint64_t *num_steps);
 
 /* has_late_token() tells whether a piece has the bytes of a late token. */
 bool has_late_token(const ss_bpe *bpe, const uint8_t *piece, size_t nbytes);

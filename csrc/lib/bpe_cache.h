@@ -5,7 +5,8 @@
  *
  * Buckets of two entries in one cache line.  A piece met for the first time takes its
  * bucket's first entry, that one moves to the second place, and what was there is lost:
- * so what a text repeats stays, and the size never changes.  Only pieces of at most
+ * so what a text repeats stays, and the size never changes.  Tokens are there from the
+ * beginning, since a third of the new words are one.  Only pieces of at most
  * CACHE_MAX_NBYTES and CACHE_MAX_IDS are kept; in English and code 99% are such.
  */
 #ifndef BPE_CACHE_H
@@ -37,6 +38,7 @@ struct cache_bucket {
 };
 
 _Static_assert(sizeof(struct cache_bucket) == 64, "a bucket is one cache line");
+_Static_assert(CACHE_MAX_NBYTES == SHORT_MAX_NBYTES, "a new piece that can be kept is merged with others");
 _Static_assert(SS_BPE_IDS_SLACK >= CACHE_MAX_IDS, "an entry's ids are stored as one vector");
 
 /* cache_key() returns the key of a piece of 1 to CACHE_MAX_NBYTES; 'avail' bytes may be read. */
@@ -63,6 +65,13 @@ cache_key(const uint8_t *piece, size_t nbytes, size_t avail)
 	return key;
 #undef MASKS
 #undef ONES
+}
+
+/* cache_key_is_ascii() tells whether all characters of the piece are ASCII. */
+static inline bool
+cache_key_is_ascii(struct cache_key key)
+{
+	return ((key.low | key.high) & 0x8080808080808080u) == 0;
 }
 
 static inline size_t

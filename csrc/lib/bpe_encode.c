@@ -21,6 +21,21 @@ struct ss_bpe_scratch {
 /* A long piece's memory is not kept after the call. */
 #define MAX_KEPT_NBYTES (1u << 20)
 
+/* A cache begins with the pieces that are one token, those of lower rank at hand. */
+static void
+seed_cache(const ss_bpe *bpe, struct cache_bucket *cache)
+{
+	for (uint32_t token = bpe->num_tokens; token-- > 0;) {
+		uint32_t id = bpe->external[token], nbytes = bpe->tokens[token].nbytes;
+		bool is_made = nbytes == 1 || bpe->tokens[token].left != token;
+
+		if (nbytes > CACHE_MAX_NBYTES || (!is_made && !bpe->whole_piece))
+			continue;
+		struct cache_key key = cache_key(bpe->bytes + bpe->offsets[id], nbytes, nbytes);
+		cache_insert(&cache[cache_slot(key)], key, &id, 1);
+	}
+}
+
 ss_bpe_scratch *
 ss_bpe_scratch_new(const ss_bpe *bpe)
 {
@@ -35,6 +50,7 @@ ss_bpe_scratch_new(const ss_bpe *bpe)
 		free(scratch);
 		return NULL;
 	}
+	seed_cache(bpe, scratch->cache);
 	return scratch;
 }
 
@@ -81,14 +97,18 @@ struct lookup {
 	struct cache_bucket *bucket;
 };
 
-/* Writes the ids of pieces that end at ends[0 .. num) and returns how many, or SIZE_MAX if there is no memory. */
-static size_t
-encode_block(ss_bpe_scratch *scratch, const uint8_t *text, size_t begin, const uint32_t *ends, size_t num,
-	     size_t readable_nbytes, uint32_t *ids)
-{
+/* The ids of a block's pieces have a gap for each new short piece until they are filled together. */
+struct block {
 	struct lookup lookups[BLOCK_PIECES];
-	size_t num_ids = 0;
+	struct short_piece gaps[BLOCK_PIECES];
+	struct lookup *gap_lookups[BLOCK_PIECES];
+	size_t num_gaps;
+};
 
+static void
+look_up_soon(ss_bpe_scratch *scratch, struct lookup *lookups, const uint8_t *text, size_t begin, const uint32_t *ends,
+	     size_t num, size_t readable_nbytes)
+{
 	for (size_t i = 0, at = begin; i < num; at = ends[i++]) {
 		lookups[i].bucket = NULL;
 		if (ends[i] - at <= CACHE_MAX_NBYTES) {
@@ -97,17 +117,76 @@ encode_block(ss_bpe_scratch *scratch, const uint8_t *text, size_t begin, const u
 			__builtin_prefetch(lookups[i].bucket, 1);
 		}
 	}
+}
+
+/*
+ * Whether a new piece goes to merge_short_pieces(), which must be able to find its ids.  In other
+ * scripts tokens are so short that backtracking, which rarely steps back there, is faster.
+ */
+static bool
+is_for_merging(const ss_bpe *bpe, struct cache_key key, const uint8_t *piece, size_t nbytes)
+{
+	if (!cache_key_is_ascii(key))
+		return false;
+	if (bpe->whole_piece) {
+		const struct trie_node *node = trie_find(bpe, piece, nbytes);
+		if (node != NULL && node->token != NO_TOKEN)
+			return false;
+	}
+	return !has_late_token(bpe, piece, nbytes);
+}
+
+/* Fills the gaps of ids[0 .. num_ids), moves the ids together, puts new ones in the cache, and returns how many are left. */
+static size_t
+fill_gaps(ss_bpe_scratch *scratch, struct block *block, uint32_t *ids, size_t num_ids)
+{
+	const ss_bpe *bpe = scratch->bpe;
+	uint32_t *end = block->gaps[0].tokens, *begin = end, *last = ids + num_ids;
+
+	merge_short_pieces(bpe, block->gaps, block->num_gaps, &scratch->memory.num_steps);
+	for (size_t i = 0; i < block->num_gaps; i++) {
+		const struct short_piece *gap = &block->gaps[i];
+		const struct lookup *lookup = block->gap_lookups[i];
+		size_t num = (size_t)(gap->tokens + gap->num_tokens - begin);
+
+		for (size_t k = 0; k < gap->num_tokens && !bpe->same_numbers; k++)
+			gap->tokens[k] = bpe->external[gap->tokens[k]];
+		if (gap->num_tokens <= CACHE_MAX_IDS && !cache_has(&lookup->bucket->entries[0], lookup->key))
+			cache_insert(lookup->bucket, lookup->key, gap->tokens, gap->num_tokens);
+		memmove(end, begin, num * sizeof(*ids));
+		end += num;
+		begin = gap->tokens + gap->nbytes;
+	}
+	memmove(end, begin, (size_t)(last - begin) * sizeof(*ids));
+	return (size_t)(end + (last - begin) - ids);
+}
+
+/* Writes the ids of pieces that end at ends[0 .. num) and returns how many, or SIZE_MAX if there is no memory. */
+static size_t
+encode_block(ss_bpe_scratch *scratch, const uint8_t *text, size_t begin, const uint32_t *ends, size_t num,
+	     size_t readable_nbytes, uint32_t *ids)
+{
+	struct block block;
+	size_t num_ids = 0;
+
+	block.num_gaps = 0;
+	look_up_soon(scratch, block.lookups, text, begin, ends, num, readable_nbytes);
 	for (size_t i = 0, at = begin; i < num; at = ends[i++]) {
-		struct cache_bucket *bucket = lookups[i].bucket;
-		struct cache_key key = lookups[i].key;
+		struct cache_bucket *bucket = block.lookups[i].bucket;
+		struct cache_key key = block.lookups[i].key;
+		uint32_t nbytes = ends[i] - (uint32_t)at;
 
 		if (bucket != NULL && cache_has(&bucket->entries[0], key)) {
 			num_ids += cache_ids(&bucket->entries[0], ids + num_ids);
 		} else if (bucket != NULL && cache_has(&bucket->entries[1], key)) {
 			cache_promote(bucket);
 			num_ids += cache_ids(&bucket->entries[0], ids + num_ids);
+		} else if (bucket != NULL && is_for_merging(scratch->bpe, key, text + at, nbytes)) {
+			block.gaps[block.num_gaps] = (struct short_piece){ text + at, nbytes, 0, ids + num_ids };
+			block.gap_lookups[block.num_gaps++] = &block.lookups[i];
+			num_ids += nbytes;
 		} else {
-			size_t new = encode_piece(scratch, text + at, ends[i] - at, ids + num_ids);
+			size_t new = encode_piece(scratch, text + at, nbytes, ids + num_ids);
 			if (new == 0)
 				return SIZE_MAX;
 			if (bucket != NULL && new <= CACHE_MAX_IDS)
@@ -115,7 +194,7 @@ encode_block(ss_bpe_scratch *scratch, const uint8_t *text, size_t begin, const u
 			num_ids += new;
 		}
 	}
-	return num_ids;
+	return block.num_gaps == 0 ? num_ids : fill_gaps(scratch, &block, ids, num_ids);
 }
 
 static enum ss_status

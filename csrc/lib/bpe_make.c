@@ -226,6 +226,17 @@ find_late_tokens(struct maker *m, uint32_t num_made)
 	return status;
 }
 
+static bool
+find_byte_pairs(ss_bpe *bpe)
+{
+	bpe->byte_pairs = malloc(256 * 256 * sizeof(*bpe->byte_pairs));
+	for (int i = 0; i < 256 * 256 && bpe->byte_pairs != NULL; i++) {
+		uint32_t merge = pair_find(&bpe->made, bpe->byte_token[i / 256], bpe->byte_token[i % 256]);
+		bpe->byte_pairs[i] = merge == NO_MERGE ? INT32_MAX : (int32_t)merge << SHORT_PLACE_BITS;
+	}
+	return bpe->byte_pairs != NULL;
+}
+
 static void
 find_prefixes(ss_bpe *bpe)
 {
@@ -266,6 +277,8 @@ make_tokens(ss_bpe *bpe, const struct ss_bpe_vocab *vocab, const uint32_t *resul
 			bpe->same_numbers &= bpe->external[token] == token;
 		status = find_late_tokens(&m, num_made);
 		find_prefixes(bpe);
+		if (status == SS_OK && !find_byte_pairs(bpe))
+			status = SS_ERR_NOMEM;
 	}
 	free(m.internal);
 	free(m.parts);

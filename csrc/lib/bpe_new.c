@@ -161,6 +161,7 @@ ss_bpe_free(ss_bpe *bpe)
 	free(bpe->late_starts);
 	free(bpe->tokens);
 	free(bpe->external);
+	free(bpe->byte_pairs);
 	free(bpe->kinds);
 	free(bpe->bytes);
 	free(bpe->offsets);
