@@ -1,8 +1,10 @@
 """Bits per index and speed of the sparse block, beside its bound and its rivals, on uniform and real sets.
 
-    python benchmarks/sparse_codec.py [--quick] [--plot sparse.png]
+    python benchmarks/sparse_codec.py            # all sets, to standard output; three minutes
+    python benchmarks/sparse_codec.py --quick    # smaller uniform sets, no texts
+    python benchmarks/sparse_codec.py --report   # into docs/benchmarks.md and docs/sparse_codec.png; needs all sets and rivals
 
-Prints Markdown. The bound is log2 C(dim, k) summed over the rows plus the entropy of the row lengths: what a
+The bound is log2 C(dim, k) summed over the rows plus the entropy of the row lengths: what a
 coder that knows only k and dim can't beat. Ours is blocks of 8,192 rows, as shards have them. A rival file holds
 the whole set, with row lengths, in its densest usual setting; the bare codec is cut into the same blocks:
 
@@ -23,11 +25,13 @@ import argparse
 import html
 import io
 import os
+import platform
 import re
 import time
 import zipfile
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from importlib.metadata import version
 from pathlib import Path
 
 import numpy as np
@@ -48,7 +52,10 @@ try:
 except ImportError:
     pyroaring = None
 
-DATA = Path(os.environ.get("SHARDSTREAM_DATA", Path(__file__).resolve().parents[1] / "../shared/data"))
+ROOT = Path(__file__).resolve().parents[1]
+DATA = Path(os.environ.get("SHARDSTREAM_DATA", ROOT / "../shared/data"))
+PAGE, PICTURE = ROOT / "docs/benchmarks.md", ROOT / "docs/sparse_codec.png"
+BEGIN, END = "<!-- sparse: begin -->", "<!-- sparse: end -->"
 BLOCK_ROWS = 8192
 HASH_DIM = 2**20
 
@@ -226,7 +233,7 @@ def measure(sets: Sets) -> dict:
     decode = best_seconds(
         lambda: [sparse.decode(block, sets.dim, len(part[1]) - 1) for block, part in zip(encoded, parts)], 9
     )
-    encode = best_seconds(lambda: [sparse.encode(*part, sets.dim) for part in parts], 1)
+    encode = best_seconds(lambda: [sparse.encode(*part, sets.dim) for part in parts], 3)
     result = {"sets": sets, "form": form(encoded[0]), "decode": num / decode / 1e6, "encode": num / encode / 1e6}
     result |= {name: 8 * nbytes / num for name, nbytes in sizes.items()}
     if sets.counts is not None:
@@ -241,46 +248,39 @@ def measure(sets: Sets) -> dict:
 def table(results: list[dict]) -> Iterator[str]:
     """Yield the lines of a Markdown table."""
     names = list(rivals())
-    head = [
-        "sets",
-        "k",
-        "log2 C",
-        "bound",
-        "**ours**",
-        *names,
-        "ours / log2 C",
-        "ours / bound",
-        "ours / best rival",
-        "form",
-        "encode M/s",
-        "decode M/s",
-        "counts",
-    ]
+    head = ["sets", "k", "log2 C", "bound", "**ours**", *(LABELS[name] for name in names), "ours / log2 C", "ours / bound",
+            "ours / best rival", "form", "encode M/s", "decode M/s", "counts"]  # fmt: skip
     yield " | ".join(["", *head, ""]).strip()
     yield "|---" * len(head) + "|"
     for r in results:
         sets, num = r["sets"], len(r["sets"].indices)
-        binomials, bound = sets.log2_binomials / num, (sets.log2_binomials + sets.lengths_entropy) / num
+        binomials, bound = sets.log2_binomials / num, bound_of(r)
         best = min(r[name] for name in names)
-        cells = [
-            sets.name,
-            f"{num / (len(sets.indptr) - 1):.0f}",
-            f"{binomials:.2f}",
-            f"{bound:.2f}",
-            f"**{r['ours']:.2f}**",
-            *(f"{r[name]:.2f}" for name in names),
-            f"{r['ours'] / binomials:.3f}",
-            f"{r['ours'] / bound:.3f}",
-            f"{r['ours'] / best:.3f}",
-            r["form"],
-            f"{r['encode']:.1f}",
-            f"{r['decode']:.0f}",
-            f"{r['counts']:.2f}" if "counts" in r else "",
-        ]
+        cells = [sets.name, f"{num / (len(sets.indptr) - 1):.0f}", f"{binomials:.2f}", f"{bound:.2f}", f"**{r['ours']:.2f}**",
+                 *(f"{r[name]:.2f}" for name in names), f"{r['ours'] / binomials:.3f}", f"{r['ours'] / bound:.3f}",
+                 f"{r['ours'] / best:.3f}", r["form"], f"{r['encode']:.1f}", f"{r['decode']:.0f}",
+                 f"{r['counts']:.2f}" if "counts" in r else ""]  # fmt: skip
         yield " | ".join(["", *cells, ""]).strip()
 
 
-def plot(results: list[dict], path: str) -> None:
+def bound_of(result: dict) -> float:
+    """Return log2 C(dim, k) and the entropy of the row lengths in bits per index."""
+    sets = result["sets"]
+    return (sets.log2_binomials + sets.lengths_entropy) / len(sets.indices)
+
+
+LABELS = {"ours": "shardstream", "npz": "scipy npz", "leb128": "LEB128 + zstd", "parquet": "Parquet + zstd", "roaring": "Roaring"}
+
+
+def machine() -> str:
+    """Return what was measured with, and on."""
+    packages = ["numpy", "scipy", "zstandard", *(["pyarrow"] if pyarrow else []), *(["pyroaring"] if pyroaring else [])]
+    model = re.search(r"model name\s*: (.*)", Path("/proc/cpuinfo").read_text()) if Path("/proc/cpuinfo").exists() else None
+    return (f"Python {platform.python_version()}, {', '.join(f'{name} {version(name)}' for name in packages)}; "
+            f"{model[1] if model else platform.machine()}, one thread, load {os.getloadavg()[0]:.1f}")  # fmt: skip
+
+
+def plot(results: list[dict], path: Path) -> None:
     """Write a PNG of bits per index, ours beside the bound and the rivals."""
     import matplotlib
 
@@ -291,32 +291,45 @@ def plot(results: list[dict], path: str) -> None:
     places = np.arange(len(results))
     figure, axes = plt.subplots(figsize=(1.1 * len(results) + 2, 5), layout="constrained")
     for i, name in enumerate(names):
-        axes.bar(
-            places + (i - len(names) / 2) * 0.8 / len(names),
-            [r[name] for r in results],
-            0.8 / len(names),
-            align="edge",
-            label=name,
-        )
-    for place, r in zip(places, results):
-        bound = (r["sets"].log2_binomials + r["sets"].lengths_entropy) / len(r["sets"].indices)
-        axes.hlines(bound, place - 0.4, place + 0.4, colors="black", label="log2 C + lengths" if place == 0 else None)
+        left = places + (i - len(names) / 2) * 0.8 / len(names)
+        axes.bar(left, [r[name] for r in results], 0.8 / len(names), align="edge", label=LABELS[name], color=COLORS[name])
+    for place, r in zip(places, results, strict=True):
+        axes.hlines(bound_of(r), place - 0.4, place + 0.4, colors="black", label="log2 C(dim, k) + lengths" if place == 0 else None)
     axes.set_xticks(places, [r["sets"].name for r in results], rotation=30, ha="right")
     axes.set_ylabel("bits per index")
-    axes.set_ylim(0, 36)
-    axes.legend(ncols=len(names) + 1, loc="upper left")
-    figure.savefig(path, dpi=120)
+    axes.set_ylim(0, 1.15 * max(r[name] for r in results for name in names))
+    axes.spines[["top", "right"]].set_visible(False)
+    axes.legend(ncols=len(names) + 1, loc="upper left", frameon=False)
+    figure.savefig(path, dpi=110)
+
+
+COLORS = {"ours": "#1f4e79", "npz": "#c9c9c9", "leb128": "#e3a857", "parquet": "#8fb08c", "roaring": "#b08caf"}
+
+
+def write_report(results: list[dict]) -> None:
+    """Put the table between the marks of docs/benchmarks.md, and the plot beside it."""
+    before, _, rest = PAGE.read_text("utf-8").partition(BEGIN)
+    _, _, after = rest.partition(END)
+    note = f"![Bits per index of each codec]({PICTURE.name})\n\nMeasured with {machine()}."
+    PAGE.write_text("\n\n".join([before + BEGIN, "\n".join(table(results)), note, END + after]), "utf-8")
+    plot(results, PICTURE)
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--quick", action="store_true", help="smaller uniform sets, no texts")
     parser.add_argument("--plot", metavar="PNG", help="write the sizes as a picture")
+    parser.add_argument("--report", action="store_true", help="write docs/benchmarks.md and docs/sparse_codec.png")
     arguments = parser.parse_args()
+    if arguments.report and (arguments.quick or set(rivals()) | {"ours"} != set(LABELS) or not (DATA / "text").is_dir()):
+        parser.error(f"--report needs all sets (in {DATA}), pyarrow and pyroaring: pip install 'shardstream[bench]'")
     results = [measure(sets) for sets in all_sets(arguments.quick)]
-    print("\n".join(table(results)))
+    if arguments.report:
+        write_report(results)
+    else:
+        print("\n".join([*table(results), "", machine()]))
     if arguments.plot:
-        plot(results, arguments.plot)
+        plot(results, Path(arguments.plot))
 
 
 if __name__ == "__main__":
