@@ -148,6 +148,10 @@ def test_special_tokens_are_an_error_text_or_ids(tok):
     assert caught.value.index == 2
     with pytest.raises(TokenizerError, match="not a special token"):
         tok.encode("a", allowed_special={"<|none|>"})
+    for name in ("allowed_special", "disallowed_special"):
+        for wrong in ("<|end|>", None, {5}):
+            with pytest.raises(TokenizerError, match=f"{name} is a collection"):
+                tok.encode("a<|end|>", **{name: wrong})
 
 
 def test_decoding(tok):
@@ -159,19 +163,19 @@ def test_decoding(tok):
     assert tok.decode(part) == "\ufffd"
     with pytest.raises(UnicodeDecodeError):
         tok.decode(part, errors="strict")
-    for wrong in ([tok.vocab_size], [tok.special_tokens["<|end|>"] + 1], [-1], [2**40], ["a"]):
+    for wrong in ([tok.vocab_size], [tok.special_tokens["<|end|>"] + 1], [-1], [2**40], ["a"], [1.5], [[97, 98]], 97, None):
         with pytest.raises(TokenizerError):
             tok.decode(wrong)
 
 
-@pytest.mark.parametrize("texts_", ["one text", [1], [None], (np.zeros(3), np.zeros(2, np.int64)), (np.zeros(3, np.uint8), np.zeros(0, np.int64))])
+@pytest.mark.parametrize("texts_", ["one text", None, 5, [1], [None], (np.zeros(3), np.zeros(2, np.int64)), (np.zeros(3, np.uint8), np.zeros(0, np.int64))])
 def test_wrong_inputs_are_refused(tok, texts_):
     """One text, or things that are no texts, or arrays of other types, are errors."""
     with pytest.raises(TokenizerError):
         tok.encode_batch(texts_)
 
 
-@pytest.mark.parametrize("num_threads", [0, -1, 257])
+@pytest.mark.parametrize("num_threads", [0, -1, 257, 1.5, "2", True])
 def test_thread_numbers_out_of_range_are_refused(tok, num_threads):
     """num_threads is from 1 to 256."""
     with pytest.raises(TokenizerError, match="num_threads"):

@@ -1,17 +1,20 @@
 """Vocabularies on disk: what is written is read again, by us and by others; what is malformed is named."""
 
 import base64
+import hashlib
 import json
+import shutil
 
 import pytest
 import tiktoken
 from hypothesis import given
 from hypothesis import strategies as st
+from tiktoken import registry
 
 import shardstream.tokenizers as sst
 from shardstream.errors import TokenizerError
 from shardstream.tokenizers import patterns
-from shardstream.tokenizers.files import read_ranks
+from shardstream.tokenizers.files import byte_chars, read_ranks
 from shardstream.tokenizers.hf import read_tokenizer_json
 from tests import texts
 from tests import vocabularies as v
@@ -106,6 +109,83 @@ def test_names_come_from_tiktoken(tmp_path, monkeypatch):
     assert tok.vocab_size == 257 and tok.encode("a<|x|>", allowed_special="all").tolist() == [97, 256]
     with pytest.raises(TokenizerError, match="neither a file or folder nor an encoding"):
         sst.load("another")
+
+
+def test_names_are_read_from_the_cache_of_tiktoken(tmp_path, monkeypatch):
+    """What stands in tiktoken's own cache needs no network, and its special tokens come along."""
+    path = texts.shared("vocab/tiktoken/r50k_base.tiktoken")
+    url = "https://openaipublic.blob.core.windows.net/encodings/r50k_base.tiktoken"
+    shutil.copy(path, tmp_path / hashlib.sha1(url.encode()).hexdigest())  # as tiktoken/load.py names it
+    monkeypatch.setenv("TIKTOKEN_CACHE_DIR", str(tmp_path))
+    monkeypatch.setattr(registry, "ENCODINGS", {})
+    ours, ranks = sst.load("r50k_base"), sst.load(path)
+    assert ours.special_tokens == ranks.special_tokens == {"<|endoftext|>": 50256}
+    assert ours.encode("hello world").tolist() == ranks.encode("hello world").tolist() == [31373, 995]
+
+
+def test_a_name_that_tiktoken_cannot_get_says_what_to_do(monkeypatch):
+    """Without network and cache the error is ours and names the variable of the cache."""
+
+    def fail(name):
+        raise ConnectionError("no network")
+
+    monkeypatch.setattr(tiktoken, "list_encoding_names", lambda: ["own"])
+    monkeypatch.setattr(tiktoken, "get_encoding", fail)
+    with pytest.raises(TokenizerError, match="cannot get its encoding own: no network.*TIKTOKEN_CACHE_DIR"):
+        sst.load("own")
+
+
+@pytest.mark.parametrize(("special", "message"), [
+    ({"<x>": "256"}, "'<x>' has '256'"), ({"<x>": True}, "'<x>' has True"), (["<x>"], "a mapping of text to id"),
+    ({5: 256}, "5 has 256"), ({"\ud800": 256}, "lone surrogate"), ({"": 256}, "is empty"), ({"<x>": -1}, "one is -1"),
+    ({"<x>": 97}, "its id 97 is that of b'a'"), ({"<x>": 256, "<y>": 256}, "'<y>' .* that of b'<x>'"),
+])  # fmt: skip
+def test_wrong_special_tokens_are_named_with_the_file(tmp_path, special, message):
+    """What is no text with a free id of its own is an error that says which, and of which file."""
+    path = tmp_path / "own.tiktoken"
+    path.write_bytes(rank_lines(BYTE_RANKS))
+    with pytest.raises(TokenizerError, match=f"own.tiktoken: .*{message}"):
+        sst.load(path, pattern="gpt2", special_tokens=special)
+
+
+@pytest.mark.parametrize("pattern", ["cl100", "cl100k_base", 5])
+def test_a_pattern_that_is_a_word_is_a_name(tmp_path, pattern):
+    """A name that is not known is not taken for a regular expression, which would cut at that word only."""
+    (tmp_path / "own.tiktoken").write_bytes(rank_lines(BYTE_RANKS))
+    for use in (lambda: sst.load(tmp_path / "own.tiktoken", pattern=pattern), lambda: sst.train(["abab"], 257, pattern)):
+        with pytest.raises(TokenizerError, match="neither a regular expression nor one of gpt2, "):
+            use()
+
+
+@pytest.mark.parametrize(("vocab", "merges", "message"), [
+    ({}, [["ab", "c"], ["a", "b"], ["abc", "a"]], "Merge 2 .* makes none"), ({}, [["b", "a"]], "Merge 0 .* makes none"),
+    ({}, [["a", "b"], ["a", "b"]], "Merge 1 came before"), ({"a": None}, [], "byte 97 is not a token"),
+    ({}, None, "the merges are a list"), ({"ba": 2**40}, [], "the id of 'ba'"), ({"ba": 256}, [], "have the same id 256"),
+])  # fmt: skip
+def test_merges_and_tokens_that_do_not_fit_are_named_with_the_file(tmp_path, content, vocab, merges, message):
+    """Cyclic, repeated and missing merges, and ids that are taken, huge or missing."""
+    tokens = {**{byte_chars(bytes([b])): b for b in range(256)}, "ab": 256, "abc": 257, **vocab}
+    content["model"] |= {"vocab": {token: number for token, number in tokens.items() if number is not None}, "merges": merges}
+    (tmp_path / "tokenizer.json").write_text(json.dumps(content))
+    with pytest.raises(TokenizerError, match=f"tokenizer.json: .*{message}"):
+        sst.load(tmp_path)
+
+
+@pytest.mark.parametrize("cut", [0, 1, 100, -1])
+def test_a_tokenizer_json_that_is_cut_off_is_no_json(tmp_path, content, cut):
+    """So is one that is nested deeper than Python reads."""
+    for data in (json.dumps(content).encode()[:cut], b"[" * 200_000):
+        (tmp_path / "tokenizer.json").write_bytes(data)
+        with pytest.raises(TokenizerError, match="tokenizer.json is not JSON"):
+            sst.load(tmp_path / "tokenizer.json")
+
+
+def test_part_of_a_name_is_not_the_special_token(tmp_path):
+    """A pair of files whose vocabulary has ``<|endoftext|>`` within another token has no special token."""
+    tokens = {byte_chars(bytes([b])): b for b in range(256)} | {"x<|endoftext|>": 256}
+    (tmp_path / "encoder.json").write_text(json.dumps(tokens))
+    (tmp_path / "vocab.bpe").write_text("")
+    assert sst.load(tmp_path).special_tokens == {}
 
 
 @pytest.mark.parametrize(("data", "message"), [

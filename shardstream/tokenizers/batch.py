@@ -51,15 +51,23 @@ class Specials(NamedTuple):
         """Return what tiktoken's two arguments ask for; ``None`` if nothing.
 
         Raises:
-            TokenizerError: ``allowed`` has a token that is not special in this vocabulary.
+            TokenizerError: ``allowed`` has a token that is not special in this vocabulary; or one of both is no
+                collection of texts.
         """
-        allowed = frozenset(known) if allowed == "all" else frozenset(allowed)
-        disallowed = frozenset(known) - allowed if disallowed == "all" else frozenset(disallowed)
+        allowed = frozenset(known) if allowed == "all" else _tokens_of("allowed_special", allowed)
+        disallowed = frozenset(known) - allowed if disallowed == "all" else _tokens_of("disallowed_special", disallowed)
         if unknown := allowed - frozenset(known):
             raise TokenizerError(f"{sorted(unknown)[0]!r} is not a special token of this vocabulary.")
         if not allowed and not disallowed:
             return None
         return cls(known, _finder(allowed), _finder(disallowed), commonprefix([*allowed, *disallowed]))
+
+
+def _tokens_of(name: str, tokens: Collection[str] | str) -> frozenset[str]:
+    """Return the texts that an argument names; a single text is refused, whose characters would be taken for texts."""
+    if isinstance(tokens, str | bytes) or not isinstance(tokens, Iterable) or not all(isinstance(t, str) for t in tokens):
+        raise TokenizerError(f"{name} is a collection of special tokens or 'all', not {tokens!r}.")
+    return frozenset(tokens)
 
 
 @lru_cache(maxsize=64)
@@ -79,8 +87,8 @@ def as_batch(texts: Texts) -> Texts:
         if values.dtype != np.uint8 or values.ndim != 1 or offsets.ndim != 1 or not len(offsets) or offsets.dtype.kind not in "iu":
             raise TokenizerError("A batch of arrays is uint8 (num_bytes,) and int64 (num_texts + 1,).")
         return np.ascontiguousarray(values), offsets.astype(np.int64, copy=False)
-    if isinstance(texts, str | bytes):
-        raise TokenizerError("encode_batch() takes a list of texts; encode() takes one.")
+    if isinstance(texts, str | bytes) or not isinstance(texts, Iterable):
+        raise TokenizerError(f"encode_batch() takes a list of texts, encode() takes one; this is {type(texts).__name__}.")
     return texts if isinstance(texts, list) else list(texts)
 
 

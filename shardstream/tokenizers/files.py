@@ -174,5 +174,6 @@ def read_folder_pair(encoder: Path, merges: Path, pattern: str | None, special_t
         special_tokens = found
         if not found and b"<|endoftext|>" in data:
             ids = read_json_bytes(data, str(encoder))
-            special_tokens = {"<|endoftext|>": ids["<|endoftext|>"]} if isinstance(ids, dict) else {}
+            is_token = isinstance(ids, dict) and "<|endoftext|>" in ids  # and not only part of one
+            special_tokens = {"<|endoftext|>": ids["<|endoftext|>"]} if is_token else {}
     return read_pair(data, merges.read_bytes(), pattern or known, nfc, special_tokens, str(encoder.parent))

@@ -38,7 +38,12 @@ def load(path_or_name: str | Path, *, pattern: str | None = None,
         pattern = patterns.pattern_text(pattern)
     if not path.is_file():
         return Tokenizer(_of_tiktoken(str(path_or_name), pattern, special_tokens))
-    return Tokenizer(_read(path, pattern, special_tokens))
+    try:
+        return Tokenizer(_read(path, pattern, special_tokens))
+    except TokenizerError as error:
+        if error.message.startswith((str(path), str(path.parent))):
+            raise
+        raise TokenizerError(f"{path}: {error.message}") from None  # of rules that know no file
 
 
 def _file_of(folder: Path) -> Path:
@@ -85,7 +90,12 @@ def _of_tiktoken(name: str, pattern: str | None, special_tokens: Mapping[str, in
         tiktoken = None
     if tiktoken is None or name not in tiktoken.list_encoding_names():
         raise TokenizerError(f"{name} is neither a file or folder nor an encoding of an installed tiktoken.")
-    encoding = tiktoken.get_encoding(name)
+    try:
+        encoding = tiktoken.get_encoding(name)
+    except (ImportError, OSError, ValueError) as error:  # no requests, no network, a file that is not the one it pins
+        raise TokenizerError(
+            f"tiktoken cannot get its encoding {name}: {error}. Put its file into the folder that TIKTOKEN_CACHE_DIR "
+            f"names, as tiktoken does, or load {name}.tiktoken by its path.") from error  # fmt: skip
     return Vocabulary.from_tokens(
         encoding._mergeable_ranks, encoding._special_tokens if special_tokens is None else special_tokens,
         merges=None, pattern=pattern or encoding._pat_str, whole_piece=True,

@@ -7,6 +7,7 @@ runs through the ``regex`` package, exact and some 20 times slower.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable
 from functools import lru_cache
 from types import MappingProxyType
@@ -78,7 +79,14 @@ NFC_RANK_FILES = frozenset({"qwen2"})
 
 
 def pattern_text(pattern: str) -> str:
-    """Return the regular expression that a pattern's name stands for; any other string is one itself."""
+    """Return the regular expression that a pattern's name stands for; any other string is one itself.
+
+    Raises:
+        TokenizerError: It is no string, or letters and digits only: a name that is not known, since as a regular
+            expression it would cut texts at that very word.
+    """
+    if not isinstance(pattern, str) or (pattern not in PATTERNS and re.fullmatch(r"\w+", pattern)):
+        raise TokenizerError(f"pattern={pattern!r} is neither a regular expression nor one of {', '.join(PATTERNS)}.")
     return PATTERNS.get(pattern, pattern)
 
 

@@ -124,8 +124,8 @@ class Tokenizer:
             TokenizerError: A text has a disallowed special token or more than 1 GiB; ``e.index`` says which. Or an
                 argument is out of its range.
         """
-        if not 1 <= num_threads <= MAX_THREADS:
-            raise TokenizerError(f"num_threads is from 1 to {MAX_THREADS}, not {num_threads}.")
+        if type(num_threads) is bool or not isinstance(num_threads, int | np.integer) or not 1 <= num_threads <= MAX_THREADS:
+            raise TokenizerError(f"num_threads is a whole number from 1 to {MAX_THREADS}, not {num_threads!r}.")
         specials = Specials.choose(self.vocabulary.special_tokens, allowed_special, disallowed_special)
         batch = as_batch(texts)
         chunks = chunks_of(batch, CHUNK_NBYTES)
@@ -179,10 +179,13 @@ class Tokenizer:
             TokenizerError: An id is no token's.
         """
         try:
-            ids = np.ascontiguousarray(ids, np.uint32) if len(ids) else np.empty(0, np.uint32)
+            given = np.asarray(ids) if len(ids) else np.empty(0, np.uint32)
+            fits = given.ndim == 1 and given.dtype.kind in "iu" and (not len(given) or 0 <= given.min() <= given.max() < 2**32)
         except (OverflowError, TypeError, ValueError):
-            raise TokenizerError("ids are whole numbers from 0 to 2**32 - 1.") from None
-        return self._bpe.decode(ids)
+            fits = False
+        if not fits:
+            raise TokenizerError("ids are one row of whole numbers from 0 to 2**32 - 1.")
+        return self._bpe.decode(np.ascontiguousarray(given, np.uint32))
 
     def decode(self, ids, errors: str = "replace") -> str:
         """Return the text that ids stand for; ``errors`` is for ids that end inside a character, as in ``bytes.decode``."""

@@ -46,18 +46,21 @@ class Vocabulary:
         """Build from the id of each token; a special token may have the id of the same bytes among ``tokens``.
 
         Raises:
-            TokenizerError: An id is negative, too high, or has two tokens.
+            TokenizerError: An id is negative, too high, or has two tokens; or a special token is no text.
         """
-        highest = max((*tokens.values(), *special_tokens.values()), default=-1)
-        if highest >= native.MAX_TOKENS or min((*tokens.values(), *special_tokens.values()), default=0) < 0:
-            raise TokenizerError(f"A token's id is from 0 to {native.MAX_TOKENS - 1}; one is {highest}.")
+        special_bytes = _special_bytes(special_tokens)
+        numbers = (*tokens.values(), *special_tokens.values())
+        highest = max(numbers, default=-1)
+        if highest >= native.MAX_TOKENS or min(numbers, default=0) < 0:
+            wrong = highest if highest >= native.MAX_TOKENS else min(numbers)
+            raise TokenizerError(f"A token's id is from 0 to {native.MAX_TOKENS - 1}; one is {wrong}.")
         by_id, kinds = [b""] * (highest + 1), np.zeros(highest + 1, np.uint8)
         for token, number in tokens.items():
             if kinds[number] != native.UNUSED:
                 raise TokenizerError(f"Tokens {by_id[number]!r} and {token!r} have the same id {number}.")
             by_id[number], kinds[number] = token, native.TOKEN
         for text, number in special_tokens.items():
-            token = text.encode()
+            token = special_bytes[text]
             if not token or (kinds[number] != native.UNUSED and by_id[number] != token):
                 raise TokenizerError(f"Special token {text!r} is empty, or its id {number} is that of {by_id[number]!r}.")
             if kinds[number] == native.UNUSED:
@@ -65,7 +68,8 @@ class Vocabulary:
         offsets = np.zeros(highest + 2, np.int64)
         np.cumsum([len(token) for token in by_id], out=offsets[1:])
         values = np.frombuffer(b"".join(by_id), np.uint8)
-        return cls(values, offsets, kinds, special_tokens=dict(special_tokens), **rules)
+        special = {text: int(number) for text, number in special_tokens.items()}
+        return cls(values, offsets, kinds, special_tokens=special, **rules)
 
     @property
     def num_ids(self) -> int:
@@ -93,6 +97,19 @@ class Vocabulary:
         data, offsets = self.values.tobytes(), self.offsets.tolist()
         numbers = np.flatnonzero(self.kinds == native.TOKEN).tolist()
         return {data[offsets[i] : offsets[i + 1]]: i for i in numbers}
+
+
+def _special_bytes(special_tokens: Mapping[str, int]) -> dict[str, bytes]:
+    """Return the UTF-8 of each special token, after a look at what a caller or a file gave for them."""
+    if not isinstance(special_tokens, Mapping):
+        raise TokenizerError(f"special_tokens is a mapping of text to id, not {type(special_tokens).__name__}.")
+    for text, number in special_tokens.items():
+        if not isinstance(text, str) or type(number) is bool or not isinstance(number, int | np.integer):
+            raise TokenizerError(f"A special token is a text with a whole number; {text!r} has {number!r}.")
+    try:
+        return {text: text.encode() for text in special_tokens}
+    except UnicodeEncodeError as error:
+        raise TokenizerError(f"Special token {error.object!r} has a lone surrogate.") from None
 
 
 def tables(vocab: Vocabulary) -> native.Bpe:
