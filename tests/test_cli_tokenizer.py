@@ -1,5 +1,6 @@
 """``shardstream tokenizer``: what it prints, what it writes, one line for each error."""
 
+import gzip
 import io
 import json
 import os
@@ -7,8 +8,10 @@ import signal
 import subprocess
 import sys
 import time
+import uuid
 from pathlib import Path
 
+import fsspec
 import pytest
 
 import shardstream as ss
@@ -56,6 +59,21 @@ def test_train_takes_everything_but_what_is_excluded(capfd, folder):
     assert json.loads(train(capfd, "--json", "--exclude", "deep", to="two.json")[1])["num_files"] == 1
 
 
+def test_train_reads_urls_globs_and_compressed_files(capfd, folder):
+    """What is learned does not depend on where texts are: in a store of fsspec's, behind a pattern, compressed."""
+    store, prefix = fsspec.filesystem("memory"), f"/{uuid.uuid4().hex}"
+    for name in ("a.txt", "deep/b.txt"):
+        store.pipe(f"{prefix}/{name}.gz", gzip.compress((folder / "texts" / name).read_bytes()))
+    options = ("--vocab-size", 262, "--json")
+    assert train(capfd, "--include", "*.txt")[0] == 0
+    for number, url in enumerate((f"memory:/{prefix}", f"memory:/{prefix}/**/*.gz")):
+        status, out, _ = run(capfd, "train", url, "--to", f"{number}.json", *options)
+        assert status == 0 and json.loads(out)["num_files"] == 2
+        assert (folder / f"{number}.json").read_bytes() == (folder / "my/tokenizer.json").read_bytes()
+    status, _, err = run(capfd, "train", f"memory:/{prefix}/none", "--to", "none.json", *options)
+    assert status == 2 and "there is nothing at" in err and not (folder / "none.json").exists()
+
+
 def test_train_says_how_much_and_how_fast(capfd, folder):
     """People get two lines, and a third where the texts were too few or the file leaves something out."""
     status, out, _ = train(capfd, to="mine.tiktoken", size=5000)
@@ -100,7 +118,7 @@ def test_info_describes_a_vocabulary(capfd, folder):
     (["train", "texts", "--to", "vocab.json", "--vocab-size", "300"], 2, "not as vocab.json or encoder.json"),
     (["train", "texts/a.txt", "--to", "texts/there.json", "--vocab-size", "300"], 2, "a file stands there"),
     (["train", "nowhere", "--to", "x.json", "--vocab-size", "300"], 2, "nothing at 'nowhere'"),
-    (["train", "texts", "--to", "x.json", "--vocab-size", "300", "--include", "*.md"], 2, "no file below 'texts'"),
+    (["train", "texts", "--to", "x.json", "--vocab-size", "300", "--include", "*.md"], 2, "no file at 'texts'"),
     (["train", "${NO_SUCH_VARIABLE}", "--to", "x.json", "--vocab-size", "300"], 2, "NO_SUCH_VARIABLE"),
     (["train", "texts", "--to", "x.json", "--vocab-size", "30"], 1, "vocab_size is from 256"),
     (["train", "texts", "--to", "x.json", "--vocab-size", "300", "--pattern", "("], 1, "not a regular expression"),

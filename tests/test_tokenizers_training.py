@@ -2,6 +2,7 @@
 
 import random
 
+import fsspec
 import numpy as np
 import pytest
 import tiktoken
@@ -124,7 +125,8 @@ def test_order_and_kind_of_texts_do_not_matter(tmp_path):
     shuffled = random.Random(1).sample(corpus, len(corpus))
     for number, text in enumerate(corpus):
         (tmp_path / f"{number}.txt").write_bytes(text.encode())
-    for items in (shuffled, [text.encode() for text in corpus], iter(corpus), sorted(tmp_path.glob("*.txt"))):
+    remote = fsspec.open_files(f"{tmp_path}/*.txt")  # any store of fsspec's
+    for items in (shuffled, [text.encode() for text in corpus], iter(corpus), sorted(tmp_path.glob("*.txt")), remote):
         assert tokens_and_merges(ss.tokenizers.train(items, 900)) == expected
 
 
@@ -137,7 +139,7 @@ def test_files_are_cut_where_pieces_end(pattern, tmp_path, monkeypatch):
     path = tmp_path / "lines.txt"
     path.write_bytes(text.encode())
     monkeypatch.setattr(training, "FILE_BLOCK_NBYTES", 50)
-    parts = [part.decode() for part in training._texts_of_file(path, True)]
+    parts = [part.decode() for part in training._texts_of_file(lambda: open(path, "rb"), "lines", True)]
     assert len(parts) > 50 and "".join(parts) == text
     assert [piece for part in parts for piece in splits.split(pattern, part)] == splits.split(pattern, text)
     whole = ss.tokenizers.train([text], 300, pattern)

@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Annotated
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Annotated, BinaryIO
 
 import typer
 
 if TYPE_CHECKING:
-    import re
-    from collections.abc import Iterator
     from pathlib import Path
 
+    from shardstream.storage.find import FoundFile
     from shardstream.tokenizers import Tokenizer
 
 app = typer.Typer(no_args_is_help=True, help="Train byte-pair vocabularies, look into them, encode text.")
@@ -23,6 +23,8 @@ TRAIN_EXAMPLES = """\
     shardstream tokenizer train '${stdlib}' --include '*.py' --exclude site-packages --vocab-size 8192 --to py.json
 
     shardstream tokenizer train books --pattern o200k --vocab-size 50000 --to books.tiktoken
+
+    shardstream tokenizer train 's3://bucket/corpus/**/*.txt.gz' --vocab-size 50000 --to corpus.json
 """
 ENCODE_EXAMPLES = """\
 [bold]Examples[/bold]
@@ -57,7 +59,7 @@ Pattern = Annotated[
 def train(
     texts: Annotated[
         list[str],
-        typer.Argument(metavar="TEXT...", help="Files of UTF-8, or folders of them; ${stdlib} is Python's library."),
+        typer.Argument(metavar="TEXT...", help="Files of UTF-8, or folders of them, local or remote; ${stdlib} is Python's library."),
     ],
     to: Annotated[str, typer.Option(metavar="FILE", help="Where the vocabulary goes: *.json or *.tiktoken.")],
     vocab_size: Annotated[int, typer.Option(metavar="N", help="Ids in all, special tokens counted.")],
@@ -80,8 +82,8 @@ def train(
     from shardstream.cli import show
     from shardstream.tokenizers import train
 
-    path, files = _target(to), _files(texts, include or ["*"], [".*", *(exclude or ())])
-    start, nbytes = time.monotonic(), sum(file.stat().st_size for file in files)
+    path, files = _target(to), _texts(texts, include or ["*"], [".*", *(exclude or ())])
+    start, nbytes = time.monotonic(), sum(text.file.nbytes for text in files)
     tokenizer = train(files, vocab_size, pattern, special_tokens=special or ())
     seconds = time.monotonic() - start
     _save(tokenizer, path)
@@ -193,44 +195,30 @@ def _target(to: str) -> Path:
     return path
 
 
-def _files(names: list[str], include: list[str], exclude: list[str]) -> list[Path]:
-    """Return the files that the arguments name, those of folders chosen and sorted by their names."""
-    import re
-    from pathlib import Path
+@dataclass(frozen=True)
+class _Text:
+    """A file to learn from, wherever it is; decompressed if its name says so."""
 
-    from shardstream.errors import ConfigError
+    file: FoundFile
+
+    def open(self) -> BinaryIO:
+        from shardstream.packing.sources.files import opened
+
+        return opened(self.file, {})
+
+    def __str__(self) -> str:
+        return self.file.url
+
+
+def _texts(names: list[str], include: list[str], exclude: list[str]) -> list[_Text]:
+    """Return the files that the arguments name, those of folders chosen and sorted by their names, as sources do."""
     from shardstream.packing.document import Document
-    from shardstream.packing.patterns import compile_exclude, compile_include
+    from shardstream.packing.sources.files import FilesSettings, find
 
     document = Document({"TEXT": names}, {})
     document.expand()
-    try:
-        wanted, unwanted = compile_include(include), compile_exclude(exclude)
-    except re.error as error:
-        raise ConfigError(f"--include or --exclude holds what is not a pattern: {error}.") from None
-    files: dict[Path, None] = {}
-    for path in map(Path, document.data["TEXT"]):
-        if not path.exists():
-            raise ConfigError(f"there is nothing at {str(path)!r}.")
-        found = sorted(_below(path, wanted, unwanted)) if path.is_dir() else [path]
-        if not found:
-            raise ConfigError(f"no file below {str(path)!r} that --include and --exclude let pass.")
-        files |= dict.fromkeys(found)
-    return list(files)
-
-
-def _below(folder: Path, wanted: re.Pattern, unwanted: re.Pattern) -> Iterator[Path]:
-    """Give the files below a folder that are wanted; unwanted folders are not entered."""
-    import os
-    from pathlib import Path
-
-    for parent, folders, files in os.walk(folder):
-        inner = Path(parent).relative_to(folder)
-        folders[:] = [name for name in folders if not unwanted.fullmatch((inner / name).as_posix())]
-        for name in files:
-            relative = (inner / name).as_posix()
-            if wanted.fullmatch(relative) and not unwanted.fullmatch(relative):
-                yield folder / relative
+    settings = FilesSettings(paths=document.data["TEXT"], include=tuple(include), exclude=tuple(exclude))
+    return [_Text(file) for file in find(settings, document, ("TEXT",))]
 
 
 def _save(tokenizer: Tokenizer, path: Path) -> None:

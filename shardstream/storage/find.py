@@ -138,10 +138,10 @@ def _find_remote(url: str, storage_options: dict | None, exclude: re.Pattern) ->
         return list(run(client, "find", url, detail=True, timeout_s=timeout_s).values())
 
     items = attempt(DEFAULT_RETRY, f"listing {redact(url)}", request)
-    found = []
+    found, root = [], client._strip_protocol(url).rstrip("/")  # the way the items are named: "memory://a" is "/a"
     for item in items:
         full = normalise(client.unstrip_protocol(item["name"]))
-        name = full.removeprefix(url).lstrip("/") or full.rpartition("/")[2]
+        name = item["name"].removeprefix(root).lstrip("/") or full.rpartition("/")[2]
         parts = name.split("/")
         if not any(exclude.fullmatch("/".join(parts[:depth])) for depth in range(1, len(parts) + 1)):
             stamp = next((str(item[known]) for known in ("ETag", "LastModified", "mtime") if item.get(known)), "")

@@ -8,9 +8,10 @@ is merged until there are enough tokens; the merges become a :class:`Vocabulary`
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from itertools import chain
 from pathlib import Path
+from typing import BinaryIO, Protocol
 
 import numpy as np
 
@@ -31,8 +32,16 @@ FEED_NBYTES = 4 << 20  # of text a call into C
 FILE_BLOCK_NBYTES = 16 << 20
 MERGES_AT_ONCE = 256  # between two looks at Ctrl-C and the progress bar
 
-TextOrFile = Text | os.PathLike
-TEXT_OR_FILE = (str, bytes, bytearray, memoryview, os.PathLike)
+TEXT = (str, bytes, bytearray, memoryview)
+
+
+class Openable(Protocol):
+    """A file that is elsewhere: ``open()`` gives it as a binary stream."""
+
+    def open(self) -> BinaryIO: ...
+
+
+TextOrFile = Text | os.PathLike | Openable
 
 
 def train(texts_or_files: Iterable[TextOrFile] | os.PathLike, vocab_size: int, pattern: str = "cl100k", *,
@@ -44,7 +53,8 @@ def train(texts_or_files: Iterable[TextOrFile] | os.PathLike, vocab_size: int, p
 
     Args:
         texts_or_files: Strings or bytes are texts, each split on its own; paths (``pathlib.Path``) are files of
-            UTF-8, each one text, read 16 MiB at a time. An iterator is read once.
+            UTF-8, each one text, read 16 MiB at a time, and so is what has an ``open()``, such as the items of
+            ``fsspec.open_files("s3://bucket/*.txt")``. An iterator is read once.
         vocab_size: Ids in all. There are fewer if the texts have no pair left to merge.
         pattern: Name of a split pattern (``patterns.PATTERNS``) or a regular expression, which is slower.
         special_tokens: Texts that get ids of their own. In the training texts they are text like any other.
@@ -100,18 +110,29 @@ def _check(vocab_size: int, special_tokens: Sequence[str]) -> None:
 
 def _nbytes_of(items: Iterable) -> int | None:
     """Return the bytes of all items, if they can be known without reading."""
-    if not isinstance(items, list | tuple) or not all(isinstance(item, TEXT_OR_FILE) for item in items):
+    if not isinstance(items, list | tuple) or not all(isinstance(item, (*TEXT, os.PathLike)) for item in items):
         return None
     return sum(os.path.getsize(item) if isinstance(item, os.PathLike) else len(item) for item in items)
+
+
+def _parts_of(item: TextOrFile, cuttable: bool) -> Iterator[bytes] | None:
+    """Return the texts of one item, or ``None`` if it is neither text nor file."""
+    if isinstance(item, TEXT):
+        return iter((to_bytes(item),))
+    if isinstance(item, os.PathLike):
+        item = Path(item)
+        return _texts_of_file(lambda: open(item, "rb"), str(item), cuttable)
+    return _texts_of_file(item.open, str(item), cuttable) if callable(getattr(item, "open", None)) else None
 
 
 def _batches(items: Iterable[TextOrFile], cuttable: bool) -> Iterator[tuple[int, list[bytes]]]:
     """Yield the number of the first item and the texts of some megabytes; a file may be several texts."""
     batch, nbytes, first = [], 0, 0
     for number, item in enumerate(items):
-        if not isinstance(item, TEXT_OR_FILE):
+        parts = _parts_of(item, cuttable)
+        if parts is None:
             raise TokenizerError(f"texts[{number}] is neither text nor a path but {type(item).__name__}.", index=number)
-        for text in _texts_of_file(Path(item), cuttable) if isinstance(item, os.PathLike) else (to_bytes(item),):
+        for text in parts:
             batch.append(text)
             nbytes += len(text)
             if nbytes >= FEED_NBYTES:
@@ -121,19 +142,19 @@ def _batches(items: Iterable[TextOrFile], cuttable: bool) -> Iterator[tuple[int,
         yield first, batch
 
 
-def _texts_of_file(path: Path, cuttable: bool) -> Iterator[bytes]:
+def _texts_of_file(opening: Callable[[], BinaryIO], where: str, cuttable: bool) -> Iterator[bytes]:
     """Yield a file in parts whose pieces are those of the whole: cut between lines that are words at both ends.
 
     After ``x\\n`` and before a letter, with x neither blank nor outside ASCII, every pattern that C knows has a
     border, and looks no further than it. Where there is none, or the pattern is another one, parts grow.
     """
     rest = b""
-    with open(path, "rb") as file:
+    with opening() as file:
         while block := file.read(FILE_BLOCK_NBYTES):
             rest += block
             if len(rest) > MAX_TEXT_NBYTES:
                 raise TokenizerError(
-                    f"{path}: more than {MAX_TEXT_NBYTES} bytes without a place to cut; give its texts one by one."
+                    f"{where}: more than {MAX_TEXT_NBYTES} bytes without a place to cut; give its texts one by one."
                 )
             if cuttable and (cut := _last_cut(rest)):
                 yield rest[:cut]

@@ -38,16 +38,16 @@ class FilesSettings(Settings):
     storage_options: dict[str, Any] = {}
 
 
-def find(settings: FilesSettings, document: Document) -> list[FoundFile]:
+def find(settings: FilesSettings, document: Document, key: tuple = ("source", "paths")) -> list[FoundFile]:
     """Return the files of a source: in the order of the paths given, sorted by name in each, none twice.
 
     Raises:
-        ConfigError: a path at which there is nothing, or nothing that may come; names the key.
+        ConfigError: a path at which there is nothing, or nothing that may come; names the ``key`` of the paths.
     """
     try:
         include, exclude = compile_include(settings.include), compile_exclude(settings.exclude)
     except re.error as error:
-        raise document.error(("source",), f"include or exclude holds what is not a pattern: {error}.") from None
+        raise document.error(key[:-1], f"include or exclude holds what is not a pattern: {error}.") from None
     found: dict[str, FoundFile] = {}
     for path in [settings.paths] if isinstance(settings.paths, str) else settings.paths:
         folder, pattern = split_glob(path)
@@ -55,10 +55,10 @@ def find(settings: FilesSettings, document: Document) -> list[FoundFile]:
         try:
             files = find_files(folder, settings.storage_options, exclude)
         except FileNotFoundError:
-            raise document.error(("source", "paths"), f"there is nothing at {folder!r}.") from None
+            raise document.error(key, f"there is nothing at {folder!r}.") from None
         files = [file for file in files if wanted.fullmatch(file.name) and include.fullmatch(file.name)]
         if not files:
-            raise document.error(("source", "paths"), f"no file at {path!r} that include and exclude let pass.")
+            raise document.error(key, f"no file at {path!r} that include and exclude let pass.")
         for file in files:
             found.setdefault(file.url, file)
     return list(found.values())
