@@ -12,6 +12,7 @@ Blocks of an epoch that fits into half of ``memory_limit`` stay for the next one
 
 from __future__ import annotations
 
+import itertools
 import math
 import queue
 import threading
@@ -411,31 +412,35 @@ class WindowReader:
         self._planned = []
 
     def _request_part(self, key: Key, place: tuple[int, int] | None, sizes: dict[Key, int], position: int) -> bool:
-        """Have a block read, and what follows it: as far as this chunk needs it too, or there is room."""
-        if not self.budget.reserve(sizes[key]):
+        """Have a block read by one request with what follows it: all that this chunk needs too, then as far as there is room."""
+        followers: list[tuple[Key, int]] = []
+        if self._parts is not None and place is not None:
+            lane, shard_begin = place
+            row_end = int(self._order.lane_begin[lane]) + self._order.lane_length(lane) - shard_begin
+            found = [((key[0], block), nbytes) for block, nbytes in self._parts.followers(*key, sizes[key], row_end)]
+            followers = list(itertools.takewhile(lambda follower: follower[0] not in self._shared, found))
+        needed = list(itertools.takewhile(lambda follower: follower[0] in sizes, followers))
+        nbytes = sizes[key] + sum(size for _, size in needed)
+        if needed and not self.budget.reserve(nbytes):
+            followers, needed, nbytes = [], [], sizes[key]
+        if not needed and not self.budget.reserve(nbytes):
             if self._closed:
                 return False
             self._drop_kept()
             with self._lock:
                 self._drop_ahead()
-            self.budget.expect(sizes[key])
-        part, shared, followers = _Part(sizes[key]), {}, ()
-        shared[key] = _SharedBlock(part, sizes[key], 1)
-        if self._parts is not None and place is not None:
-            lane, shard_begin = place
-            row_end = int(self._order.lane_begin[lane]) + self._order.lane_length(lane) - shard_begin
-            followers = self._parts.followers(*key, sizes[key], row_end)
-        for block, nbytes in followers:
-            follower = (key[0], block)
-            if follower in self._shared or not self.budget.has_room(nbytes):
-                break
             self.budget.expect(nbytes)
-            part.nbytes += nbytes
-            part.num_blocks += 1
-            shared[follower] = _SharedBlock(part, nbytes, num_plans=int(follower in sizes))
+        for follower, size in followers[len(needed) :]:
+            if not self.budget.has_room(size):
+                break
+            self.budget.expect(size)
+            nbytes += size
+            needed.append((follower, size))
             if follower not in sizes:
                 pass_begin = position - position % self._order.num_samples
                 self._ahead[follower] = pass_begin + self._parts.last_position(shard_begin, lane, *follower)
+        part = _Part(nbytes, 1 + len(needed))
+        shared = {each: _SharedBlock(part, size, num_plans=int(each in sizes)) for each, size in [(key, sizes[key]), *needed]}
         with self._lock:
             self._shared.update(shared)
         self._pool.submit(self._read, part, shared)
@@ -477,8 +482,8 @@ class WindowReader:
 class _Part:
     """Blocks that came by one request, and are views of one array."""
 
-    def __init__(self, nbytes: int):
-        self.nbytes, self.num_blocks = nbytes, 1
+    def __init__(self, nbytes: int, num_blocks: int = 1):
+        self.nbytes, self.num_blocks = nbytes, num_blocks
 
 
 def _numbered(shards: np.ndarray) -> tuple[np.ndarray, np.ndarray]:

@@ -6,6 +6,7 @@ import functools
 import http.server
 import os
 import threading
+import time
 import uuid
 
 import numpy as np
@@ -84,6 +85,29 @@ def test_fewer_requests_and_the_same_order(url, gets, monkeypatch):
     num_shards = len(ss.Dataset(url).shards)
     assert num_alone >= 60 + num_shards
     assert num_joined <= 3 * (num_shards + 4)
+
+
+def test_parts_are_joined_when_memory_is_full(url, monkeypatch):
+    """What a chunk needs comes together even when more than half of the memory is spoken for."""
+    asked, gate, start_get = [], threading.Event(), fetch.start_get
+
+    def wait(url, begin, end, *rest):
+        if end - begin > 4000:  # not an index
+            asked.append(end - begin)
+            gate.wait(60)
+        return start_get(url, begin, end, *rest)
+
+    monkeypatch.setattr(fetch, "start_get", wait)
+    one = ss.ShardStream(url, batch_size=64, read=ss.ReadPolicy(memory_limit=128_000))  # about 19 blocks, 2 of them a chunk
+    reading = threading.Thread(target=lambda: [None for _ in one])
+    reading.start()
+    num_asked = -1
+    while num_asked < 4 or num_asked != len(asked):  # until memory is full
+        num_asked = len(asked)
+        time.sleep(0.2)
+    gate.set()
+    reading.join()
+    assert len(asked) <= 36  # 23 to 31; 43 or more if only what fits into half of the memory were joined
 
 
 @pytest.mark.parametrize("lanes, window", [(1, 1), (3, 3), (4, 400), (7, 777), (96, 16384), (96, 96)])
