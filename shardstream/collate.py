@@ -144,7 +144,8 @@ def _concatenate(columns: list, pool: BufferPool) -> Any:
         return torch.sparse_csr_tensor(indptr, indices, values, size=(len(indptr) - 1, first.shape[1]), check_invariants=False)
     if isinstance(first, torch.Tensor):
         out = pool.empty((sum(map(len, columns)), *first.shape[1:]), first.numpy().dtype)
-        return torch.cat(columns, out=torch.from_numpy(out))
+        np.concatenate([column.numpy() for column in columns], out=out)  # torch.cat would leave OpenMP's threads spinning
+        return torch.from_numpy(out)
     return [row for column in columns for row in column]
 
 
