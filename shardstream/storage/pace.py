@@ -1,8 +1,10 @@
 """How many requests are in flight, and when a slow one gets a second chance.
 
 Three controls. How many are useful follows from what is measured, as in BBR (N. Cardwell et al., CACM 2017): the best
-rate times the least time of a request is what must be in flight to have that rate; twice as much is allowed, so that
-the rate can be seen to grow while it does. Asked to slow down (503, 429), a process halves the
+rate times the time of a request is what must be in flight to have that rate; twice as much is allowed, so that
+the rate can be seen to grow while it does. A store's answers take times that differ several times over, so the time is the
+median of the round that was quickest (the least one would keep few in flight for good), and 16 are always allowed.
+Asked to slow down (503, 429), a process halves the
 number of requests in flight, and with each that succeeds allows a fraction of one more: additive
 increase, multiplicative decrease (D. Chiu and R. Jain, 1989). A request that takes several times the median
 is probably stuck on one connection or one disk of the store: a second one is sent, and the first to answer
@@ -23,8 +25,7 @@ from contextlib import contextmanager
 from time import monotonic
 from typing import Any
 
-MAX_IN_FLIGHT, MIN_IN_FLIGHT = 32, 4
-FIRST_IN_FLIGHT = 16  # before anything is measured
+MAX_IN_FLIGHT, MIN_IN_FLIGHT = 32, 16  # the latter also before anything is measured
 NUM_MEASURED, ROUNDS_KEPT = 16, 8  # answers that make a round of measuring, and rounds whose best counts
 SLOW_DOWN = {429, 503}
 NUM_RECENT, MIN_RECENT = 64, 8  # requests that the median is taken of, and how many it needs
@@ -37,7 +38,7 @@ class Pace:
 
     def __init__(self):
         self.limit = float(MAX_IN_FLIGHT)  #: by what the store asks for
-        self.useful = FIRST_IN_FLIGHT  #: by what is measured
+        self.useful = MIN_IN_FLIGHT  #: by what is measured
         self.num_in_flight = 0
         self.num_requests = self.num_hedged = 0
         self._recent: deque[float] = deque(maxlen=NUM_RECENT)
@@ -84,7 +85,7 @@ class Pace:
         full.end()
         self._rounds.append(full)
         alike = [each for each in self._rounds if each.mean_nbytes <= 2 * full.mean_nbytes <= 4 * each.mean_nbytes]
-        wanted = 2.0 * max(each.rate for each in alike) * min(each.least_s for each in alike)
+        wanted = 2.0 * max(each.rate for each in alike) * min(each.typical_s for each in alike)
         self.useful = min(MAX_IN_FLIGHT, max(MIN_IN_FLIGHT, math.ceil(wanted)))
 
     def slow_down(self) -> None:
@@ -107,7 +108,7 @@ class Pace:
 
 
 class _Round:
-    """``NUM_MEASURED`` answers in a row: their rate, and the least time that a typical one took."""
+    """``NUM_MEASURED`` answers in a row: their rate, and the time that a typical one took."""
 
     def __init__(self):
         self.began = monotonic()
@@ -117,7 +118,7 @@ class _Round:
     def end(self) -> None:
         self.rate = len(self.answers) / max(monotonic() - self.began, 1e-6)
         self.mean_nbytes = sum(nbytes for _, nbytes in self.answers) / len(self.answers)
-        self.least_s = min(seconds for seconds, nbytes in self.answers if 2 * nbytes >= self.mean_nbytes)
+        self.typical_s = statistics.median(seconds for seconds, nbytes in self.answers if 2 * nbytes >= self.mean_nbytes)
 
 
 def first_of(start: Callable[[], Future], pace: Pace, factor: float, timeout_s: float) -> Any:
@@ -133,7 +134,9 @@ def first_of(start: Callable[[], Future], pace: Pace, factor: float, timeout_s: 
     pending = {first}
     try:
         try:
-            return first.result(timeout_s if after_s is None else min(after_s, timeout_s))
+            result = first.result(timeout_s if after_s is None else min(after_s, timeout_s))
+            pending.clear()
+            return result
         except FutureTimeout:
             if first.done():  # and this is its own error
                 raise
