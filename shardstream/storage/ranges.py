@@ -33,7 +33,9 @@ KNOWN_CLIENT_KWARGS = {"endpoint_url", "region_name"}
 MOVED = {"PermanentRedirect", "TemporaryRedirect", "AuthorizationHeaderMalformed", "IllegalLocationConstraintException"}
 STATUS = re.compile(r"status code: (\d{3})|status: (\d{3})")
 CODE = re.compile(r"<Code>([A-Za-z0-9]+)</Code>")
-CREDENTIALS_KEPT = timedelta(minutes=1)  # then botocore is asked again; it renews them when due
+# Botocore is asked again after a minute, and renews them when due: ten minutes before they expire or earlier. obstore takes for
+# expired what has less than five minutes left, and would ask ten times a second while all requests wait.
+CREDENTIALS_KEPT = timedelta(minutes=5 + 1)
 CONNECT_TIMEOUT_S = 5
 
 logger = logging.getLogger("shardstream")
