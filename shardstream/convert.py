@@ -5,15 +5,18 @@ from __future__ import annotations
 import os
 from typing import Any
 
+import numpy as np
+
+from shardstream.codecs import rows
 from shardstream.errors import ConfigError, SchemaError
 from shardstream.log import Log
 from shardstream.memmap.dataset import MemmapDataset
 from shardstream.memmap.layout import SCHEMA_FILE
-from shardstream.memmap.writer import MemmapWriter
+from shardstream.memmap.writer import WholeWriter
 from shardstream.progress import byte_bar
 from shardstream.reader import BlockReader
 from shardstream.scan import blocks
-from shardstream.schema import Dense, Field, Schema
+from shardstream.schema import Schema
 from shardstream.source import open_source
 from shardstream.storage import Fetcher, Store
 from shardstream.writer import ShardWriter
@@ -30,26 +33,26 @@ def to_memmap(url_or_urls: Any, folder: str, fields: list[str] | None = None, pa
               storage_options: dict | None = None) -> int:  # fmt: skip
     """Write the samples of a dataset or of shards to a folder for :class:`MemmapDataset`; return their number.
 
+    All rows appear at the end. A call that was killed leaves a folder that can't be opened; the same call begins anew.
+
     Args:
         url_or_urls, version, storage_options: As of :class:`ShardStream`.
-        folder: Local, and without rows yet.
+        folder: Local; holds no dataset yet.
         fields: Names to take; by default all.
         part_nbytes: As of :class:`MemmapWriter`.
 
     Raises:
         SchemaError: The shards have no schema (the files layout).
-        ConfigError: The folder has rows already.
+        ConfigError: The folder holds a dataset already, or another call is at work there.
     """
     source = open_source(url_or_urls, version, storage_options)
     if source.schema is None:
         raise SchemaError(f"{url_or_urls!r} is in the files layout, whose samples have no columns to map.")
     reader = BlockReader(source, fields, Fetcher(storage_options))
     schema = Schema(**{name: source.schema[name] for name in reader.fields})
-    if is_memmap(folder) and MemmapDataset(folder).num_parts:
-        raise ConfigError(f"{folder!r} has rows already; name another folder.")
-    with MemmapWriter(folder, schema, part_nbytes) as writer, byte_bar("converting", source.nbytes) as advance:
+    with WholeWriter(folder, schema, part_nbytes) as writer, byte_bar("converting", source.nbytes) as advance:
         for shard, number, block in blocks(reader):
-            writer.write_batch({name: _rows(block.columns[name], 0, block.num_samples, field) for name, field in schema.items()})
+            writer.write_batch({name: _rows(block.columns[name], 0, block.num_samples) for name in schema})
             advance(int(reader.index(shard)[0].extents[number, :, 1].sum()))
     return writer.num_samples
 
@@ -71,19 +74,15 @@ def to_shards(folder: str, url: str, fields: list[str] | None = None, shard_nbyt
         for part in parts:
             for begin in range(0, part.num_samples, ROWS_AT_ONCE):
                 end = min(begin + ROWS_AT_ONCE, part.num_samples)
-                writer.write_batch({name: _rows(part.columns[name], begin, end, field) for name, field in schema.items()})
+                writer.write_batch({name: _rows(part.columns[name], begin, end) for name in schema})
                 advance(end - begin)
     return writer.num_samples
 
 
-def _rows(column: Any, begin: int, end: int, field: Field) -> Any:
+def _rows(column: Any, begin: int, end: int) -> Any:
     """Return some rows of a column in its decoded form as ``write_batch`` takes them."""
-    if isinstance(field, Dense):
-        return column[begin:end]
-    if len(column) == 3:
-        indices, indptr, values = column
-        first, last = int(indptr[begin]), int(indptr[end])
-        bounds = indptr[begin : end + 1] - first
-        return (indices[first:last], bounds) if values is None else (indices[first:last], bounds, values[first:last])
-    values, offsets = column
-    return values[int(offsets[begin]) : int(offsets[end])], offsets[begin : end + 1] - offsets[begin]
+    part = rows.rows_of_column(column, begin, end)
+    if not isinstance(part, tuple):
+        return part
+    values, lengths, *weights = part
+    return (values, np.concatenate([[0], np.cumsum(lengths)]), *(array for array in weights if array is not None))

@@ -2,13 +2,19 @@
 
 from __future__ import annotations
 
+import itertools
 import json
+import os
+import signal
+import sys
 
 import pytest
 
 import shardstream as ss
 from shardstream.cli import main
 from shardstream.convert import to_memmap, to_shards
+from shardstream.memmap.layout import list_parts
+from shardstream.memmap.writer import WholeWriter
 from tests.tiers import SCHEMA, assert_is_sample, assert_same, samples
 
 
@@ -41,7 +47,7 @@ def test_the_command_chooses_the_direction(dataset, tmp_path, capsys):
     assert list(ss.MemmapDataset(mapped).schema) == ["text", "y"]
     assert main(["convert", mapped, back, "--json"]) == 0
     assert json.loads(capsys.readouterr().out) == {"source": mapped, "target": back, "num_samples": 700}
-    assert main(["convert", dataset, mapped]) == 2 and "has rows already" in capsys.readouterr().err
+    assert main(["convert", dataset, mapped]) == 2 and "holds a dataset already" in capsys.readouterr().err
     assert main(["convert", mapped, back]) == 2 and "has rows already" in capsys.readouterr().err
     assert len(ss.Dataset(back)) == 700
 
@@ -57,6 +63,71 @@ def test_mistakes_are_one_line_and_write_nothing(dataset, tmp_path, capsys, argu
     assert main(["convert", *given]) == status
     error = capsys.readouterr().err
     assert message in error and error.count("\n") == 1 and not (tmp_path / "t").exists()
+
+
+STEPS = ("mkdir", "open", "rename", "replace", "unlink", "fsync", "ftruncate", "pwrite", "close")
+
+
+def convert_until(step: int, dataset: str, folder: str) -> bool:
+    """Convert in a process that kills itself before its ``step``-th change of the disk; return whether it came to its end."""
+    pid = os.fork()
+    if pid == 0:
+        count = itertools.count()
+
+        def counted(call):
+            def run(*args, **kwargs):
+                if sys._getframe(1).f_globals.get("__name__", "").startswith(("shardstream.memmap", "shardstream.storage.local")):
+                    if next(count) == step:
+                        os.kill(os.getpid(), signal.SIGKILL)
+                return call(*args, **kwargs)
+
+            return run
+
+        for name in STEPS:
+            setattr(os, name, counted(getattr(os, name)))
+        try:
+            to_memmap(dataset, folder, part_nbytes="20kB")
+        finally:
+            os._exit(0)
+    _, status = os.waitpid(pid, 0)
+    assert os.WIFEXITED(status) or os.WTERMSIG(status) == signal.SIGKILL
+    return os.WIFEXITED(status)
+
+
+def test_a_conversion_killed_at_any_step_shows_all_rows_or_none(dataset, tmp_path, capsys):
+    """What a killed one leaves is no dataset, says what to do, takes no rows from a writer, and is replaced by the next one."""
+    shown = []
+    for step in itertools.count():
+        folder = str(tmp_path / str(step))
+        finished = convert_until(step, dataset, folder)
+        try:
+            shown.append(len(ss.MemmapDataset(folder)))
+        except ss.DatasetNotFoundError as error:
+            shown.append(0)
+            if os.path.exists(os.path.join(folder, "unfinished.json")):
+                assert "run the same shardstream convert again" in str(error)
+                with pytest.raises(ss.DatasetError, match="was killed"):
+                    ss.MemmapWriter(folder, SCHEMA)
+        if finished:
+            break
+        if not shown[-1]:
+            assert to_memmap(dataset, folder) == 700 and len(ss.MemmapDataset(folder)) == 700
+        with pytest.raises(ss.ConfigError, match="holds a dataset already"):
+            to_memmap(dataset, folder)
+        assert sorted(os.listdir(folder)) == sorted([*list_parts(folder), "schema.json"])
+    assert len(shown) > 30 and set(shown) == {0, 700} and shown == sorted(shown)
+
+
+def test_a_conversion_at_work_is_left_alone(dataset, tmp_path):
+    """A second one to the same folder is refused; one that fails leaves nothing."""
+    folder = str(tmp_path / "mapped")
+    with pytest.raises(RuntimeError), WholeWriter(folder, SCHEMA) as writer:
+        writer.write(samples(1)[0])
+        with pytest.raises(ss.ConfigError, match="is under way"):
+            to_memmap(dataset, folder)
+        raise RuntimeError
+    assert os.listdir(folder) == []
+    assert to_memmap(dataset, folder) == 700
 
 
 def test_the_files_layout_has_no_columns(tmp_path):

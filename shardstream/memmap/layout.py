@@ -1,6 +1,7 @@
 """The files of a memory-mapped dataset (docs/FORMAT.md, section 9).
 
-A folder holds ``schema.json`` and a folder a part, named by a UUIDv7, whose order is that of the rows. A part is
+A folder holds ``schema.json`` and a folder a part, named by a UUIDv7, whose order is that of the rows. While rows that
+are to appear together are written it holds ``unfinished.json`` instead, which is renamed at the end. A part is
 complete: it appears by renaming, with ``part.json`` and one plain ``.npy`` a column or piece of one:
 
 =====================  =====================================================================
@@ -27,10 +28,11 @@ from shardstream.log.ids import UUID
 from shardstream.schema import Dense, Field, Ragged, Schema, Sparse
 from shardstream.storage import local
 
-__all__ = ["PieceSpec", "list_parts", "new_id", "pieces", "read_part", "read_schema", "write_schema"]
+__all__ = ["PieceSpec", "encode_schema", "list_parts", "new_id", "pieces", "read_part", "read_schema", "write_schema"]
 
 FORMAT = 1
-SCHEMA_FILE, PART_FILE = "schema.json", "part.json"
+SCHEMA_FILE, UNFINISHED_FILE, PART_FILE = "schema.json", "unfinished.json", "part.json"
+UNFINISHED = "a conversion that is under way or was killed; run the same shardstream convert again, or delete the folder."
 MAX_PART_SAMPLES = 2**32 - 1  # rows are named by uint32 within a part
 
 
@@ -72,9 +74,16 @@ def pieces(name: str, field: Field) -> list[PieceSpec]:
     return [PieceSpec(f"{name}.values.npy", dtype, (), "values"), PieceSpec(f"{name}.offsets.npy", "int64", (), "offsets")]
 
 
+def encode_schema(schema: Schema) -> bytes:
+    """Return the bytes of ``schema.json``."""
+    return msgspec.json.encode(_SchemaRecord(FORMAT, schema.to_json()))
+
+
 def write_schema(folder: str, schema: Schema) -> Schema:
     """Give a folder its schema if it has none; return the one that stands there then."""
-    local.write_if_absent(os.path.join(folder, SCHEMA_FILE), msgspec.json.encode(_SchemaRecord(FORMAT, schema.to_json())))
+    if os.path.exists(os.path.join(folder, UNFINISHED_FILE)):
+        raise DatasetError(f"{folder!r} holds {UNFINISHED}")
+    local.write_if_absent(os.path.join(folder, SCHEMA_FILE), encode_schema(schema))
     return read_schema(folder)
 
 
@@ -90,7 +99,8 @@ def read_schema(folder: str) -> Schema:
         with open(path, "rb") as file:
             record = _decode(file.read(), _SchemaRecord, path)
     except (FileNotFoundError, NotADirectoryError) as error:
-        raise DatasetNotFoundError(f"there is no memory-mapped dataset at {folder!r}: no {SCHEMA_FILE} in it.") from error
+        there = UNFINISHED if os.path.exists(os.path.join(folder, UNFINISHED_FILE)) else f"no {SCHEMA_FILE}."
+        raise DatasetNotFoundError(f"there is no memory-mapped dataset at {folder!r}: it holds {there}") from error
     return Schema.from_json(record.schema)
 
 

@@ -7,6 +7,7 @@ import logging
 import os
 import shutil
 from collections.abc import Mapping
+from contextlib import suppress
 from typing import Any, BinaryIO
 
 import numpy as np
@@ -15,8 +16,20 @@ from shardstream.codecs import rows
 from shardstream.codecs.columns import npy_header
 from shardstream.codecs.shard import MAX_BLOCK_NBYTES, MAX_BLOCK_SAMPLES
 from shardstream.config import parse_nbytes
-from shardstream.errors import ConfigError, SchemaError, StorageError
-from shardstream.memmap.layout import MAX_PART_SAMPLES, PART_FILE, PieceSpec, encode_part, new_id, pieces, write_schema
+from shardstream.errors import ConfigError, SchemaError, ShardstreamError, StorageError
+from shardstream.memmap.layout import (
+    MAX_PART_SAMPLES,
+    PART_FILE,
+    SCHEMA_FILE,
+    UNFINISHED_FILE,
+    PieceSpec,
+    encode_part,
+    encode_schema,
+    list_parts,
+    new_id,
+    pieces,
+    write_schema,
+)
 from shardstream.schema import Schema
 from shardstream.storage import local
 
@@ -52,15 +65,24 @@ class MemmapWriter:
         if "://" in self.folder:
             raise ConfigError(f"{self.folder!r} is not a local folder, which memory mapping needs; ss.ShardWriter writes to URLs.")
         self._part_nbytes = parse_nbytes(part_nbytes, "part_nbytes")
-        if (standing := write_schema(self.folder, schema)) != schema:
-            raise SchemaError(f"the dataset at {self.folder!r} has the schema {standing!r}.")
-        _remove_abandoned(self.folder)
+        try:
+            self._claim()
+            _remove_abandoned(self.folder)
+        except OSError as error:
+            if isinstance(error, ShardstreamError):
+                raise
+            raise StorageError(f"{self.folder} can't be written to: {error.strerror}.") from error
         self.num_samples = 0  #: samples taken
         self.num_samples_committed = 0  #: samples in committed parts
         self._part: _Part | None = None
         self._waiting: list[dict] = []
         self._waiting_samples = self._waiting_nbytes = 0
         self._closed = False
+
+    def _claim(self) -> None:
+        """Make the folder this schema's."""
+        if (standing := write_schema(self.folder, self.schema)) != self.schema:
+            raise SchemaError(f"the dataset at {self.folder!r} has the schema {standing!r}.")
 
     def write(self, sample: Mapping[str, Any]) -> None:
         """Write one sample."""
@@ -108,7 +130,7 @@ class MemmapWriter:
         except BaseException as error:
             self._closed = True
             self._discard()
-            if isinstance(error, OSError) and not isinstance(error, StorageError):
+            if isinstance(error, OSError) and not isinstance(error, ShardstreamError):
                 raise StorageError(f"writing below {self.folder} failed: {error.strerror}; the unfinished part was dropped, and "
                                    f"{self.num_samples_committed} samples are committed.") from error  # fmt: skip
             raise
@@ -140,6 +162,55 @@ class MemmapWriter:
         if self._part is not None:
             self._part.discard()
             self._part = None
+
+
+class WholeWriter(MemmapWriter):
+    """A writer to a new folder, whose rows appear together when it is closed; of a killed one nothing can be opened.
+
+    Raises:
+        ConfigError: A dataset stands in the folder, or another such writer is at work there.
+    """
+
+    def _claim(self) -> None:
+        self._path, schema_path = (os.path.join(self.folder, name) for name in (UNFINISHED_FILE, SCHEMA_FILE))
+        os.makedirs(self.folder, exist_ok=True)
+        self._lock: int | None = os.open(self._path, os.O_RDWR | os.O_CREAT, 0o666)
+        try:
+            fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            if os.path.exists(schema_path):
+                with suppress(FileNotFoundError):
+                    os.unlink(self._path)
+                raise ConfigError(f"{self.folder!r} holds a dataset already; name another folder.")
+            self._remove_parts()  # of one that was killed: with no schema there, nobody else has written any
+            data = encode_schema(self.schema)
+            os.ftruncate(self._lock, 0)
+            os.pwrite(self._lock, data, 0)
+            os.fsync(self._lock)
+            local.fsync_folder(self.folder)
+        except BaseException as error:
+            os.close(self._lock)
+            if isinstance(error, BlockingIOError):
+                raise ConfigError(f"another conversion to {self.folder!r} is under way.") from error
+            raise
+
+    def close(self) -> None:
+        """Commit all parts, and show them. A second call does nothing."""
+        if not self._closed:
+            super().close()
+            self._guarded(lambda: os.rename(self._path, os.path.join(self.folder, SCHEMA_FILE)))
+            os.close(self._lock)
+            local.fsync_folder(self.folder)
+
+    def _discard(self) -> None:
+        super()._discard()
+        self._remove_parts()
+        os.unlink(self._path)
+        os.close(self._lock)
+        self.num_samples_committed = 0
+
+    def _remove_parts(self) -> None:
+        for part in list_parts(self.folder):
+            shutil.rmtree(os.path.join(self.folder, part), ignore_errors=True)
 
 
 class _Part:
