@@ -41,6 +41,8 @@ def as_integers(rows: Any, num_rows: int) -> np.ndarray:
             return np.ascontiguousarray(numbers)
         if numbers.size == 0:
             return np.empty(0, np.int64)
+        if numbers.dtype == object and all(isinstance(number, int) for number in rows):
+            raise IndexError(f"row {max(rows, key=abs)} is outside the {num_rows} rows.")  # too large for any dtype
         if numbers.dtype.kind in "iu":
             if numbers.dtype.kind == "u" and int(numbers.max()) >= num_rows:
                 raise IndexError(f"row {numbers.max()} is outside the {num_rows} rows.")

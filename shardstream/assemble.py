@@ -85,6 +85,8 @@ class Table:
 
 def _sparse_forms(schema: Schema, fields: list[str], sparse: str | dict[str, str]) -> dict[str, str]:
     names = [name for name in fields if isinstance(schema[name], Sparse)]
+    if not isinstance(sparse, (str, dict)):
+        raise ConfigError(f"sparse={sparse!r} is neither one of {', '.join(SPARSE_FORMS)} nor a dict of them by field.")
     forms = {name: sparse for name in names} if isinstance(sparse, str) else {**dict.fromkeys(names, "dense"), **sparse}
     for name, form in forms.items():
         if name not in names:
@@ -98,6 +100,8 @@ def _sparse_forms(schema: Schema, fields: list[str], sparse: str | dict[str, str
 
 def _dtype_names(schema: Schema, fields: list[str], dtypes: dict[str, Any] | None) -> dict[str, str]:
     names = {}
+    if not isinstance(dtypes, dict | None):
+        raise ConfigError(f"dtypes={dtypes!r} is not a dict of field to dtype.")
     for field, dtype in (dtypes or {}).items():
         if field not in fields or isinstance(schema[field], (Text, Bytes)):
             raise ConfigError(f"dtypes= names {field!r}; fields with a dtype are "

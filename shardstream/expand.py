@@ -43,8 +43,10 @@ def sparse_collate(dim: int | Mapping[str, int], form: str = "dense", dtype: Any
     dims = dict(dim) if isinstance(dim, Mapping) else {None: dim}
     if form not in SPARSE_FORMS:
         raise ConfigError(f"form={form!r} is not one of {', '.join(SPARSE_FORMS)}.")
+    if not dims:
+        raise ConfigError("dim={} names no field to expand.")
     for size in dims.values():
-        Sparse(size)  # checks it
+        BatchAssembler(Schema(x=Sparse(size)), ["x"], form, {"x": dtype}, BufferPool())  # checks them
     return _SparseCollate(tuple(dims.items()), form, dtype)
 
 
@@ -57,6 +59,8 @@ class _SparseCollate:
     dtype: Any
 
     def __call__(self, samples: list) -> Any:
+        if not samples:
+            raise SampleError("a batch without samples can't be collated: nothing says what it holds.")
         if isinstance(samples[0], dict):
             return self._columns(samples)
         try:
@@ -74,8 +78,9 @@ class _SparseCollate:
         if missing:
             raise SampleError(f"a sample has the fields {list(samples[0])}.", field=missing[0])
         for number, sample in enumerate(samples):
-            if sample.keys() != samples[0].keys():
-                raise SampleError(f"a sample has the fields {list(sample)}, the batch's first {list(samples[0])}.", key=number)
+            if not isinstance(sample, dict) or sample.keys() != samples[0].keys():
+                has = f"has the fields {list(sample)}" if isinstance(sample, dict) else f"is {type(sample).__name__}"
+                raise SampleError(f"a sample {has}, the batch's first has the fields {list(samples[0])}.", key=number)
         batch = {}
         for field in samples[0]:
             column = [sample[field] for sample in samples]
@@ -88,7 +93,7 @@ def _expanded(rows: Any, dim: int, form: str, dtype: Any, field: str | None = No
     pairs = [isinstance(row, tuple) and len(row) == 2 and np.ndim(row[0]) == 1 for row in rows]
     if any(pairs) != all(pairs):
         raise SampleError("some samples have values and some have none.", field=field, key=pairs.index(False))
-    sets = [np.asarray(row[0] if pair else row) for row, pair in zip(rows, pairs)]
+    sets = [_array(row[0] if pair else row, field, number) for number, (row, pair) in enumerate(zip(rows, pairs))]
     for number, indices in enumerate(sets):
         if indices.ndim != 1 or (indices.size and indices.dtype.kind not in "iu"):
             raise SampleError(f"indices must be a 1-D array of integers, not {indices.ndim}-D of {indices.dtype}.", field=field, key=number)
@@ -96,10 +101,12 @@ def _expanded(rows: Any, dim: int, form: str, dtype: Any, field: str | None = No
     np.cumsum([len(indices) for indices in sets], out=indptr[1:])
     values = None
     if pairs and pairs[0]:
-        weights = [np.asarray(row[1]) for row in rows]
+        weights = [_array(row[1], field, number) for number, row in enumerate(rows)]
         for number, (indices, weight) in enumerate(zip(sets, weights)):
             if weight.shape != indices.shape:
                 raise SampleError(f"{weight.shape} values for {indices.shape} indices.", field=field, key=number)
+            if weight.size and weight.dtype.kind not in "biuf":
+                raise SampleError(f"values must be numbers, not {weight.dtype}.", field=field, key=number)
         values = np.concatenate(weights)
         values = values if values.dtype.name in SPARSE_VALUE_DTYPES else values.astype(np.float32)
     try:
@@ -111,3 +118,10 @@ def _expanded(rows: Any, dim: int, form: str, dtype: Any, field: str | None = No
     block = Block({"x": (indices, indptr, values)}, len(sets), 0)
     rows = Rows(np.zeros(len(sets), np.uint32), np.arange(len(sets), dtype=np.uint32))
     return BatchAssembler(schema, ["x"], form, {"x": dtype}, BufferPool()).table_of([block]).gather(rows)["x"]
+
+
+def _array(row: Any, field: str | None, number: int) -> np.ndarray:
+    try:
+        return np.asarray(row)
+    except (TypeError, ValueError) as error:
+        raise SampleError(f"neither indices nor values are {row!r:.80}: {error}", field=field, key=number) from error

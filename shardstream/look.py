@@ -34,6 +34,9 @@ MAX_IMAGE_PIXELS = 2**26  # a small file can claim any size
 IMAGE_SIGNS = ((b"\xff\xd8\xff", "JPEG"), (b"\x89PNG\r\n\x1a\n", "PNG"), (b"GIF8", "GIF"), (b"BM", "BMP"))
 
 
+FORMATS = [*(kind for _, kind in IMAGE_SIGNS), "WEBP"]  # pillow knows more: parsers that nobody asked for
+
+
 @dataclass(frozen=True)
 class IndexSet:
     """A sparse set: its ascending indices, their values or None, and its dimension."""
@@ -166,7 +169,7 @@ def to_png(value: Any) -> bytes:
         raise ConfigError("images need pillow: pip install 'shardstream[image]'.") from error
     out = io.BytesIO()
     try:
-        image = Image.fromarray(_pixels(value)) if isinstance(value, np.ndarray) else Image.open(io.BytesIO(value))
+        image = Image.fromarray(_pixels(value)) if isinstance(value, np.ndarray) else Image.open(io.BytesIO(value), formats=FORMATS)
         if image.width * image.height > MAX_IMAGE_PIXELS:
             raise CodecError(f"an image of {image.width} x {image.height} pixels is not shown.")
         (image if image.mode in ("L", "RGB", "RGBA") else image.convert("RGBA")).save(out, "PNG")

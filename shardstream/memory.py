@@ -20,8 +20,8 @@ class MemoryDataset(Dataset):
     """Pairs (feature, target) by number, all in memory, with the features transformed once.
 
     Args:
-        features: Anything with a length (or ``shape``) and rows: array, tensor, list, scipy CSR matrix,
-            :class:`Jagged`; or a dict of such columns, whose features are then dicts.
+        features: Anything with a length (or ``shape``) and rows: array, tensor, list, scipy CSR matrix, pandas Series or
+            DataFrame (by position, whatever its index), :class:`Jagged`; or a dict of such columns, whose features are then dicts.
         targets: As many targets.
         transform: Called once a feature, here and never again; or, marked ``@ss.batched``, once on all features. A
             feature for which it returns None is left out, and its target with it. With a dict of columns it
@@ -31,7 +31,7 @@ class MemoryDataset(Dataset):
     of these rows, in the containers that they are kept in; ``__getitems__`` gives ``DataLoader`` a list of pairs.
 
     Raises:
-        ConfigError: Features and targets differ in number.
+        ConfigError: Features and targets differ in number, or have no rows to choose by number.
         TransformError: ``transform`` failed; ``key`` is the row.
 
     Example:
@@ -75,7 +75,12 @@ def _num_rows(column: Any) -> int:
         return next(iter(counts.values()))
     if isinstance(column, Jagged):
         return len(column.offsets) - 1
-    return column.shape[0] if hasattr(column, "shape") else len(column)
+    try:
+        if not hasattr(column, "__getitem__"):
+            raise TypeError
+        return column.shape[0] if hasattr(column, "shape") else len(column)
+    except (TypeError, IndexError) as error:  # no length, or an array without axes
+        raise ConfigError(f"{column!r:.80} has no rows to choose by number: give an array, a tensor or a list.") from error
 
 
 def _row(column: Any, number: int) -> Any:
@@ -83,13 +88,18 @@ def _row(column: Any, number: int) -> Any:
         return {name: _row(part, number) for name, part in column.items()}
     if isinstance(column, Jagged):
         return rows_of(take_rows(column, np.array([number])))[0]
-    return column[number]
+    return _positional(column)[number]
 
 
 def _take(column: Any, numbers: np.ndarray) -> Any:
     if isinstance(column, dict):
         return {name: _take(part, numbers) for name, part in column.items()}
-    return take_rows(column, numbers)
+    return take_rows(_positional(column), numbers)
+
+
+def _positional(column: Any) -> Any:
+    """Return what takes row numbers: of pandas' objects ``iloc``, since they take labels themselves."""
+    return getattr(column, "iloc", column)
 
 
 def _transformed(features: Any, num_rows: int, transform: Callable) -> tuple[Any, np.ndarray]:

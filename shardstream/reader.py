@@ -9,7 +9,7 @@ from __future__ import annotations
 import threading
 import time
 from collections import OrderedDict
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -227,6 +227,8 @@ def checked_fields(schema: Schema, fields: list[str] | None) -> list[str]:
     """Return the fields to read, in schema order."""
     if fields is None:
         return list(schema)
+    if isinstance(fields, str) or not isinstance(fields, Iterable):
+        raise ConfigError(f"fields={fields!r} is not a list of names; the dataset has {list(schema)}.")
     unknown = [name for name in fields if name not in schema]
     if unknown or not fields:
         raise ConfigError(f"fields={list(fields)!r}: the dataset has {list(schema)}.", field=unknown[0] if unknown else None)

@@ -87,7 +87,7 @@ def test_slices_arrays_and_tensors_choose_rows(written):
     assert ds[[]]["y"].shape == (0,)
 
 
-@pytest.mark.parametrize("rows", [1000, -1001, [0, 1000], [2**32], [2**63 - 1], [-(2**63)]])
+@pytest.mark.parametrize("rows", [1000, -1001, [0, 1000], [2**32], [2**63 - 1], [-(2**63)], 10**30, [0, -(10**30)]])
 def test_rows_outside_are_an_index_error(written, rows):
     with pytest.raises(IndexError, match="outside the 1000 rows"):
         ss.MemmapDataset(written[0])[rows]
@@ -219,6 +219,28 @@ def test_another_schema_is_refused(tmp_path):
     write(tmp_path, samples(1))
     with pytest.raises(ss.SchemaError, match="has the schema"):
         ss.MemmapWriter(str(tmp_path), ss.Schema(y=ss.Dense("int32")))
+
+
+@pytest.mark.parametrize("options, message", [
+    ({"fields": "y"}, "not a list of names"), ({"fields": 5}, "not a list of names"), ({"sparse": 5}, "neither one of"),
+    ({"dtypes": "float32"}, "not a dict of field"),
+], ids=str)  # fmt: skip
+def test_arguments_of_another_kind_are_refused(written, options, message):
+    with pytest.raises(ss.ConfigError, match=message):
+        ss.MemmapDataset(written[0], **options)[0]
+
+
+def test_folders_that_cannot_be_are_refused(tmp_path):
+    """No folder can be made there, or what should be a file is a folder: an error of ours, not the system's alone."""
+    (tmp_path / "file").write_text("")
+    (tmp_path / "odd/schema.json").mkdir(parents=True)
+    for place in ("file", "file/below"):
+        with pytest.raises(ss.StorageError, match="can't be written to"):
+            ss.MemmapWriter(str(tmp_path / place), SCHEMA)
+    with pytest.raises(ss.DatasetError, match="can't be read"):
+        ss.MemmapDataset(str(tmp_path / "odd"))[0]
+    with pytest.raises(ss.DatasetNotFoundError):
+        _ = ss.MemmapDataset(str(tmp_path / "nowhere")).num_parts
 
 
 def test_missing_empty_and_remote_folders(tmp_path):

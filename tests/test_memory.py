@@ -74,6 +74,44 @@ def test_empty_and_unequal():
         ss.MemoryDataset([1, 2], [0, 1])[2]
 
 
+@pytest.mark.parametrize("column", [5, None, {1, 2}, {}, np.array(5), (i for i in range(2))], ids=repr)
+def test_what_has_no_rows_is_refused(column):
+    with pytest.raises(ss.ConfigError, match="no rows to choose|differ in their number"):
+        ss.MemoryDataset(column, [0, 1])
+    with pytest.raises(ss.ConfigError, match="no rows to choose|differ in their number"):
+        ss.MemoryDataset([0, 1], column)
+
+
+class Labelled:
+    """Values with labels of their own, in the way of a pandas Series."""
+
+    class Positions:
+        def __init__(self, series):
+            self._series = series
+
+        def __getitem__(self, rows):
+            labels, values = self._series.labels, self._series.values
+            return values[rows] if np.ndim(rows) == 0 else Labelled([values[row] for row in rows], [labels[row] for row in rows])
+
+    def __init__(self, values, labels):
+        self.values, self.labels, self.iloc = values, labels, Labelled.Positions(self)
+
+    def __len__(self):
+        return len(self.values)
+
+    def __getitem__(self, label):
+        return self.values[self.labels.index(label)]
+
+
+def test_a_column_with_labels_is_taken_by_position():
+    """Rows are numbers, whatever label a row has; a choice of rows is of the column's kind."""
+    ds = ss.MemoryDataset(Labelled([10, 11, 12], [2, 1, 0]), [0, 1, 2], transform=None)
+    assert [ds[number][0] for number in (0, 1, -1)] == [10, 11, 12]
+    features, targets = ds[[2, 0]]
+    assert type(features) is Labelled and features.values == [12, 10] and targets == [2, 0]
+    assert ss.MemoryDataset(Labelled([1, 2], [1, 0]), [0, 1], transform=lambda value: value * 10)[0][0] == 10
+
+
 def test_an_error_in_a_transform_names_the_row():
     with pytest.raises(ss.TransformError, match="ZeroDivisionError") as caught:
         ss.MemoryDataset([1, 0], [0, 1], transform=lambda feature: 1 / feature)

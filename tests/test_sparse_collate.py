@@ -85,6 +85,9 @@ def test_it_pickles():
     ([(([0], [1.0]), 0), ([1], 0)], "some samples have values", 1),
     ([(([0, 1], [1.0]), 0)], "values for", 0),
     ([[0]], "must be", None),
+    ([], "without samples", None),
+    ([([0], 0), ([[1], [2, 3]], 0)], "neither indices nor values", 1),
+    ([(([1], ["a"]), 0)], "values must be numbers", 0),
 ])  # fmt: skip
 def test_what_is_no_set_is_named(samples, message, key):
     """The error says what is wrong, and the row of the batch."""
@@ -93,7 +96,7 @@ def test_what_is_no_set_is_named(samples, message, key):
     assert caught.value.key == key
 
 
-@pytest.mark.parametrize("other", [{"x": [1]}, {"x": [1], "y": 0, "z": 0}])
+@pytest.mark.parametrize("other", [{"x": [1]}, {"x": [1], "y": 0, "z": 0}, 5])
 def test_samples_of_other_fields_are_named(other):
     with pytest.raises(ss.SampleError, match="the batch's first") as caught:
         ss.sparse_collate({"x": 9})([{"x": [1], "y": 0}, other])
@@ -105,6 +108,10 @@ def test_arguments_are_checked_at_once():
         ss.sparse_collate(0)
     with pytest.raises(ss.ConfigError, match="form"):
         ss.sparse_collate(4, form="bits")
+    with pytest.raises(ss.ConfigError, match="dtype"):
+        ss.sparse_collate(4, dtype="nope")
+    with pytest.raises(ss.ConfigError, match="names no field"):
+        ss.sparse_collate({})
     with pytest.raises(ss.ConfigError, match="dict of field"):
         ss.sparse_collate(4)([{"x": [1]}])
     with pytest.raises(ss.SampleError) as caught:

@@ -56,6 +56,7 @@ class MemmapDataset(RowAccess):
     @property
     def num_parts(self) -> int:
         """Parts that are committed now."""
+        read_schema(self.folder)  # that there is a dataset
         return len(list_parts(self.folder))
 
     def mapped(self) -> tuple[Schema, list[Block]]:

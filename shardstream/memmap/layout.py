@@ -101,6 +101,8 @@ def read_schema(folder: str) -> Schema:
     except (FileNotFoundError, NotADirectoryError) as error:
         there = UNFINISHED if os.path.exists(os.path.join(folder, UNFINISHED_FILE)) else f"no {SCHEMA_FILE}."
         raise DatasetNotFoundError(f"there is no memory-mapped dataset at {folder!r}: it holds {there}") from error
+    except OSError as error:
+        raise DatasetError(f"{path} can't be read: {error.strerror}.") from error
     return Schema.from_json(record.schema)
 
 
