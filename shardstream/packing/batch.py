@@ -4,6 +4,9 @@ A column is a list with an entry a row, an array whose first axis is the rows, o
 ``ShardWriter.write_batch`` takes for rows of their own lengths: ``(values, offsets)`` or
 ``(indices, indptr[, values])``. In all of those the second array says where each row begins.
 ``None`` in a list stands for a value that the record does not have.
+
+The column :data:`RECORD` goes along with all rows: the number of the source's record in its chunk, by which an error
+finds file and line. Steps pass it on as any other column.
 """
 
 from __future__ import annotations
@@ -16,6 +19,9 @@ from typing import Any
 import numpy as np
 
 from shardstream.errors import SampleError
+
+
+RECORD = "\0record"  # no source, function or configuration has a column of this name
 
 
 def take(column: Any, rows: Sequence[int]) -> Any:
@@ -51,8 +57,8 @@ def are_all(values: list, kinds: type | tuple[type, ...]) -> bool:
 class Batch:
     """Rows in columns, and what was rejected on the way here.
 
-    ``columns["key"]`` is always there: a list of str that messages name rows by. ``num_tokens`` is how many a
-    step has made, for the progress bar.
+    ``columns["key"]`` is always there: a list of str that messages name rows by; and RECORD, if the rows are of a chunk.
+    ``num_tokens`` is how many a step has made, for the progress bar.
     """
 
     columns: dict[str, Any]
@@ -80,11 +86,18 @@ class Batch:
         columns = {name: take(column, rows) for name, column in self.columns.items()}
         return Batch(columns, [*self.rejects, *rejects], self.num_tokens)
 
+    def reject(self, row: int, message: str, field: str | None = None) -> SampleError:
+        """Return the error of a row; :meth:`Chunk.placed` adds its place."""
+        error = SampleError(message, key=self.columns["key"][row], field=field)
+        if RECORD in self.columns:
+            error.record = int(self.columns[RECORD][row])
+        return error
+
     def checked(self, name: str, kinds: type | tuple[type, ...], what: str) -> Batch:
         """Return the batch without the rows whose value in a column is not of the kinds; those are rejects."""
         column = self.columns.get(name)
         if column is None:
-            rejects = [SampleError(f"the record has no {name!r}.", key=key) for key in self.columns["key"]]
+            rejects = [self.reject(row, f"the record has no {name!r}.") for row in range(len(self))]
             return Batch({**self.take([]).columns, name: []}, [*self.rejects, *rejects], self.num_tokens)
         if not isinstance(column, list) or are_all(column, kinds):
             return self
@@ -94,5 +107,5 @@ class Batch:
                 good.append(row)
             else:
                 got = "missing" if value is None else f"{type(value).__name__}, not {what}"
-                rejects.append(SampleError(f"the value is {got}.", key=self.columns["key"][row], field=name))
+                rejects.append(self.reject(row, f"the value is {got}.", name))
         return self.take(good, rejects)

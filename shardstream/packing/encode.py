@@ -32,7 +32,7 @@ def encode(fields: Sequence[FieldMap], batch: Batch) -> tuple[dict[str, Any], Ba
         column = batch.columns.get(field.column, [None] * len(batch))
         if field.classes is not None and not isinstance(column, list):
             column = list(column)  # labels are looked up one by one
-        values[field.name] = _convert(field, column, batch.columns["key"], bad) if isinstance(column, list) else column
+        values[field.name] = _convert(field, column, batch, bad) if isinstance(column, list) else column
     if bad:
         rows = [row for row in range(len(batch)) if row not in bad]
         batch = batch.take(rows, [reject for _, reject in sorted(bad.items()) if reject is not None])
@@ -45,7 +45,7 @@ def encode(fields: Sequence[FieldMap], batch: Batch) -> tuple[dict[str, Any], Ba
     return assembled, batch, sum(reject is None for reject in bad.values())
 
 
-def _convert(field: FieldMap, column: list, keys: list[str], bad: dict[int, SampleError | None]) -> Any:
+def _convert(field: FieldMap, column: list, batch: Batch, bad: dict[int, SampleError | None]) -> Any:
     """Return the column's values, each as ASSEMBLE wants it, or the whole as one array; fills ``bad``."""
     if type(field.kind) is Dense and field.classes is None:
         try:
@@ -66,7 +66,7 @@ def _convert(field: FieldMap, column: list, keys: list[str], bad: dict[int, Samp
         except (TypeError, ValueError, OverflowError) as error:
             values.append(None)
             if bad.get(row) is None:
-                bad[row] = SampleError(f"{error}.", key=keys[row], field=field.name)
+                bad[row] = batch.reject(row, f"{error}.", field.name)
     return values
 
 

@@ -119,21 +119,21 @@ def make(job: Job, number: int, part: Any, wanted: Collection[str]) -> Made:
         _reject(job, common, number, chunk.rejects)
         for split, batch in _dealt(job, chunk, common, number):
             if split in waiting:
-                waiting[split].add(_packed(job, batch, made.tally(split), number))
+                waiting[split].add(_packed(job, chunk, batch, made.tally(split), number))
                 made.blocks[split] += waiting[split].blocks(last=False)
     for split, left in waiting.items():
         made.blocks[split] += left.blocks(last=True)
     return made
 
 
-def _packed(job: Job, batch: Batch, tally: Tally, number: int) -> dict:
+def _packed(job: Job, chunk: Chunk, batch: Batch, tally: Tally, number: int) -> dict:
     """Return a batch's rows as parts of the schema's columns (``codecs/rows.py``)."""
     for step in job.steps:
         batch = step.run(batch)
     tally.tokens += batch.num_tokens
     columns, batch, dropped = encode(job.fields, batch)
     tally.dropped += dropped
-    _reject(job, tally, number, batch.rejects)
+    _reject(job, tally, number, chunk.placed(batch.rejects))
     batch.rejects = []
     while True:
         try:
@@ -142,8 +142,7 @@ def _packed(job: Job, batch: Batch, tally: Tally, number: int) -> dict:
             if not (isinstance(error.key, int) and 0 <= error.key < len(batch)):
                 raise
             good = [row for row in range(len(batch)) if row != error.key]
-            error.key = batch.columns["key"][error.key]
-            _reject(job, tally, number, [error])
+            _reject(job, tally, number, chunk.placed([batch.reject(error.key, error.message, error.field)]))
             columns, batch, _ = encode(job.fields, batch.take(good))
 
 
@@ -151,19 +150,18 @@ def _dealt(job: Job, chunk: Chunk, common: Tally, number: int) -> Iterator[tuple
     """Give the records of each split, in their order."""
     splits = job.top.splits
     if splits is None:
-        yield "all", Batch(chunk.columns)
+        yield "all", chunk.batch()
         return
     dealt: dict[str, list[int]] = {name: [] for name in splits.parts}
-    values = chunk.columns.get(splits.by, [None] * len(chunk))
+    whole, values = chunk.batch(), chunk.columns.get(splits.by, [None] * len(chunk))
     for row, value in enumerate(values):
         if value is None:
-            message = f"the record has no {splits.by!r} to split by."
-            _reject(job, common, number, [SampleError(message, key=chunk.columns["key"][row])])
+            _reject(job, common, number, chunk.placed([whole.reject(row, f"the record has no {splits.by!r} to split by.")]))
         else:
             dealt[split_of(str(value), splits.parts, splits.seed)].append(row)
     for split, chosen in dealt.items():
         if chosen:
-            yield split, Batch(chunk.columns).take(chosen)
+            yield split, whole.take(chosen)
 
 
 def _reject(job: Job, tally: Tally, number: int, rejects: list[SampleError]) -> None:

@@ -8,12 +8,14 @@ without changing what comes out. Nothing of a plan depends on the machine: the s
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Protocol
 
+import numpy as np
+
 from shardstream.errors import SampleError
-from shardstream.packing.batch import Batch
+from shardstream.packing.batch import RECORD, Batch
 from shardstream.packing.steps import Columns
 
 CHUNK_NBYTES = 4 << 20  # of input read at a time: keeps C busy for milliseconds, and stays small beside a block
@@ -32,19 +34,37 @@ def part_nbytes(total_nbytes: int) -> int:
 
 @dataclass
 class Chunk:
-    """Some records of a part, in order, as columns of values; and those that could not be read."""
+    """Some records of a part, in order, as columns of values; and those that could not be read.
+
+    ``where`` says of a record, by its number in the chunk, file and line, or row, as in "line 7 of a.csv". It is asked
+    for the few that are rejected, before the next chunk is read.
+    """
 
     columns: dict[str, Any]
     nbytes: int
     rejects: list[SampleError] = field(default_factory=list)
+    where: Callable[[int], str] | None = None
 
     def __len__(self) -> int:
         return len(self.columns["key"])
 
     @classmethod
-    def of_records(cls, records: Iterable[dict], nbytes: int, rejects: Sequence[SampleError] = ()) -> Chunk:
+    def of_records(cls, records: Iterable[dict], nbytes: int, rejects: Sequence[SampleError] = (),
+                   where: Callable[[int], str] | None = None) -> Chunk:  # fmt: skip
         """Return a chunk of dicts with a ``key`` each; the columns are all that any of them has."""
-        return cls(Batch.of_records(records).columns, nbytes, list(rejects))
+        return cls(Batch.of_records(records).columns, nbytes, list(rejects), where)
+
+    def batch(self) -> Batch:
+        """Return the records as rows that know which record they are."""
+        return Batch({**self.columns, RECORD: np.arange(len(self))})
+
+    def placed(self, errors: Sequence[SampleError]) -> list[SampleError]:
+        """Return errors of rows that came of :meth:`batch` with the place of their record before the message."""
+        for error in errors:
+            record = error.__dict__.pop("record", None)
+            if record is not None and self.where is not None:
+                error.message = f"{self.where(record)}: {error.message}"
+        return list(errors)
 
 
 class Source(Protocol):

@@ -12,6 +12,7 @@ import sys
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import partial
 from typing import BinaryIO, Literal
 
 from shardstream.errors import SampleError, ShardError
@@ -89,7 +90,6 @@ class CsvSource(FilesSource):
             except ShardError as error:
                 yield Chunk.of_records([], 0, [damaged(piece.file, error)])
 
-
     # -- planning -----------------------------------------------------------------------------------
 
     def _header(self, file: FoundFile) -> list[str]:
@@ -155,7 +155,7 @@ class CsvSource(FilesSource):
                 stream.seek(piece.begin)
                 stream = io.BytesIO(stream.read(piece.end - piece.begin))
             reader = self._reader(stream)
-            columns, rejects, before = self._empty(), [], piece.line
+            columns, rejects, lines, before = self._empty(), [], [], piece.line
             left = piece.nbytes
             skip = self.settings.header and piece.begin == 0
             while True:
@@ -177,10 +177,11 @@ class CsvSource(FilesSource):
                         break
                 elif row:
                     self._take(piece, line, row, columns, rejects)
+                    lines += [line] * (len(columns["key"]) - len(lines))
                 if len(columns["key"]) == CHUNK_ROWS:
-                    yield Chunk(columns, 0, rejects)
-                    columns, rejects = self._empty(), []
-            yield Chunk(columns, left, rejects)
+                    yield Chunk(columns, 0, rejects, partial(_where, piece, lines))
+                    columns, rejects, lines = self._empty(), [], []
+            yield Chunk(columns, left, rejects, partial(_where, piece, lines))
 
     def _empty(self) -> dict[str, list]:
         return {name: [] for name in self.columns}
@@ -210,8 +211,11 @@ class CsvSource(FilesSource):
             columns[name].append(value)
 
     def _error(self, piece: Rows, line: int, message: str, field: str | None = None) -> SampleError:
-        where = f"line {line} of {printable(piece.file.url)}"
-        return SampleError(f"{where}: {message}", key=f"{printable(piece.file.name)}:{line}", field=field)
+        return SampleError(f"{_where(piece, [line], 0)}: {message}", key=f"{printable(piece.file.name)}:{line}", field=field)
+
+
+def _where(piece: Rows, lines: list[int], record: int) -> str:
+    return f"line {lines[record]} of {printable(piece.file.url)}"
 
 
 def _check(settings: CsvSettings, document: Document) -> None:

@@ -18,7 +18,7 @@ from shardstream.errors import SampleError, ShardError
 from shardstream.packing.config import Settings
 from shardstream.packing.document import Document
 from shardstream.packing.sources import Chunk, part_nbytes
-from shardstream.packing.sources.files import compression_of, opened
+from shardstream.packing.sources.files import compression_of, opened, printable
 from shardstream.packing.steps import Column
 from shardstream.schema import Dense, Text
 from shardstream.storage.find import FoundFile, find_files
@@ -87,7 +87,9 @@ class IdxSource:
                 return
             values = np.frombuffer(data, array.dtype).reshape(end - begin, *array.shape[1:])
             columns[name] = values.astype(array.dtype.newbyteorder("="))
-        yield Chunk(columns, sum(array.row_nbytes for array in self.arrays.values()) * (end - begin))
+        names = ", ".join(printable(array.file.url) for array in self.arrays.values())
+        nbytes = sum(array.row_nbytes for array in self.arrays.values()) * (end - begin)
+        yield Chunk(columns, nbytes, where=lambda record: f"row {begin + record} of {names}")
 
     def digest(self, part: tuple[int, int], before: int) -> int:
         return 0

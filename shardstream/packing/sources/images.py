@@ -14,13 +14,14 @@ from __future__ import annotations
 
 import io
 from collections.abc import Iterator
+from functools import partial
 from typing import Literal
 
 from shardstream.errors import SampleError
 from shardstream.packing.document import Document
 from shardstream.packing.sources import CHUNK_NBYTES, Chunk
 from shardstream.packing.sources.files import FilesSettings, FilesSource, printable
-from shardstream.packing.sources.text import names_of
+from shardstream.packing.sources.text import names_of, path_of
 from shardstream.packing.steps import Column
 from shardstream.schema import Bytes, Dense, Text
 from shardstream.storage.find import FoundFile, read_files
@@ -67,9 +68,9 @@ class ImagesSource(FilesSource):
             else:
                 records.append({**names_of(file), "image": image})
             if nbytes >= CHUNK_NBYTES:
-                yield Chunk.of_records(records, nbytes, rejects)
+                yield Chunk.of_records(records, nbytes, rejects, partial(path_of, records))
                 records, rejects, nbytes = [], [], 0
-        yield Chunk.of_records(records, nbytes, rejects)
+        yield Chunk.of_records(records, nbytes, rejects, partial(path_of, records))
 
     def _pixels(self, data: bytes):
         if not data:

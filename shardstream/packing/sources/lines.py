@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from functools import partial
 
 from shardstream.errors import SampleError, ShardError
 from shardstream.packing.sources import CHUNK_NBYTES, Chunk, part_nbytes
@@ -67,38 +68,44 @@ class LinesSource(FilesSource):
         counter, left = _Counter(piece.file, self.settings.storage_options), piece.nbytes
         try:
             for offset, data in blocks_of_lines(piece, self.settings.storage_options):
-                records, rejects = self._records_of(piece, offset, data, counter)
+                records, rejects, lines = self._records_of(piece, offset, data, counter)
                 taken = min(left, len(data) + 1)  # of a compressed file, no more than it has
                 left -= taken
-                yield Chunk.of_records(records, taken, rejects)
+                yield Chunk.of_records(records, taken, rejects, partial(_where, counter, offset, lines))
             yield Chunk.of_records([], left)
         except ShardError as error:
             yield Chunk.of_records([], left, [damaged(piece.file, error)])
 
-    def _records_of(self, piece: Range, offset: int, data: bytes, counter: _Counter) -> tuple[list[dict], list[SampleError]]:
-        """Return the records of lines that begin at ``offset``, each with its key, and those that are none."""
-        name, record_of = printable(piece.file.name), self.record
+    def _records_of(self, piece: Range, offset: int, data: bytes, counter: _Counter) -> tuple[list, list, Sequence[int]]:
+        """Return the records of lines from ``offset`` on, each with its key; those that are none; and which line a record is."""
+        name, record_of, begin = printable(piece.file.name), self.record, offset
         records = self.records(data)
         if records is not None:
             if any(record["key"] is None for record in records):
                 for record, line in zip(records, data.split(b"\n"), strict=True):
                     record["key"] = f"{name}:{offset}" if record["key"] is None else record["key"]
                     offset += len(line) + 1
-            return records, []
-        records, rejects = [], []
-        for line in data.split(b"\n"):
+            return records, [], range(len(records))
+        records, rejects, lines = [], [], []
+        for number, line in enumerate(data.split(b"\n")):
             try:
                 record = record_of(line)
             except BadLine as error:
-                where = f"line {counter.line_at(offset)} of {printable(piece.file.url)}"
+                where = _where(counter, begin, [number], 0)
                 rejects.append(SampleError(f"{where}: {error}", key=f"{name}:{offset}", field=error.field))
             else:
                 if record is not None:
                     if record["key"] is None:
                         record["key"] = f"{name}:{offset}"
                     records.append(record)
+                    lines.append(number)
             offset += len(line) + 1
-        return records, rejects
+        return records, rejects, lines
+
+
+def _where(counter: _Counter, offset: int, lines: Sequence[int], record: int) -> str:
+    """Return file and line of a record: that of ``offset``, and so many more."""
+    return f"line {counter.line_at(offset) + lines[record]} of {printable(counter.file.url)}"
 
 
 def ranges_of(files: Sequence[FoundFile], nbytes: int) -> list[Range]:
@@ -138,12 +145,15 @@ class _Counter:
     """Numbers of lines by their offsets; goes on from the last one, so that many errors cost one reading."""
 
     def __init__(self, file: FoundFile, storage_options: dict):
-        self._file, self._storage_options = file, storage_options
+        self.file, self._storage_options = file, storage_options
         self._offset, self._number = 0, 1
 
     def line_at(self, offset: int) -> int:
-        with opened(self._file, self._storage_options) as stream:
-            if compression_of(self._file) is None:
+        """Return the number of the line that begins at ``offset``, no smaller than the one asked for before."""
+        if offset == self._offset:
+            return self._number
+        with opened(self.file, self._storage_options) as stream:
+            if compression_of(self.file) is None:
                 stream.seek(self._offset)
             else:
                 self._offset, self._number = 0, 1

@@ -74,13 +74,14 @@ class RecordsSource:
                 raise ConfigError(f"records from number {first} on hold what cannot be sent to workers: {error}") from error
 
     def read(self, part: PickledRecords) -> Iterator[Chunk]:
-        records, rejects = [], []
+        records, numbers, rejects = [], [], []
         for number, record in enumerate(pickle.loads(part.data), part.first):
             if isinstance(record, Mapping):
                 records.append({**record, "key": str(record.get(self.key, number))})
+                numbers.append(number)
             else:
-                rejects.append(SampleError(f"a record is a dict, not {type(record).__name__}.", key=str(number)))
-        yield Chunk.of_records(records, len(part.data), rejects)
+                rejects.append(SampleError(f"record {number}: a record is a dict, not {type(record).__name__}.", key=str(number)))
+        yield Chunk.of_records(records, len(part.data), rejects, lambda record: f"record {numbers[record]}")
 
     def digest(self, part: PickledRecords, before: int) -> int:
         return zlib.crc32(part.data, before)

@@ -21,6 +21,7 @@ from __future__ import annotations
 import json
 from collections.abc import Iterator
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -112,12 +113,11 @@ class TableSource(FilesSource):
                         columns["key"] = [f"{name}:{row + number}" for number in range(batch.num_rows)]
                     else:
                         columns["key"] = [str(key) for key in keys]
+                    yield Chunk(columns, 0, where=partial(_where, piece.file, row))
                     row += batch.num_rows
-                    yield Chunk(columns, 0)
             except ValueError as error:  # pyarrow's own errors are ValueErrors, too
                 yield Chunk.of_records([], 0, [SampleError(f"{printable(piece.file.url)}: rows from {row} on: {error}", key=name)])
             yield Chunk({"key": []}, piece.nbytes)
-
 
 
 class ParquetSource(TableSource):
@@ -203,6 +203,10 @@ class HfSource(TableSource):
                     break
                 if number >= piece.begin:
                     yield batch.select(self.names)
+
+
+def _where(file: FoundFile, first: int, record: int) -> str:
+    return f"row {first + record} of {printable(file.url)}"
 
 
 def _need_pyarrow(document: Document) -> None:

@@ -16,6 +16,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterator
+from functools import partial
 from typing import Literal
 
 from shardstream.errors import SampleError
@@ -57,17 +58,23 @@ class TextSource(FilesSource):
             try:
                 text = data.decode(self.settings.encoding, self.settings.decode_errors)
             except UnicodeDecodeError as error:
-                message = f"not {self.settings.encoding} text: {error.reason} in {printable(file.url)}"
+                line = data.count(b"\n", 0, error.start) + 1
+                message = f"line {line} of {printable(file.url)}: not {self.settings.encoding} text: {error.reason}."
                 rejects.append(SampleError(message, key=file.name, offset=error.start))
             else:
                 records.append({**names_of(file), "text": text.removeprefix("\ufeff")})
             if nbytes >= CHUNK_NBYTES:
-                yield Chunk.of_records(records, nbytes, rejects)
+                yield Chunk.of_records(records, nbytes, rejects, partial(path_of, records))
                 records, rejects, nbytes = [], [], 0
-        yield Chunk.of_records(records, nbytes, rejects)
+        yield Chunk.of_records(records, nbytes, rejects, partial(path_of, records))
 
     def peek(self, column: str) -> Iterator[str] | None:
         return None if column == "text" else (names_of(file)[column] for file in self.files)
+
+
+def path_of(records: list[dict], record: int) -> str:
+    """Return the place of a record that is a file."""
+    return records[record]["path"]
 
 
 def names_of(file: FoundFile) -> dict[str, str]:

@@ -19,6 +19,7 @@ from __future__ import annotations
 import io
 import tarfile
 from collections.abc import Callable, Iterator
+from functools import partial
 from typing import Any
 
 import msgspec
@@ -81,11 +82,15 @@ class WebdatasetSource(FilesSource):
                 except SampleError as error:
                     rejects.append(error)
                 if nbytes >= CHUNK_NBYTES:
-                    yield Chunk.of_records(records, 0, rejects)
+                    yield Chunk.of_records(records, 0, rejects, partial(_where, file, records))
                     records, rejects, nbytes = [], [], 0
         except (ShardError, tarfile.TarError) as error:
             rejects.append(damaged(file, error))
-        yield Chunk.of_records(records, 0, rejects)
+        yield Chunk.of_records(records, 0, rejects, partial(_where, file, records))
+
+
+def _where(file: FoundFile, records: list[dict], record: int) -> str:
+    return f"the member {records[record]['key']} of {printable(file.url)}"
 
 
 def _record(file: FoundFile, key: str, fields: dict[str, bytes]) -> dict[str, Any]:
@@ -94,7 +99,7 @@ def _record(file: FoundFile, key: str, fields: dict[str, bytes]) -> dict[str, An
         try:
             record[name] = VALUES.get(name.rpartition(".")[2], bytes)(data)
         except (ValueError, EOFError, msgspec.MsgspecError) as error:
-            message = f"{printable(file.url)}: {printable(key)}.{name}: {error}."
+            message = f"the member {printable(key)}.{name} of {printable(file.url)}: {error}."
             raise SampleError(message, key=printable(key), field=name) from error
     return record
 

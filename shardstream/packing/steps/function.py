@@ -5,8 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
-from shardstream.errors import SampleError
-from shardstream.packing.batch import Batch, value_of
+from shardstream.packing.batch import RECORD, Batch, take, value_of
 from shardstream.packing.steps import ANY, Column, Columns
 from shardstream.schema import Text
 
@@ -28,17 +27,23 @@ class FunctionStep:
         return {"key": Column(Text()), ANY: Column(None)}  # whatever the function returns
 
     def run(self, batch: Batch) -> Batch:
-        rows, rejects = [], list(batch.rejects)
+        rows, origins, rejects = [], [], list(batch.rejects)
+        columns = {name: column for name, column in batch.columns.items() if name != RECORD}
         for number, key in enumerate(batch.columns["key"]):
-            row = {name: value_of(column, number) for name, column in batch.columns.items()}
+            row = {name: value_of(column, number) for name, column in columns.items()}
             try:
-                rows += [{"key": key, **made} for made in self._rows(self.function(row, **self.settings))]
+                made = [{"key": key, **made} for made in self._rows(self.function(row, **self.settings))]
             except Exception as error:
-                reject = SampleError(f"{self.name} failed: {type(error).__name__}: {error}", key=key)
+                reject = batch.reject(number, f"{self.name} failed: {type(error).__name__}: {error}")
                 reject.__cause__ = error
                 rejects.append(reject)
+            else:
+                rows += made
+                origins += [number] * len(made)
         made = Batch.of_records(rows, rejects)
         made.num_tokens = batch.num_tokens
+        if RECORD in batch.columns:
+            made.columns[RECORD] = take(batch.columns[RECORD], origins)
         return made
 
     def _rows(self, made: Any) -> Iterable[Mapping]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Literal
 
-from shardstream.errors import ConfigError, SampleError, TextError
+from shardstream.errors import ConfigError, TextError
 from shardstream.packing.batch import Batch
 from shardstream.packing.config import Settings
 from shardstream.packing.document import Document, Path
@@ -59,6 +59,5 @@ class HashStep:
                 break
             except TextError as error:  # one text is at fault; the others are not to suffer for it
                 rows = [row for row in range(len(batch)) if row != error.index]
-                reject = SampleError(error.message, key=batch.columns["key"][error.index], field=self.settings.field)
-                batch = batch.take(rows, [reject])
+                batch = batch.take(rows, [batch.reject(error.index, error.message, self.settings.field)])
         return Batch({**batch.columns, self.settings.to: column}, batch.rejects, batch.num_tokens)

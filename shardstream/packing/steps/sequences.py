@@ -6,7 +6,7 @@ from typing import Literal
 
 import numpy as np
 
-from shardstream.packing.batch import Batch
+from shardstream.packing.batch import RECORD, Batch, take
 from shardstream.packing.config import Settings
 from shardstream.packing.document import Document, Path
 from shardstream.packing.steps import Column, Columns, need
@@ -77,6 +77,8 @@ class SequencesStep:
             "key": [f"{keys[d]}@{b}" for d, b in zip(layout.document[first].tolist(), layout.begin[first].tolist())],
             settings.field: made.ids, "positions": made.positions, "borders": made.borders,
         }  # fmt: skip
+        if RECORD in batch.columns:
+            columns[RECORD] = take(batch.columns[RECORD], layout.document[first])
         if settings.pad_id is not None:
             columns[settings.field] = _filled(made.ids, settings.length, settings.pad_id)
             columns["positions"] = _filled(made.positions, settings.length, 0)

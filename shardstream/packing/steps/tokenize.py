@@ -64,8 +64,7 @@ class TokenizeStep:
                 break
             except TokenizerError as error:  # one text is at fault; the others are not to suffer for it
                 rows = [row for row in range(len(batch)) if row != error.index]
-                reject = SampleError(error.message, key=batch.columns["key"][error.index], field=self.settings.field)
-                batch = batch.take(rows, [reject])
+                batch = batch.take(rows, [batch.reject(error.index, error.message, self.settings.field)])
         ids, offsets = self._between(ids.astype(self.dtype), offsets)
         return Batch({**batch.columns, self.settings.to: (ids, offsets)}, batch.rejects, batch.num_tokens + len(ids))
 
