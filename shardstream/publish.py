@@ -61,15 +61,16 @@ def check_age(shards: Iterable[PutShard]) -> None:
             )
 
 
-def check_present(store: Store, records: Iterable[ShardRecord]) -> None:
+def check_present(store: Store, records: Iterable[ShardRecord], noted_s: float = 0.0) -> None:
     """Raise :class:`StorageError` if a shard that another process put is missing, or so old that gc may be about to take it.
 
-    For shards whose writer may be long gone; costs a listing of the dataset.
+    For shards whose writer may be long gone; costs a listing of the dataset. ``noted_s`` is when, by the store's clock, a
+    journal that names them was last written: until then gc has left them alone.
     """
     there, limit_s = {each.name: each.modified_s for each in dated(store)}, now_s(store) - MAX_STANDING_S
     for record in records:
         modified_s = there.get(f"{record.sid}.tar")
-        if modified_s is None or modified_s < limit_s:
+        if modified_s is None or max(modified_s, noted_s) < limit_s:
             what = "is missing" if modified_s is None else f"was put more than {MAX_STANDING_S / 86400:.0f} days ago"
             raise StorageError(f"{store.join(record.sid)}.tar {what}: gc deletes what nobody commits within {KEEP_S / 86400:.0f} "
                                "days. Nothing was committed; it must be written again.")  # fmt: skip

@@ -16,6 +16,9 @@ from shardstream.source import Source, open_source
 from shardstream.storage import Fetcher
 
 
+MAX_ERRORS = 1000  # kept; all are counted
+
+
 @dataclass
 class Verified:
     """What was read, and what is wrong with it.
@@ -24,7 +27,8 @@ class Verified:
         version: Of the dataset; None for a list of shards.
         num_samples: In blocks that are as they should be.
         nbytes: Bytes of the blocks read.
-        errors: One for each shard or block that is not; each names its place.
+        num_bad: Shards and blocks that are not.
+        errors: One for each of them, up to ``MAX_ERRORS``; each names its place.
     """
 
     version: int | None
@@ -32,7 +36,14 @@ class Verified:
     num_blocks: int = 0
     num_samples: int = 0
     nbytes: int = 0
+    num_bad: int = 0
     errors: list[ShardstreamError] = field(default_factory=list)
+
+    def add(self, error: ShardstreamError) -> None:
+        """Count what is bad, and keep the error if there are not too many."""
+        self.num_bad += 1
+        if len(self.errors) < MAX_ERRORS:
+            self.errors.append(error)
 
 
 def verify(url_or_urls, version: int | str | None = None, storage_options: dict | None = None) -> Verified:
@@ -48,12 +59,14 @@ def verify(url_or_urls, version: int | str | None = None, storage_options: dict 
     source = open_source(url_or_urls, version, storage_options)
     fetcher = Fetcher(storage_options)
     reader, done = BlockReader(source, None, fetcher), Verified(source.version, source.num_shards)
+    unopened: set[int] = set()  # whose heads need no second error
     with byte_bar("verifying", source.nbytes) as advance:
         for shard, number, found in scan(reader):
             if isinstance(found, Block):
                 found = _wrong_content(source, shard, number, found) or found
             if not isinstance(found, Block):
-                done.errors.append(found)
+                done.add(found)
+                unopened |= {shard} if number < 0 else set()
                 continue
             begin, end = reader.span(shard, number)
             advance(end - begin)
@@ -61,11 +74,11 @@ def verify(url_or_urls, version: int | str | None = None, storage_options: dict 
             done.num_samples += found.num_samples
             done.nbytes += end - begin
     if source.schema is not None:  # shards of the files layout may be anybody's
-        known = {error.shard for error in done.errors}
-        urls = [source.url(shard) for shard in range(source.num_shards)]
+        urls = [source.url(shard) for shard in range(source.num_shards) if shard not in unopened]
         with ThreadPoolExecutor(THREADS, thread_name_prefix="shardstream-verify") as pool:
-            wrong = pool.map(lambda url: _wrong_head(url, source.schema, fetcher), [url for url in urls if url not in known])
-            done.errors += [error for error in wrong if error is not None]
+            for error in pool.map(lambda url: _wrong_head(url, source.schema, fetcher), urls):
+                if error is not None:
+                    done.add(error)
     return done
 
 

@@ -114,6 +114,10 @@ def test_arrays_of_pixels_are_images(shape, mode):
 def test_damaged_and_giant_images_are_errors():
     with pytest.raises(ss.CodecError, match="can be decoded"):
         to_png(b"\xff\xd8\xff nothing")
+    other = io.BytesIO()
+    Image.fromarray(np.zeros((8, 8), np.uint8)).save(other, "PPM")  # pillow reads it; a sample is never taken for it
+    with pytest.raises(ss.CodecError, match="can be decoded"):
+        to_png(other.getvalue())
     giant = bytearray(to_png(np.zeros((8, 8), np.uint8)))
     giant[16:24] = (60_000).to_bytes(4, "big") * 2
     with pytest.raises(ss.CodecError):
@@ -162,6 +166,24 @@ def test_verify_lists_every_bad_block(capfd, fresh):
     assert 0 < json.loads(out)["num_samples"] < NUM or len(paths) == 2
     text = run(capfd, "verify", fresh)[1]
     assert text.count("bad: ") == len(errors) and text.endswith(f"{len(errors)} bad\n")
+
+
+def test_verify_lists_all_that_is_bad_of_one_shard(capfd, tmp_path, monkeypatch):
+    """Each damaged block of a shard and its first member are errors of their own; of very many the first are shown, all are counted."""
+    with ss.ShardWriter(str(tmp_path), schema=ss.Schema(y=ss.Dense("int64"))) as writer:
+        writer.write_batch({"y": np.arange(4 * 8192)})
+    (path,) = tmp_path.glob("*.tar")
+    (blocks,) = (Looker(str(tmp_path))._reader.index(0)[0].extents[:, 0, 0].tolist(),)
+    data = bytearray(path.read_bytes())
+    for place in (512 + 3, blocks[0] + 300, blocks[1] + 300, blocks[3] + 300):
+        data[place] ^= 1
+    path.write_bytes(data)
+    status, out, _ = run(capfd, "verify", tmp_path, "--json")
+    report = json.loads(out)
+    assert status == 1 and [error["block"] for error in report["errors"]] == [0, 1, 3, None] and report["num_bad"] == 4
+    monkeypatch.setattr("shardstream.verify.MAX_ERRORS", 2)
+    status, out, _ = run(capfd, "verify", tmp_path)
+    assert status == 1 and out.count("block ") == 2 and "bad: 2 more\n" in out and out.endswith("; 4 bad\n")
 
 
 def test_verify_sees_a_damaged_first_member(capfd, fresh):

@@ -9,7 +9,8 @@ import pytest
 import shardstream as ss
 from shardstream import publish
 from shardstream.errors import Conflict, DatasetNotFoundError, StorageError
-from shardstream.log import Log, new_id
+from shardstream.log import Log, ShardRecord, new_id
+from shardstream.packing.journal import Journal
 from shardstream.storage import Store
 from shardstream.storage.dates import dated, modified_s, now_s
 from shardstream.upkeep import compact, drop, end, gc, ids, tag, untag
@@ -156,6 +157,31 @@ def test_shards_put_by_others_must_still_be_there(tmp_path):
     path.unlink()
     with pytest.raises(StorageError, match="is missing"):
         publish.check_present(store, records)
+
+
+def test_shards_of_a_packing_job_at_work_stay(tmp_path):
+    """What its journal names is no orphan while the job comes on, in none of its datasets; once it has stood still for a week it is."""
+    stores, noted = [Store(tmp_path / name) for name in ("train", "test")], []
+    journal = Journal(stores[0], "a job", stores[1:])
+    journal.begin()
+    for store in stores:
+        append(store.url, range(3))
+        noted.append((Path(store.url).name, ShardRecord(sid=new_id(), num_samples=5, nbytes=3, index_offset=0, index_nbytes=0, index_crc32c=0)))
+        Path(store.url, f"{noted[-1][1].sid}.tar").write_bytes(b"old")
+        Path(store.url, f"{new_id()}.tar").write_bytes(b"orphan")
+        age(store.url, 8)
+    journal.append(positions={}, shards=noted)
+    for store, (_, record) in zip(stores, noted):
+        found = gc(store.url, dry_run=False)
+        assert found.num_orphans == 1 and Path(store.url, f"{record.sid}.tar").exists()
+        publish.check_present(store, [record], journal.newest_s())
+    age(tmp_path / "train", 8)
+    for store, (_, record) in zip(stores, noted):
+        with pytest.raises(StorageError, match="put more than 6 days ago"):
+            publish.check_present(store, [record], journal.newest_s())
+        assert gc(store.url, dry_run=False).num_orphans == 1 and not Path(store.url, f"{record.sid}.tar").exists()
+    journal.delete()
+    assert not any(path.is_file() for store in stores for path in Path(store.url, "_pack").iterdir())
 
 
 def test_adopted_shards_are_never_deleted(tmp_path, monkeypatch):

@@ -9,8 +9,6 @@ import typer
 if TYPE_CHECKING:
     from shardstream.storage import Cache
 
-app = typer.Typer(no_args_is_help=True, help="Look into a folder of cached blocks (cache_dir=), and empty it.")
-
 LS_EXAMPLES = """\
 [bold]Examples[/bold]
 
@@ -22,7 +20,11 @@ CLEAR_EXAMPLES = """\
 [bold]Examples[/bold]
 
     shardstream cache clear /local/cache
+
+    shardstream cache clear /local/cache --json
 """
+app = typer.Typer(no_args_is_help=True, help="Look into a folder of cached blocks (cache_dir=), and empty it.",
+                  epilog=LS_EXAMPLES)  # fmt: skip
 
 Folder = Annotated[str, typer.Argument(metavar="FOLDER", help="What was given as cache_dir=.")]
 
@@ -52,11 +54,18 @@ def show_shards(
 
 
 @app.command(epilog=CLEAR_EXAMPLES)
-def clear(folder: Folder) -> None:
+def clear(
+    folder: Folder,
+    as_json: Annotated[bool, typer.Option("--json", help="Print what was freed as JSON.")] = False,
+) -> None:
     """Remove all cached blocks. Streams that use the folder go on, and fetch what they need again."""
     from shardstream.cli import show
 
-    typer.echo(f"freed {show.nbytes(_cache(folder).clear())}")
+    nbytes = _cache(folder).clear()
+    if as_json:
+        show.json({"folder": folder, "nbytes": nbytes})
+    else:
+        typer.echo(f"freed {show.nbytes(nbytes)}")
 
 
 def _cache(folder: str) -> Cache:

@@ -13,8 +13,6 @@ if TYPE_CHECKING:
     from shardstream.storage.find import FoundFile
     from shardstream.tokenizers import Tokenizer
 
-app = typer.Typer(no_args_is_help=True, help="Train byte-pair vocabularies, look into them, encode text.")
-
 TRAIN_EXAMPLES = """\
 [bold]Examples[/bold]
 
@@ -42,6 +40,9 @@ INFO_EXAMPLES = """\
 
     shardstream tokenizer info o200k_base --json | jq .vocab_size
 """
+
+app = typer.Typer(no_args_is_help=True, help="Train byte-pair vocabularies, look into them, encode text.",
+                  epilog=ENCODE_EXAMPLES)  # fmt: skip
 
 Vocabulary = Annotated[
     str,

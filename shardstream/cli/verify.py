@@ -31,11 +31,13 @@ def command(
         errors = [{"shard": error.shard, "block": error.block, "field": error.field, "offset": error.offset, "message": error.message}
                   for error in done.errors]  # fmt: skip
         show.json({"version": done.version, "num_shards": done.num_shards, "num_blocks": done.num_blocks,
-                   "num_samples": done.num_samples, "nbytes": done.nbytes, "errors": errors})  # fmt: skip
+                   "num_samples": done.num_samples, "nbytes": done.nbytes, "num_bad": done.num_bad, "errors": errors})  # fmt: skip
     else:
         for error in done.errors:
             typer.echo(f"bad: {error}")
+        if done.num_bad > len(done.errors):
+            typer.echo(f"bad: {done.num_bad - len(done.errors):,} more")
         good = f"{done.num_shards:,} shards, {done.num_blocks:,} blocks, {done.num_samples:,} samples, {show.nbytes(done.nbytes)}"
-        typer.echo(f"{good}; {len(done.errors):,} bad" if done.errors else f"{good}: all good")
-    if done.errors:
+        typer.echo(f"{good}; {done.num_bad:,} bad" if done.num_bad else f"{good}: all good")
+    if done.num_bad:
         raise typer.Exit(FAILED)

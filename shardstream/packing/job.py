@@ -145,13 +145,14 @@ def run(job: Job, progress: bool = True, restart: bool = False) -> PackReport:
     stores = [Store(url, job.top.output.storage_options or None) for url in job.urls.values()]
     if restart:
         _forget(job, stores)
-    journal = Journal(stores[0], fingerprint(job))
+    journal = Journal(stores[0], fingerprint(job), stores[1:])
     if not journal.steps:
         _check_absent(job)
+    journal.begin()
     for store in stores:
         clean(store)
     assembly = _made(job, journal, progress)
-    publish(job, journal.run, assembly.records)
+    publish(job, journal, assembly.records)
     rejects = sorted(assembly.tally.rejects, key=lambda reject: reject.part)
     if job.top.rejects is not None:
         lines = b"".join(msgspec.json.encode(reject) + b"\n" for reject in rejects)
@@ -225,7 +226,7 @@ def _forget(job: Job, stores: Sequence[Store]) -> None:
     steps = read_steps(stores[0])
     if steps:
         delete_shards(job, steps)
-        journal = Journal(stores[0], steps[0].job)
+        journal = Journal(stores[0], steps[0].job, stores[1:])
         journal.delete()
 
 

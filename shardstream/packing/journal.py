@@ -23,6 +23,7 @@ digest       CRC of all records before the earliest position, for sources that c
 from __future__ import annotations
 
 import time
+from collections.abc import Sequence
 
 import msgspec
 
@@ -36,9 +37,11 @@ from shardstream.errors import (
 from shardstream.log import ShardRecord, new_id
 from shardstream.packing.make import Tally
 from shardstream.storage import Store
+from shardstream.storage.dates import dated
 from shardstream.storage.retry import backoff_s
 
 FOLDER = "_pack"
+ELSEWHERE = f"{FOLDER}/elsewhere.json"  # beside the job's other datasets: where the journal is, for gc
 FORMAT = 1
 ROUND = 32  # steps read at a time
 
@@ -64,13 +67,17 @@ def name_of(number: int) -> str:
 class Journal:
     """The journal in ``store``: read when made, appended to by one run at a time.
 
+    Args:
+        store: Of the first dataset.
+        others: Of the job's other datasets, which say where the journal is.
+
     Attributes:
         steps: All steps, oldest first.
         run: The id of the job's first run.
     """
 
-    def __init__(self, store: Store, job: str):
-        self.store, self.job = store, job
+    def __init__(self, store: Store, job: str, others: Sequence[Store] = ()):
+        self.store, self.job, self._others = store, job, others
         self.writer = new_id()
         self.steps = read_steps(store)
         self.run = self.steps[0].run if self.steps else self.writer
@@ -101,8 +108,19 @@ class Journal:
             time.sleep(backoff_s(self.store.retry, attempt))
         self.steps.append(step)
 
+    def begin(self) -> None:
+        """Have the other datasets say where the journal is, before a shard is put there."""
+        for other in self._others:
+            other.put_bytes(ELSEWHERE, msgspec.json.encode({"journal": self.store.url}))
+
+    def newest_s(self) -> float:
+        """Return when the last step was written, by the store's clock."""
+        return max((step.modified_s for step in dated(self.store, FOLDER)), default=0.0)
+
     def delete(self) -> None:
         """Delete all steps, the first one last: what is left after a kill is still a journal."""
+        for other in self._others:
+            other.delete([ELSEWHERE])
         self.store.delete([name_of(number) for number in reversed(range(len(self.steps)))])
         self.steps = []
 

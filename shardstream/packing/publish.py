@@ -14,7 +14,7 @@ from collections.abc import Mapping
 
 from shardstream.log import Log, ShardRecord
 from shardstream.packing.classes import write_classes
-from shardstream.packing.journal import Step
+from shardstream.packing.journal import Journal, Step
 from shardstream.packing.make import Job
 from shardstream.publish import check_present
 from shardstream.storage import Store
@@ -25,16 +25,17 @@ def producer(run: str) -> str:
     return f"pack:{run}"
 
 
-def publish(job: Job, run: str, records: Mapping[str, list[ShardRecord]]) -> None:
+def publish(job: Job, journal: Journal, records: Mapping[str, list[ShardRecord]]) -> None:
     """Commit each split's shards, in order, once however often this is called; then the names of classes."""
     stores = {split: Store(url, job.top.output.storage_options or None) for split, url in job.urls.items()}
     logs = {split: Log(store) for split, store in stores.items()}
     for log in logs.values():
         log.open_or_create(job.schema)
+    run = journal.run
     claims = {split: log.claim(producer(run)) for split, log in logs.items()}
     for split, (_, last_source) in claims.items():
         if last_source is None:  # a run that was killed days ago may have put them
-            check_present(stores[split], records[split])
+            check_present(stores[split], records[split], journal.newest_s())
     for split, (incarnation, last_source) in claims.items():
         if last_source is None:
             logs[split].append(records[split], producer=producer(run), incarnation=incarnation, source={"split": split})

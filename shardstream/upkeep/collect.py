@@ -5,16 +5,19 @@ an ``expire`` entry says which versions are given up; only then is anything dele
 is right, and the next run deletes the rest.
 
 A shard that no entry names may belong to a writer that is about to commit it. So it counts as an orphan only when it is
-older than ``orphans`` by the store's own clock, and no writer commits a shard that it put more than 3.5 days ago.
+older than ``orphans`` by the store's own clock, and no writer commits a shard that it put more than 3.5 days ago. A packing
+job commits all of its shards at its end; those that its journal names stay as long as it comes on.
 """
 
 from __future__ import annotations
 
+import json
 import re
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 
 from shardstream.config import parse_seconds
+from shardstream.errors import DatasetError
 from shardstream.log import Log, ShardTable, Snapshot, entries
 from shardstream.log.table import sid_bytes
 from shardstream.progress import byte_bar
@@ -25,6 +28,8 @@ from shardstream.storage.local import TEMPORARY
 OBJECT = re.compile(r"([0-9a-f]{8}(?:-[0-9a-f]{4}){3}-[0-9a-f]{12})(?:\.tar|\.index\.json)\Z")
 UNFINISHED = re.compile(rf"{re.escape(TEMPORARY)}.*|\.[0-9a-f-]{{36}}\.tar\.tmp\Z")
 PARALLEL_DELETES = 16
+JOURNAL, ELSEWHERE = "_pack", "_pack/elsewhere.json"  # of a packing job (packing/journal.py)
+SID = re.compile(rb"[0-9a-f]{8}(?:-[0-9a-f]{4}){3}-[0-9a-f]{12}")
 
 
 @dataclass
@@ -93,7 +98,7 @@ def gc(url: str, keep: float | str = "7d", dry_run: bool = True, orphans: float 
         found.below, found.kept = snapshot.expired_below, snapshot.kept
     history, before_s = _History(log, snapshot.dataset_id), now - orphans_s
     objects, beside = dated(store), dated(store, entries.FOLDER)
-    shards, lost = _unneeded(history, found, objects, before_s)
+    shards, lost = _unneeded(history, found, objects, before_s, _noted(store, before_s) if objects else set())
     unfinished = [each for each in objects if UNFINISHED.match(each.name) and each.modified_s < before_s]
     unfinished += [Dated(f"{entries.FOLDER}/{each.name}", each.nbytes, each.modified_s) for each in beside
                    if UNFINISHED.match(each.name) and each.modified_s < before_s]  # fmt: skip
@@ -147,14 +152,30 @@ class _History:
         return [int(self._added.entry[row]) if row >= 0 else -1 for row in rows]
 
 
-def _unneeded(history: _History, found: Collected, objects: list[Dated], before_s: float) -> tuple[list[Dated], list[Dated]]:
-    """Return the objects of shards that only expired versions have, and those of shards never committed that are old enough."""
+def _noted(store: Store, before_s: float) -> set[str]:
+    """Return the shards that the journal of a packing job names which has noted one since; whatever its format, it has their sids."""
+    elsewhere = store.read_many([ELSEWHERE])[0]  # the journal is beside the first of a job's datasets
+    if elsewhere is not None:
+        try:
+            store = Store(json.loads(elsewhere)["journal"], store.storage_options)
+        except (ValueError, KeyError, TypeError) as error:
+            raise DatasetError(f"{store.join(ELSEWHERE)} does not say where the journal of a packing job is.") from error
+    steps = dated(store, JOURNAL)
+    if max((step.modified_s for step in steps), default=before_s) <= before_s:
+        return set()
+    found = store.read_many([f"{JOURNAL}/{step.name}" for step in steps])
+    return {sid.decode() for data in found if data is not None for sid in SID.findall(data)}
+
+
+def _unneeded(history: _History, found: Collected, objects: list[Dated], before_s: float,
+              noted: set[str]) -> tuple[list[Dated], list[Dated]]:  # fmt: skip
+    """Return the objects of shards that only expired versions have, and those of shards never committed, noted or young."""
     ours = [(match[1], each) for each in objects if (match := OBJECT.match(each.name)) and each.name not in history.adopted]
     unneeded, lost = [], []
     for (sid, each), added in zip(ours, history.added([sid for sid, _ in ours]), strict=True):
         removed = history.removed.get(sid)
         if added < 0:
-            if each.modified_s < before_s:
+            if each.modified_s < before_s and sid not in noted:
                 lost.append(each)
         elif removed is not None and removed <= found.below and not any(added <= version < removed for version in found.kept):
             unneeded.append(each)

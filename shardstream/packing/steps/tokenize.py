@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from shardstream.errors import SampleError, TokenizerError
+from shardstream.errors import TokenizerError
 from shardstream.packing.batch import Batch
 from shardstream.packing.config import Settings
 from shardstream.packing.document import Document, Path
