@@ -1,8 +1,8 @@
 """Lineages that follow: a training job and its producers run at once, all of them killed at random, until the log ends.
 
 The job is that of ``tests/lineage.py``; producers are processes that write numbered samples, are killed by SIGKILL and go on
-behind their last source. At the end every sample must have been consumed once, in the very order in which a replay of the
-finished log gives them.
+behind their last source. At the end every sample must have been consumed once, in the very order in which a reader of the
+finished log gets them. A job may mix them with older samples, which must have been consumed epoch after epoch.
 """
 
 from __future__ import annotations
@@ -13,6 +13,7 @@ import os
 import random
 import threading
 import time
+from collections import Counter
 from pathlib import Path
 
 import numpy as np
@@ -20,10 +21,12 @@ import numpy as np
 import shardstream as ss
 from shardstream.log import Log
 from shardstream.order.batches import BatchPlan
+from shardstream.replay import rows_of_each
 from shardstream.storage import Store
 from tests.lineage import Lineage
-from tests.trainer import ids_of, make_stream
+from tests.trainer import followed, ids_of, make_stream
 
+NUM_OLD, FIRST_OLD = 45, 10**6  # older samples, and the number of the first
 SCHEMA = ss.Schema(y=ss.Dense("int64"), t=ss.Ragged("uint8"))
 
 
@@ -74,12 +77,18 @@ class Producers:
 
 
 class FollowLineage(Lineage):
-    """One training run over a log while it grows; see the module."""
+    """One training run over a log while it grows, with older samples in each batch if ``is_mixed``; see the module."""
 
     def __init__(self, folder: Path, seed: int, num_producers: int = 2, count: int = 150, max_ranks: int = 4, max_runs: int = 14,
-                 limit_s: float = 120):  # fmt: skip
-        self.url = str(folder / "d")
-        super().__init__(folder, {"source": {"follow": self.url}}, num_producers * count, seed, num_epochs=1, max_ranks=max_ranks, max_runs=max_runs,
+                 limit_s: float = 120, is_mixed: bool = False):  # fmt: skip
+        self.url, self.is_mixed = str(folder / "d"), is_mixed
+        source = {"follow": self.url}
+        if is_mixed:
+            self.batch_sizes = 2, 3, 8, 20  # a row of each source at least
+            source["history"] = str(folder / "history")
+            with ss.ShardWriter(source["history"], schema=SCHEMA) as writer:
+                writer.write_batch({"y": FIRST_OLD + np.arange(NUM_OLD), "t": (np.zeros(NUM_OLD, np.uint8), np.arange(NUM_OLD + 1))})
+        super().__init__(folder, {"source": source}, num_producers * count, seed, num_epochs=1, max_ranks=max_ranks, max_runs=max_runs,
                          limit_s=limit_s)  # fmt: skip
         self.producers = Producers(self.url, num_producers, count, seed)
         self._runs: list[tuple[Path, int, int, int]] = []  # folder, ranks, first position, steps that count
@@ -88,7 +97,7 @@ class FollowLineage(Lineage):
         """Go through runs until the log has ended and all is consumed; AssertionError if a sample was lost, came twice, or out of order."""
         state, number = None, 0
         try:
-            while state is None or state["position"] < self.num_samples:
+            while _position(state) < self.num_samples:
                 assert number < self.max_runs, f"the lineage did not end: {self.log}"
                 before, state = state, self._run(number, state, is_last=number == self.max_runs - 1)
                 self._note_run(self.folder / f"run-{number}", before)
@@ -100,19 +109,33 @@ class FollowLineage(Lineage):
     def _note_run(self, folder: Path, before: dict | None) -> None:
         world_size = int(self.log[-1].split()[0])
         if (folder / "state.json").exists():
-            self._runs.append((folder, world_size, before["position"] if before else 0, json.loads((folder / "state.json").read_text())["step"]))
+            self._runs.append((folder, world_size, _position(before), json.loads((folder / "state.json").read_text())["step"]))
 
     def _check_order(self) -> None:
-        replay = ids_of({"y": [y for batch in make_stream(self.spec["source"], self.spec["seed"], shuffle=True, batch_size=64) for y in batch["y"]]})
-        assert sorted(replay) == list(range(self.num_samples)), "the log does not have every sample once"
-        consumed = []
+        stream = make_stream({"follow": self.url}, self.spec["seed"], shuffle=True, batch_size=64)
+        order = ids_of({"y": [y for batch in stream for y in batch["y"]]})
+        assert sorted(order) == list(range(self.num_samples)), "the log does not have every sample once"
+        consumed, older = [], Counter()
         for folder, world_size, first, num_steps in self._runs:
-            plan = BatchPlan(self.num_samples, first, json.loads((folder / "spec.json").read_text())["batch_size"], world_size)
+            plan = BatchPlan(self.num_samples, first, self._num_new(json.loads((folder / "spec.json").read_text())), world_size)
             for rank in range(world_size):
                 for line in (folder / f"rank-{rank}.jsonl").read_text().splitlines(keepends=True):
                     note = json.loads(line) if line.endswith("\n") else {}
                     if note.get("step", num_steps) < num_steps:
                         positions = plan.positions(note["step"], rank)
-                        assert note["ids"] == [replay[p] for p in positions], f"rank {rank}, step {note['step']} of {folder}: {self.log}"
+                        new = [i for i in note["ids"] if i < FIRST_OLD]
+                        assert new == [order[p] for p in positions], f"rank {rank}, step {note['step']} of {folder}: {self.log}"
                         consumed += positions
+                        older.update(i for i in note["ids"] if i >= FIRST_OLD)
         assert sorted(consumed) == list(range(self.num_samples)), f"positions lost or twice: {self.log}"
+        counts = [older.pop(FIRST_OLD + i, 0) for i in range(NUM_OLD)]
+        assert not older and max(counts) - min(counts) <= 1, f"older samples lost or twice in an epoch: {counts}, {older}; {self.log}"
+        assert (sum(counts) > 0) == self.is_mixed
+
+    def _num_new(self, spec: dict) -> int:
+        """Return the rows of a run's batches that are of the log."""
+        return rows_of_each(spec["batch_size"], spec["weights"])[0] if self.is_mixed else spec["batch_size"]
+
+
+def _position(state: dict | None) -> int:
+    return 0 if state is None else followed(state)["position"]

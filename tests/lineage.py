@@ -60,6 +60,8 @@ class Lineage:
         limit_s: A run that takes longer hangs.
     """
 
+    batch_sizes = 1, 3, 8, 20
+
     def __init__(self, folder: Path, spec: dict, num_samples: int, seed: int, contexts=("fork",), launch: str = "fork", num_epochs: int = 3,
                  max_ranks: int = 4, max_runs: int = 12, limit_s: float = 120):  # fmt: skip
         self.folder, self.num_samples, self.contexts, self.launch, self.num_epochs = folder, num_samples, contexts, launch, num_epochs
@@ -90,8 +92,8 @@ class Lineage:
         world_size, num_workers = choose.randint(1, self.max_ranks), choose.randint(0, 3)
         # A run that ends before its time comes is no failure, only a shorter lineage: so it is given less time than it needs.
         ending = "finish" if is_last else choose.choices(["stop", "rank", "worker" if num_workers else "rank", "job", "finish"], [2, 3, 3, 3, number >= 3])[0]
-        batch_size = choose.choice([1, 3, 8, 20])
-        num_notes = (self.num_epochs - (state["epoch"] if state else 0)) * self.num_samples // batch_size
+        batch_size = choose.choice(self.batch_sizes)
+        num_notes = (self.num_epochs - (state.get("epoch", 0) if state else 0)) * self.num_samples // batch_size
         spec = {**self.spec, "state": state, "num_workers": num_workers, "batch_size": batch_size, "context": choose.choice(self.contexts),
                 "weights": [1, choose.choice([0.1, 1, 3])], "save_every": choose.randint(1, 8), "step_s": choose.choice([0.001, 0.01]),
                 "stop_after": choose.randint(1, max(1, num_notes // world_size // 2)) if ending == "stop" else None}  # fmt: skip

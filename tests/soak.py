@@ -1,6 +1,7 @@
 """Kill training jobs for as long as you like: ``make soak ARGS="--lineages 1000 --minutes 60"``.
 
-Lineages of real ranks and workers as in ``test_exactly_once.py``, a few at a time, with all start methods. Trainers are forked
+Lineages of real ranks and workers as in ``test_exactly_once.py`` and ``test_following.py``, a few at a time, with all start
+methods: of blocks, files, a list of shards, a mixture, a log that grows, and that mixed with older samples. Trainers are forked
 from processes that have torch and shardstream imported already, so a run costs a few tenths of a second; one lineage in
 200 is started by torchrun itself, and one in 50 may have workers of all start methods, which import torch anew. Prints what
 each lineage went through, and goes on after a failure: its folder stays, and the exit status is 1.
@@ -35,8 +36,9 @@ def go_through(folder: Path, sources: dict, seed: int) -> tuple[str, str, int, b
     layout = sorted(sources)[seed % len(sources)]
     launch = "torchrun" if seed % 200 == 0 else ("fork", "agent")[seed // len(sources) % 2]
     contexts = ("fork", "forkserver", "spawn") if seed % 50 == 1 else ("fork",)
-    if seed % 10 == 3:  # a log that grows meanwhile, whose producers are killed too
-        layout, launch, lineage = "follow", "fork", FollowLineage(folder / f"lineage-{seed}", seed, limit_s=LIMIT_S)
+    if seed % 10 in (3, 7):  # a log that grows meanwhile, whose producers are killed too; alone, or mixed with older samples
+        layout, launch = ("follow", "fork") if seed % 10 == 3 else ("replay", "fork")
+        lineage = FollowLineage(folder / f"lineage-{seed}", seed, limit_s=LIMIT_S, is_mixed=layout == "replay")
     else:
         lineage = Lineage(folder / f"lineage-{seed}", {"source": sources[layout]}, NUM_SAMPLES, seed, contexts, launch, limit_s=LIMIT_S)
     failure = ""

@@ -426,8 +426,9 @@ def test_a_broken_entry_is_raised_once_what_came_before_is_used_up(growing, tmp_
 # -- real processes -----------------------------------------------------------------------------------
 
 
-def test_killed_jobs_and_producers(tmp_path):
-    """Producers and ranks killed at random: every sample is in the log once and reaches the loop once, in the order of a replay."""
-    lineage = FollowLineage(tmp_path, seed=1, count=100)
+@pytest.mark.parametrize("is_mixed", [False, True])
+def test_killed_jobs_and_producers(tmp_path, is_mixed):
+    """Producers and ranks killed at random: every sample is in the log once and reaches the loop once, in the order of the finished log."""
+    lineage = FollowLineage(tmp_path, seed=1, count=60 if is_mixed else 100, is_mixed=is_mixed)
     lineage.run()
     assert lineage.producers.num_kills > 0

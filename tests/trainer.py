@@ -23,11 +23,17 @@ from shardstream import ShardStream, StreamLoader, mix
 def make_stream(source, seed: int = 0, weights=(3, 2), **options):
     """Return a stream of a source of ``lineage.write_sources``; all of a mixture comes once an epoch, whatever the weights."""
     if isinstance(source, dict) and "follow" in source:
-        return ShardStream(source["follow"], seed=seed, follow=True, start="beginning", **options)
+        stream = ShardStream(source["follow"], seed=seed, follow=True, start="beginning", **options)
+        return mix([stream, ShardStream(source["history"], seed=seed, **options)], weights) if "history" in source else stream
     if isinstance(source, dict):
         streams = [ShardStream(url, seed=seed + i, **options) for i, url in enumerate(source["mix"])]
         return mix(streams, weights, seed=seed, stop="rest")
     return ShardStream(source, seed=seed, **options)
+
+
+def followed(state: dict) -> dict | None:
+    """Return the state of what follows: this one, or that of a source of such a mixture; None if nothing does."""
+    return next((one for one in (state, *state.get("sources", ())) if "follow" in one), None)
 
 
 def ids_of(batch: dict) -> list[int]:
@@ -46,7 +52,7 @@ def train(spec: dict, folder: Path, rank: int) -> None:
     generator = random.Random(f"{spec['seed']} {rank} {os.getpid()}")
     step = 0
     with open(folder / f"rank-{rank}.jsonl", "a", buffering=1) as notes:
-        while (epoch := loader.state_dict()["epoch"]) < spec["num_epochs"]:
+        while (epoch := loader.state_dict().get("epoch", 0)) < spec["num_epochs"]:
             for batch in loader:
                 if step == 0:
                     notes.write(json.dumps({"workers": [process.pid for process in multiprocessing.active_children()]}) + "\n")
@@ -58,7 +64,7 @@ def train(spec: dict, folder: Path, rank: int) -> None:
                     save(loader, folder, rank, step)
                     return
                 time.sleep(generator.random() * spec["step_s"])
-            if "follow" in loader.state_dict():
+            if followed(loader.state_dict()):
                 break  # the log has ended; there is one epoch
         save(loader, folder, rank, step)
 
