@@ -336,6 +336,20 @@ pack({"source": {"kind": "records", "records": records}, "fields": fields, "outp
 """
 
 
+@pytest.mark.parametrize("settings, wanted", [
+    ({}, "\u00e9 \ufb01\n A"), ({"form": "NFD"}, "e\u0301 \ufb01\n A"), ({"form": "NFKC"}, "\u00e9 fi\n A"),
+    ({"form": None, "lowercase": True}, "e\u0301 \ufb01\n a"), ({"spaces": True}, "\u00e9 \ufb01 A"),
+], ids=str)  # fmt: skip
+def test_texts_are_normalised(tmp_path, settings, wanted):
+    """Unicode's form, lower case and white space, each if asked; what is no text is a reject, and an unknown form a mistake."""
+    config = {"source": [{"text": "e\u0301 \ufb01\n A"}, {"text": 5}], "steps": [{"normalise": settings}], "on_error": "skip",
+              "fields": {"text": {"kind": "text"}}, "output": {"url": str(tmp_path / "out")}}  # fmt: skip
+    assert pack(config).rejects == ["record 1: the value is int, not text. [key 1, field text]"]
+    assert [row["text"] for row in ss.ShardStream(str(tmp_path / "out"))] == [wanted]
+    with pytest.raises(ConfigError, match="form"):
+        pack({**config, "steps": [{"normalise": {"form": "NFX"}}]})
+
+
 @pytest.mark.parametrize("how", [signal.SIGKILL, signal.SIGINT])
 def test_killed_job_publishes_nothing(tmp_path, how):
     """After kill -9 or Ctrl-C in the middle there is no dataset, and the next run of the job succeeds."""
