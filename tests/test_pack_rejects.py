@@ -8,6 +8,8 @@ import pytest
 
 import shardstream as ss
 from shardstream.packing import pack, sources
+from shardstream.packing.job import load, prepare
+from shardstream.packing.sources.lines import _Counter, _counter
 from tests.test_pack_sources import idx, tar_of, write
 
 LABELS = ["a", "b", "a", "z", "b"]  # z is none of the classes: the fourth record is at fault
@@ -97,6 +99,8 @@ def test_places_hold_in_every_range_of_a_file(tmp_path, monkeypatch):
     for name in ("MIN_PART_NBYTES", "PART_NBYTES", "MAX_PART_NBYTES"):
         monkeypatch.setattr(sources, name, 300)
     monkeypatch.setattr("shardstream.packing.sources.lines.CHUNK_NBYTES", 100)
+    read, real = [], _Counter._count
+    monkeypatch.setattr(_Counter, "_count", lambda self, offset: (read.append(offset - self._offset), real(self, offset)))
     lines = ["nothing" if number % 7 == 3 else json.dumps({"y": "z" if number % 5 == 0 else "a"}) for number in range(1, 101)]
     path = write(tmp_path / "a.jsonl", "\n".join(lines).encode())
     report = pack({"source": {"kind": "jsonl", "paths": str(path)}, "fields": {"y": CLASSES}, "output": {"url": str(tmp_path / "out")},
@@ -105,6 +109,14 @@ def test_places_hold_in_every_range_of_a_file(tmp_path, monkeypatch):
     bad = [number for number in range(1, 101) if number % 7 == 3 or number % 5 == 0]
     assert sorted(messages) == sorted(next(m for m in messages if m.startswith(f"line {number} of {path}: ")) for number in bad)
     assert report.num_rejected == len(bad)
+    # All ranges of a process go on with one count, so no byte is counted twice.
+    job = prepare(load({"source": {"kind": "jsonl", "paths": str(path)}, "fields": {"y": CLASSES}, "output": {"url": "none"}}))
+    _counter.cache_clear()
+    read.clear()
+    for part in job.source.parts():
+        for chunk in job.source.read(part):
+            assert all(chunk.where(record).startswith("line ") for record in range(len(chunk)))
+    assert min(read) > 0 and sum(read) <= path.stat().st_size
 
 
 def twice(row):

@@ -5,9 +5,10 @@ A line belongs to the range that its first byte is in, so ranges need no look at
 
 from __future__ import annotations
 
+import functools
+import threading
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from functools import partial
 
 from shardstream.errors import SampleError, ShardError
 from shardstream.packing.sources import CHUNK_NBYTES, Chunk, part_nbytes
@@ -65,13 +66,13 @@ class LinesSource(FilesSource):
             yield from self._read_range(piece)
 
     def _read_range(self, piece: Range) -> Iterator[Chunk]:
-        counter, left = _Counter(piece.file, self.settings.storage_options), piece.nbytes
+        counter, left = _counter(piece.file, tuple(sorted(self.settings.storage_options.items()))), piece.nbytes
         try:
             for offset, data in blocks_of_lines(piece, self.settings.storage_options):
                 records, rejects, lines = self._records_of(piece, offset, data, counter)
                 taken = min(left, len(data) + 1)  # of a compressed file, no more than it has
                 left -= taken
-                yield Chunk.of_records(records, taken, rejects, partial(_where, counter, offset, lines))
+                yield Chunk.of_records(records, taken, rejects, functools.partial(_where, counter, offset, lines))
             yield Chunk.of_records([], left)
         except ShardError as error:
             yield Chunk.of_records([], left, [damaged(piece.file, error)])
@@ -141,19 +142,30 @@ def blocks_of_lines(piece: Range, storage_options: dict) -> Iterator[tuple[int, 
             offset += len(data)
 
 
+@functools.lru_cache(maxsize=64)
+def _counter(file: FoundFile, storage_options: tuple) -> _Counter:
+    """Return the counter of a file's lines that all of its ranges share which are read in this process."""
+    return _Counter(file, dict(storage_options))
+
+
 class _Counter:
     """Numbers of lines by their offsets; goes on from the last one, so that many errors cost one reading."""
 
     def __init__(self, file: FoundFile, storage_options: dict):
         self.file, self._storage_options = file, storage_options
         self._offset, self._number = 0, 1
+        self._lock = threading.Lock()
 
     def line_at(self, offset: int) -> int:
-        """Return the number of the line that begins at ``offset``, no smaller than the one asked for before."""
-        if offset == self._offset:
+        """Return the number of the line that begins at ``offset``."""
+        with self._lock:
+            if offset != self._offset:
+                self._count(offset)
             return self._number
+
+    def _count(self, offset: int) -> None:
         with opened(self.file, self._storage_options) as stream:
-            if compression_of(self.file) is None:
+            if compression_of(self.file) is None and self._offset < offset:
                 stream.seek(self._offset)
             else:
                 self._offset, self._number = 0, 1
@@ -163,4 +175,3 @@ class _Counter:
                     break
                 self._number += data.count(b"\n")
                 self._offset += len(data)
-        return self._number
