@@ -11,7 +11,7 @@ from shardstream.codecs import rows
 from shardstream.errors import ConfigError, SchemaError
 from shardstream.log import Log
 from shardstream.memmap.dataset import MemmapDataset
-from shardstream.memmap.layout import SCHEMA_FILE
+from shardstream.memmap.layout import SCHEMA_FILE, UNFINISHED_FILE
 from shardstream.memmap.writer import WholeWriter
 from shardstream.progress import byte_bar
 from shardstream.reader import BlockReader
@@ -25,8 +25,8 @@ ROWS_AT_ONCE = 8192
 
 
 def is_memmap(place: str | os.PathLike) -> bool:
-    """Return whether a place is a folder that :class:`MemmapWriter` wrote."""
-    return os.path.isfile(os.path.join(os.fspath(place), SCHEMA_FILE))
+    """Return whether a place is a folder that :class:`MemmapWriter` wrote, or a conversion began to write."""
+    return any(os.path.isfile(os.path.join(os.fspath(place), name)) for name in (SCHEMA_FILE, UNFINISHED_FILE))
 
 
 def to_memmap(url_or_urls: Any, folder: str, fields: list[str] | None = None, part_nbytes: int | str = "1GB", version: int | str | None = None,

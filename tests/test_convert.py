@@ -118,6 +118,13 @@ def test_a_conversion_killed_at_any_step_shows_all_rows_or_none(dataset, tmp_pat
     assert len(shown) > 30 and set(shown) == {0, 700} and shown == sorted(shown)
 
 
+def test_an_unfinished_conversion_is_no_source(tmp_path, capsys):
+    (tmp_path / "unfinished.json").write_text("{")
+    assert main(["convert", str(tmp_path), str(tmp_path / "again")]) == 1
+    error = capsys.readouterr().err
+    assert "is under way or was killed" in error and error.count("\n") == 1 and os.listdir(tmp_path) == ["unfinished.json"]
+
+
 def test_a_conversion_at_work_is_left_alone(dataset, tmp_path):
     """A second one to the same folder is refused; one that fails leaves nothing."""
     folder = str(tmp_path / "mapped")
