@@ -53,7 +53,7 @@ def checked_urls(urls: Any) -> str | list[str]:
         return os.fspath(urls)
     advice = "give the URL of a dataset, or shards: a URL, a list of them, a glob, a brace pattern or a folder"
     try:
-        if isinstance(urls, (bytes, bytearray, Mapping)):
+        if isinstance(urls, (bytes, bytearray, Mapping, set, frozenset)):  # a set has another order in each process
             raise TypeError
         items = iter(urls)
     except TypeError:
