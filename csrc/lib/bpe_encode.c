@@ -15,6 +15,7 @@ struct ss_bpe_scratch {
 	const ss_bpe *bpe;
 	pretok_fill_fn *fill;
 	struct cache_bucket *cache;
+	struct long_entry *long_pieces;
 	struct merge_memory memory;
 };
 
@@ -45,9 +46,10 @@ ss_bpe_scratch_new(const ss_bpe *bpe)
 		return NULL;
 	scratch->bpe = bpe;
 	scratch->fill = pretok_best_fill();
-	scratch->cache = table_alloc(SS_BPE_CACHE_NBYTES);
-	if (scratch->cache == NULL) {
-		free(scratch);
+	scratch->cache = table_alloc(CACHE_NUM_BUCKETS * sizeof(*scratch->cache));
+	scratch->long_pieces = table_alloc(LONG_NUM_ENTRIES * sizeof(*scratch->long_pieces));
+	if (scratch->cache == NULL || scratch->long_pieces == NULL) {
+		ss_bpe_scratch_free(scratch);
 		return NULL;
 	}
 	seed_cache(bpe, scratch->cache);
@@ -60,6 +62,7 @@ ss_bpe_scratch_free(ss_bpe_scratch *scratch)
 	if (scratch == NULL)
 		return;
 	free(scratch->memory.data);
+	free(scratch->long_pieces);
 	free(scratch->cache);
 	free(scratch);
 }
@@ -88,6 +91,27 @@ encode_piece(ss_bpe_scratch *scratch, const uint8_t *piece, size_t nbytes, uint3
 			     : backtrack_piece(bpe, &scratch->memory, piece, nbytes, ids);
 	for (size_t i = 0; i < num && !bpe->same_numbers; i++)
 		ids[i] = bpe->external[ids[i]];
+	return num;
+}
+
+/* As encode_piece(), of a piece that is too long for buckets. */
+static size_t
+encode_long_piece(ss_bpe_scratch *scratch, const uint8_t *piece, size_t nbytes, uint32_t *ids)
+{
+	if (nbytes > LONG_MAX_NBYTES)
+		return encode_piece(scratch, piece, nbytes, ids);
+	struct long_entry *entry = &scratch->long_pieces[long_slot(piece, nbytes)];
+	if (long_has(entry, piece, nbytes)) {
+		memcpy(ids, entry->ids, sizeof(entry->ids));
+		return entry->num_ids;
+	}
+	size_t num = encode_piece(scratch, piece, nbytes, ids);
+	if (num != 0 && num <= LONG_MAX_IDS) {
+		entry->nbytes = (uint8_t)nbytes;
+		entry->num_ids = (uint8_t)num;
+		memcpy(entry->bytes, piece, nbytes);
+		memcpy(entry->ids, ids, num * sizeof(*ids));
+	}
 	return num;
 }
 
@@ -186,7 +210,8 @@ encode_block(ss_bpe_scratch *scratch, const uint8_t *text, size_t begin, const u
 			block.gap_lookups[block.num_gaps++] = &block.lookups[i];
 			num_ids += nbytes;
 		} else {
-			size_t new = encode_piece(scratch, text + at, nbytes, ids + num_ids);
+			size_t new = bucket != NULL ? encode_piece(scratch, text + at, nbytes, ids + num_ids)
+						    : encode_long_piece(scratch, text + at, nbytes, ids + num_ids);
 			if (new == 0)
 				return SIZE_MAX;
 			if (bucket != NULL && new <= CACHE_MAX_IDS)

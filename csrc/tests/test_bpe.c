@@ -1,6 +1,8 @@
 /*
  * SPDX-License-Identifier: Apache-2.0
  */
+#include <stdbool.h>
+
 #include "ss_bpe.h"
 #include "ss_pretok.h"
 #include "test.h"
@@ -116,6 +118,48 @@ any_bytes_come_back_and_nothing_else_is_touched(void)
 	ss_bpe_free(bpe);
 }
 
+static size_t
+steps_of(ss_bpe_scratch *scratch, const char *text, uint32_t *ids)
+{
+	const int64_t offsets[2] = { 0, (int64_t)strlen(text) };
+	uint64_t place, before = ss_bpe_scratch_steps(scratch);
+	int64_t id_offsets[2];
+
+	CHECK_EQ(ss_bpe_encode(scratch, (const uint8_t *)text, strlen(text), offsets, 1, ids, strlen(text) + SS_BPE_IDS_SLACK,
+			       id_offsets, &place), SS_OK);
+	return ss_bpe_scratch_steps(scratch) - before;
+}
+
+/* Up to 15 bytes and 4 ids, or 30 and 8; single tokens before they are met. */
+static void
+remembers_pieces(void)
+{
+	static const struct { const char *text; uint32_t num_ids, ids[12]; bool is_kept; } pieces[] = {
+		{ "hello", 1, { 261 }, true },
+		{ "heabc", 2, { 258, 257 }, true },
+		{ "abcabcabcabcabc", 5, { 257, 257, 257, 257, 257 }, false },
+		{ "hellohellohellox", 4, { 261, 261, 261, 'x' }, true },
+		{ "hellohexellohell", 7, { 261, 258, 'x', 'e', 259, 'o', 260 }, true },
+		{ "hellohexllohehell", 7, { 261, 258, 'x', 259, 'o', 258, 260 }, true },
+		{ "hellohellohellohellohellohello", 6, { 261, 261, 261, 261, 261, 261 }, true },
+		{ "hellohellohellohellohellohellox", 7, { 261, 261, 261, 261, 261, 261, 'x' }, false },
+		{ "abcabcabcabcabcabcabcabcabc", 9, { 257, 257, 257, 257, 257, 257, 257, 257, 257 }, false },
+	};
+	ss_bpe *bpe = new_bpe();
+	ss_bpe_scratch *scratch = ss_bpe_scratch_new(bpe);
+	uint32_t ids[64];
+
+	for (int round = 0; round < 2; round++) {
+		for (size_t i = 0; i < sizeof(pieces) / sizeof(pieces[0]); i++) {
+			bool found = steps_of(scratch, pieces[i].text, ids) == 0;
+			CHECK_EQ(found, pieces[i].is_kept && (round == 1 || pieces[i].num_ids == 1));
+			CHECK(memcmp(ids, pieces[i].ids, pieces[i].num_ids * sizeof(*ids)) == 0);
+		}
+	}
+	ss_bpe_scratch_free(scratch);
+	ss_bpe_free(bpe);
+}
+
 static void
 knows_tokens_and_their_halves(void)
 {
@@ -193,6 +237,7 @@ main(void)
 {
 	encodes_and_decodes_a_batch();
 	any_bytes_come_back_and_nothing_else_is_touched();
+	remembers_pieces();
 	knows_tokens_and_their_halves();
 	refuses_broken_vocabularies();
 	refuses_wrong_batches();

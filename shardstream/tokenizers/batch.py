@@ -148,11 +148,11 @@ def plain(batch: Texts, chunk: range) -> Segments:
         return Segments(batch[0], batch[1][chunk.start : chunk.stop + 1])
     texts = batch[chunk.start : chunk.stop]
     try:
-        joined = "".join(texts)
+        ascii_only = all(map(str.isascii, texts))  # a flag of each string; joined first, one other character widens all
     except TypeError:  # some are bytes
-        joined = None
-    if joined is not None and joined.isascii():  # one character, one byte: nothing to do text by text
-        return Segments(joined.encode(), _offsets(map(len, texts), len(texts)))
+        ascii_only = False
+    if ascii_only:  # one character, one byte: nothing to do text by text
+        return Segments("".join(texts).encode(), _offsets(map(len, texts), len(texts)))
     return Segments(*_joined([to_bytes(text) for text in texts]))
 
 
