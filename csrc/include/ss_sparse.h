@@ -142,7 +142,8 @@ typedef struct ss_sparse_plan ss_sparse_plan;	/* opaque, from _new() to _free() 
  * Returns NULL with *status_ret = SS_ERR_NOMEM, SS_ERR_ARGUMENT (indptr does not
  * rise from 0, or too many rows or indices), SS_ERR_RANGE (an index not below dim)
  * or SS_ERR_DUPLICATE (a row not strictly ascending); *error_row_ret is the row.
- * Time O(num_rows + num_indices); scratch 24 bytes an index.
+ * Time O(num_rows + num_indices).  What follows needs scratch of at most 28 bytes an
+ * index, of which up to 16 stay until ss_sparse_plan_free().
  */
 ss_sparse_plan *
 ss_sparse_plan_new(const uint32_t *indices, const int64_t *indptr, size_t num_rows,

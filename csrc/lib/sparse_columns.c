@@ -118,7 +118,8 @@ columns_make(const uint32_t *indices, const uint32_t *lens, size_t num_rows, uin
 	uint64_t n = sets_sum(lens, num_rows);
 	unsigned nbits = bit_length(dim - 1), row_nbits = bit_length(num_rows);
 	unsigned half_nbits = nbits / 2 + nbits % 2;
-	uint64_t *pairs = malloc((2 * n + 1) * sizeof(uint64_t));
+	int fits = half_nbits <= MAX_DIGIT_NBITS && half_nbits + row_nbits <= 32;
+	void *pairs = malloc((2 * n + 1) * (fits ? sizeof(uint32_t) : sizeof(uint64_t)));
 
 	c->table.ids = malloc((n + 1) * sizeof(uint32_t));
 	c->table.num_rows_of = malloc((n + 1) * sizeof(uint32_t));
@@ -126,8 +127,8 @@ columns_make(const uint32_t *indices, const uint32_t *lens, size_t num_rows, uin
 	int ok = pairs && c->table.ids && c->table.num_rows_of && c->rows;
 	if (!ok)
 		columns_free(c);
-	else if (half_nbits <= MAX_DIGIT_NBITS && half_nbits + row_nbits <= 32)
-		sort_halves(indices, lens, num_rows, n, half_nbits, row_nbits, (uint32_t *)pairs, c);
+	else if (fits)
+		sort_halves(indices, lens, num_rows, n, half_nbits, row_nbits, pairs, c);
 	else
 		sort_pairs(indices, lens, num_rows, n, nbits, pairs, c);
 	free(pairs);
