@@ -293,16 +293,21 @@ def plot(results: list[dict], path: Path) -> None:
     for i, name in enumerate(names):
         left = places + (i - len(names) / 2) * 0.8 / len(names)
         axes.bar(left, [r[name] for r in results], 0.8 / len(names), align="edge", label=LABELS[name], color=COLORS[name])
+        for x, r in zip(left, results, strict=True):
+            if r[name] > TOP:
+                axes.text(x + 0.4 / len(names), TOP, f"{r[name]:.0f}", ha="center", va="bottom", fontsize=8)
     for place, r in zip(places, results, strict=True):
         axes.hlines(bound_of(r), place - 0.4, place + 0.4, colors="black", label="log2 C(dim, k) + lengths" if place == 0 else None)
     axes.set_xticks(places, [r["sets"].name for r in results], rotation=30, ha="right")
     axes.set_ylabel("bits per index")
-    axes.set_ylim(0, 1.15 * max(r[name] for r in results for name in names))
+    axes.set_ylim(0, TOP)
+    axes.margins(x=0.01)
     axes.spines[["top", "right"]].set_visible(False)
-    axes.legend(ncols=len(names) + 1, loc="upper left", frameon=False)
+    figure.legend(ncols=len(names) + 1, loc="outside upper left", frameon=False)
     figure.savefig(path, dpi=110)
 
 
+TOP = 32  # bits, of the plot: what is above is cut off, with its number
 COLORS = {"ours": "#1f4e79", "npz": "#c9c9c9", "leb128": "#e3a857", "parquet": "#8fb08c", "roaring": "#b08caf"}
 
 
