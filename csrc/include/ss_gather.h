@@ -9,9 +9,11 @@
  * checks slot[i] < num_slots and row[i] < num_rows_of[slot[i]] and returns
  * SS_ERR_ARGUMENT otherwise.  Slow twin: tests/twins/gather.py.
  *
- * Casts are those of C between arithmetic types (integers wrap modulo 2^n, as
- * numpy's astype does), except that a float never becomes an integer or a bool:
- * SS_ERR_UNSUPPORTED.  float16 is IEEE 754 binary16, rounded to nearest even.
+ * Casts are those of numpy's astype(), and defined where that is not: integers wrap
+ * modulo 2^n; floats become the nearest float, ties to even, infinity beyond its range;
+ * a float becomes an integer towards zero, the nearest one beyond the range, 0 for a NaN;
+ * anything but zero is a true bool, which is stored as 1.  float16 is IEEE 754 binary16.
+ * A dtype that is none is SS_ERR_UNSUPPORTED.
  */
 #ifndef SS_GATHER_H
 #define SS_GATHER_H

@@ -69,10 +69,33 @@ half_from_double(double value)
 	return (ss_float16){ (uint16_t)(sign | kept) };
 }
 
+/*
+ * Floats to integers, which C leaves undefined beyond the range: towards zero, the nearest
+ * integer there is if it is beyond, 0 if it is no number.  'MIN' and 'END', the first
+ * integer above the largest, are exact as double, as every float16 and float32 is.
+ */
+#define DEFINE_TRUNCATED(T, MIN, MAX, END)						\
+	static inline T T##_truncated(double x)						\
+	{										\
+		return x >= (END) ? (MAX) : x >= (double)(MIN) ? (T)x : x == x ? (MIN) : 0;	\
+	}
+
+DEFINE_TRUNCATED(ss_int8, INT8_MIN, INT8_MAX, 0x1p7)
+DEFINE_TRUNCATED(ss_uint8, 0, UINT8_MAX, 0x1p8)
+DEFINE_TRUNCATED(ss_int16, INT16_MIN, INT16_MAX, 0x1p15)
+DEFINE_TRUNCATED(ss_uint16, 0, UINT16_MAX, 0x1p16)
+DEFINE_TRUNCATED(ss_int32, INT32_MIN, INT32_MAX, 0x1p31)
+DEFINE_TRUNCATED(ss_uint32, 0, UINT32_MAX, 0x1p32)
+DEFINE_TRUNCATED(ss_int64, INT64_MIN, INT64_MAX, 0x1p63)
+DEFINE_TRUNCATED(ss_uint64, 0, UINT64_MAX, 0x1p64)
+
 #define PLAIN(T, x) ((T)(x))
+#define TRUNCATED(T, x) T##_truncated((double)(x))
+#define TRUNCATED_HALF(T, x) T##_truncated((double)half_to_float(x))
 #define TO_HALF(T, x) half_from_double((double)(x))
 #define FROM_HALF(T, x) ((T)half_to_float(x))
 #define FROM_BOOL(T, x) ((T)((x) != 0))
+#define HALF_TO_BOOL(T, x) ((T)(((x).bits & 0x7FFF) != 0))
 #define BOOL_TO_HALF(T, x) half_from_double((x) != 0)
 
 #define DEFINE(ATTRIBUTE, NAME, FROM, TO, CAST)						\
@@ -91,6 +114,9 @@ half_from_double(double value)
 #define PAIR_PLAIN(A, S, FROM, TO) DEFINE(A, FROM##_##TO##S, ss_##FROM, ss_##TO, PLAIN)
 #define PAIR_TO_HALF(A, S, FROM, TO) DEFINE(A, FROM##_##TO##S, ss_##FROM, ss_##TO, TO_HALF)
 #define PAIR_FROM_HALF(A, S, FROM, TO) DEFINE(A, FROM##_##TO##S, ss_##FROM, ss_##TO, FROM_HALF)
+#define PAIR_TRUNCATED(A, S, FROM, TO) DEFINE(A, FROM##_##TO##S, ss_##FROM, ss_##TO, TRUNCATED)
+#define PAIR_TRUNCATED_HALF(A, S, FROM, TO) DEFINE(A, FROM##_##TO##S, ss_##FROM, ss_##TO, TRUNCATED_HALF)
+#define PAIR_HALF_TO_BOOL(A, S, FROM, TO) DEFINE(A, FROM##_##TO##S, ss_##FROM, ss_##TO, HALF_TO_BOOL)
 #define PAIR_BOOL(A, S, FROM, TO) DEFINE(A, FROM##_##TO##S, ss_##FROM, ss_##TO, FROM_BOOL)
 #define PAIR_BOOL_TO_HALF(A, S, FROM, TO) DEFINE(A, FROM##_##TO##S, ss_##FROM, ss_##TO, BOOL_TO_HALF)
 
@@ -98,6 +124,9 @@ half_from_double(double value)
 #define INTEGERS_TO(M, A, S, TO)							\
 	M(A, S, int8, TO) M(A, S, uint8, TO) M(A, S, int16, TO) M(A, S, uint16, TO)	\
 	M(A, S, int32, TO) M(A, S, uint32, TO) M(A, S, int64, TO) M(A, S, uint64, TO)
+#define TO_INTEGERS(M, A, S, FROM)							\
+	M(A, S, FROM, int8) M(A, S, FROM, uint8) M(A, S, FROM, int16) M(A, S, FROM, uint16)	\
+	M(A, S, FROM, int32) M(A, S, FROM, uint32) M(A, S, FROM, int64) M(A, S, FROM, uint64)
 #define FROM_BOOLEAN(M, A, S)								\
 	M(A, S, boolean, boolean) M(A, S, boolean, int8) M(A, S, boolean, uint8)	\
 	M(A, S, boolean, int16) M(A, S, boolean, uint16) M(A, S, boolean, int32)	\
@@ -115,7 +144,10 @@ half_from_double(double value)
 	PAIR_PLAIN(A, S, float32, float32) PAIR_PLAIN(A, S, float32, float64)		\
 	PAIR_PLAIN(A, S, float64, float32) PAIR_PLAIN(A, S, float64, float64)		\
 	PAIR_TO_HALF(A, S, float32, float16) PAIR_TO_HALF(A, S, float64, float16)	\
-	PAIR_FROM_HALF(A, S, float16, float32) PAIR_FROM_HALF(A, S, float16, float64)
+	PAIR_FROM_HALF(A, S, float16, float32) PAIR_FROM_HALF(A, S, float16, float64)	\
+	TO_INTEGERS(PAIR_TRUNCATED, A, S, float32) PAIR_BOOL(A, S, float32, boolean)	\
+	TO_INTEGERS(PAIR_TRUNCATED, A, S, float64) PAIR_BOOL(A, S, float64, boolean)	\
+	TO_INTEGERS(PAIR_TRUNCATED_HALF, A, S, float16) PAIR_HALF_TO_BOOL(A, S, float16, boolean)
 
 #define HALF_TO_HALF(A, S)								\
 	A static void float16_float16##S(const void *from, void *to, size_t num_elements) \
@@ -123,19 +155,15 @@ half_from_double(double value)
 
 ALL_PAIRS(, _base) HALF_TO_HALF(, _base)
 
-#define INTEGER_ROW(S, FROM)								\
+#define ROW(S, FROM)									\
 	{ FROM##_boolean##S, FROM##_int8##S, FROM##_uint8##S, FROM##_int16##S,		\
 	  FROM##_uint16##S, FROM##_int32##S, FROM##_uint32##S, FROM##_int64##S,		\
 	  FROM##_uint64##S, FROM##_float16##S, FROM##_float32##S, FROM##_float64##S }
-#define FLOAT_ROW(S, FROM)								\
-	{ [SS_FLOAT16] = FROM##_float16##S, [SS_FLOAT32] = FROM##_float32##S,		\
-	  [SS_FLOAT64] = FROM##_float64##S }
 #define TABLE(S)									\
 	static const ss_convert_fn table##S[SS_NUM_DTYPES][SS_NUM_DTYPES] = {		\
-		INTEGER_ROW(S, boolean), INTEGER_ROW(S, int8), INTEGER_ROW(S, uint8),	\
-		INTEGER_ROW(S, int16), INTEGER_ROW(S, uint16), INTEGER_ROW(S, int32),	\
-		INTEGER_ROW(S, uint32), INTEGER_ROW(S, int64), INTEGER_ROW(S, uint64),	\
-		FLOAT_ROW(S, float16), FLOAT_ROW(S, float32), FLOAT_ROW(S, float64)	\
+		ROW(S, boolean), ROW(S, int8), ROW(S, uint8), ROW(S, int16), ROW(S, uint16),	\
+		ROW(S, int32), ROW(S, uint32), ROW(S, int64), ROW(S, uint64),		\
+		ROW(S, float16), ROW(S, float32), ROW(S, float64)			\
 	};
 
 TABLE(_base)

@@ -52,9 +52,9 @@ ss_locate_rows(const int64_t *starts, size_t num_slots, const int64_t *numbers, 
 	return SS_OK;
 }
 
-static int
-rows_are_legal(const int64_t *num_rows_of, size_t num_slots, const uint32_t *slot,
-	       const uint32_t *row, size_t num_rows)
+int
+ss_rows_are_legal(const int64_t *num_rows_of, size_t num_slots, const uint32_t *slot,
+		  const uint32_t *row, size_t num_rows)
 {
 	for (size_t i = 0; i < num_rows; i++)
 		if (slot[i] >= num_slots || (int64_t)row[i] >= num_rows_of[slot[i]])
@@ -88,11 +88,11 @@ ss_gather_dense(const void *const *blocks, const int64_t *num_rows_of, size_t nu
 
 	if (convert == NULL)
 		return SS_ERR_UNSUPPORTED;
-	if (!rows_are_legal(num_rows_of, num_slots, slot, row, num_rows))
+	if (!ss_rows_are_legal(num_rows_of, num_slots, slot, row, num_rows))
 		return SS_ERR_ARGUMENT;
 	size_t in_nbytes = row_num_elements * ss_dtype_nbytes(from);
 	size_t out_nbytes = row_num_elements * ss_dtype_nbytes(to);
-	if (from == to) {
+	if (from == to && to != SS_BOOL) {	/* bools are made 0 or 1, whatever bytes a block has */
 		copy_rows(blocks, slot, row, num_rows, in_nbytes, out);
 		return SS_OK;
 	}
@@ -112,7 +112,7 @@ ss_gather_offsets(const int64_t *const *offsets, const int64_t *num_rows_of, siz
 		  const uint32_t *slot, const uint32_t *row, size_t num_rows,
 		  int64_t *out_offsets)
 {
-	if (!rows_are_legal(num_rows_of, num_slots, slot, row, num_rows))
+	if (!ss_rows_are_legal(num_rows_of, num_slots, slot, row, num_rows))
 		return SS_ERR_ARGUMENT;
 	out_offsets[0] = 0;
 	for (size_t i = 0; i < num_rows; i++) {
@@ -136,7 +136,7 @@ ss_gather_ragged(const void *const *values, const int64_t *const *offsets,
 
 	if (convert == NULL)
 		return SS_ERR_UNSUPPORTED;
-	if (!rows_are_legal(num_rows_of, num_slots, slot, row, num_rows))
+	if (!ss_rows_are_legal(num_rows_of, num_slots, slot, row, num_rows))
 		return SS_ERR_ARGUMENT;
 	for (size_t i = 0; i < num_rows; i++) {
 		if (i + PREFETCH_ROWS < num_rows) {
@@ -189,7 +189,7 @@ ss_gather_sparse(const uint32_t *const *indices, const int64_t *const *indptr,
 
 	if (convert == NULL)
 		return SS_ERR_UNSUPPORTED;
-	if (!rows_are_legal(num_rows_of, num_slots, slot, row, num_rows))
+	if (!ss_rows_are_legal(num_rows_of, num_slots, slot, row, num_rows))
 		return SS_ERR_ARGUMENT;
 	/* At once, not row by row: only from some size on does memset() write lines without reading them first. */
 	memset(out, 0, num_rows * dim * out_nbytes);
