@@ -13,8 +13,9 @@ __version__ = "0.1.0"
 _HOME = {
     "config": ["ReadPolicy", "RetryPolicy"],
     "dataset": ["Dataset"],
-    "collate": ["Jagged"],
+    "collate": ["Jagged", "KeyedJagged"],
     "expand": ["sparse_collate"],
+    "forms": ["Padded"],
     "loader": ["StreamLoader"],
     "mixture": ["mix"],
     "memmap.dataset": ["MemmapDataset"],

@@ -21,6 +21,7 @@ from shardstream.buffers import BufferPool
 from shardstream.codecs import files
 from shardstream.collate import collate_rows, column_length, split_rows
 from shardstream.errors import TransformError
+from shardstream.forms import Forms
 from shardstream.reader import Block
 from shardstream.schema import Schema
 from shardstream.transforms.marks import check_unplaced
@@ -75,10 +76,9 @@ class RowAccess(Dataset):
     holds no data, so worker processes open the dataset themselves.
     """
 
-    def __init__(self, sparse: str | dict[str, str], dtypes: dict[str, Any] | None, transform: Callable | None,
-                 allow_unsafe: bool = False):  # fmt: skip
+    def __init__(self, forms: Forms, transform: Callable | None, allow_unsafe: bool = False):
         check_unplaced(transform)
-        self._sparse, self._dtypes, self._transform, self._allow_unsafe = sparse, dtypes, transform, allow_unsafe
+        self._forms, self._transform, self._allow_unsafe = forms, transform, allow_unsafe
         self._is_batched = getattr(transform, "shardstream_batched", False)
         self._blocks: list[Block] | None = None
 
@@ -90,7 +90,7 @@ class RowAccess(Dataset):
         if self._blocks is not None:
             return
         schema, self._fields, blocks = self._open()
-        self._assembler = None if schema is None else BatchAssembler(schema, self._fields, self._sparse, self._dtypes, BufferPool())
+        self._assembler = None if schema is None else BatchAssembler(schema, self._fields, self._forms, BufferPool())
         self._numbers = RowNumbers([block.num_samples for block in blocks])
         self._table = None if schema is None else self._assembler.table_of(blocks)
         self._blocks = blocks

@@ -4,35 +4,40 @@
 field                in a batch of B rows
 ===================  ===========================================================================
 Dense                tensor ``(B, *shape)``; unsigned integers beyond uint8 come as int64
-Ragged               :class:`Jagged`: values, int64 offsets ``(B + 1,)``
+Ragged, "jagged"     :class:`Jagged`: values, int64 offsets ``(B + 1,)``
+Ragged, Padded       tensor ``(B, length)``, and perhaps its mask
 Sparse, "dense"      float32 tensor ``(B, dim)``, 1 (or the value) at each index
 Sparse, "csr"        ``torch.sparse_csr`` tensor ``(B, dim)``
 Sparse, "jagged"     :class:`Jagged`: int64 indices, offsets, weights (None for a set), as
                      ``torch.nn.EmbeddingBag(include_last_offset=True)`` takes them
 Sparse, "indices"    list of B index tensors, or of B ``(indices, values)``
+Sparse and Ragged,   :class:`KeyedJagged`: the ids of several fields, key by key, as TorchRec's
+keyed                KeyedJaggedTensor takes them
 Text, Bytes          list of B ``str`` or ``bytes``
 ===================  ===========================================================================
 
-``dtypes`` replaces the dtype of a dense field's elements, a ragged field's values or a sparse field's values.
+``dtypes`` replaces the dtype of a dense field's elements, a ragged field's values or a sparse field's values. Casts are numpy's, and
+defined where those are not: integers wrap; a float becomes an integer towards zero, the nearest one beyond its range, 0 if it is NaN.
 """
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from typing import Any
 
 import numpy as np
 import torch
 
-from shardstream._native.gather import DenseBlocks, RaggedBlocks, Rows
+from shardstream._native.gather import DenseBlocks, KeyedBlocks, RaggedBlocks, Rows
 from shardstream.buffers import BufferPool
 from shardstream.codecs.columns import decode_strings, decode_views
-from shardstream.collate import Jagged, rows_of
-from shardstream.errors import ConfigError, ShardstreamError
+from shardstream.collate import Jagged, KeyedJagged, rows_of
+from shardstream.errors import ShardstreamError
+from shardstream.forms import Forms, Padded
 from shardstream.reader import Block
-from shardstream.schema import DENSE_DTYPES, Bytes, Dense, Field, Ragged, Schema, Sparse, Text
+from shardstream.schema import Bytes, Dense, Field, Ragged, Schema, Sparse, Text
 
 LONG_STRING_NBYTES = 4096
-SPARSE_FORMS = ("dense", "csr", "jagged", "indices")
 
 
 class BatchAssembler:
@@ -41,16 +46,19 @@ class BatchAssembler:
     Args:
         schema: Fields of the blocks.
         fields: Those to deliver.
-        sparse: Form of sparse fields: one of ``SPARSE_FORMS``, or a dict by field.
-        dtypes: Dict of field to dtype name; other fields keep theirs.
+        forms: What each comes out as.
         pool: Where the tensors' memory comes from, and goes when nobody holds them any more.
     """
 
-    def __init__(self, schema: Schema, fields: list[str], sparse: str | dict[str, str], dtypes: dict[str, Any] | None,
-                 pool: BufferPool):  # fmt: skip
-        forms = _sparse_forms(schema, fields, sparse)
-        dtypes = _dtype_names(schema, fields, dtypes)
-        self._columns = {name: _column(schema[name], forms.get(name), dtypes.get(name), pool) for name in fields}
+    def __init__(self, schema: Schema, fields: list[str], forms: Forms, pool: BufferPool):
+        forms = forms.of(schema, fields)
+        of_field = {**forms.sparse, **forms.ragged}
+        self._columns = []
+        for name in fields:
+            if not any(name in members for members in forms.keyed.values()):
+                self._columns.append(_column(name, schema[name], of_field.get(name), forms.dtypes.get(name), pool))
+        for name, members in forms.keyed.items():
+            self._columns.append(_KeyedColumn(name, {member: schema[member] for member in members}, pool))
 
     def table(self, num_blocks: int) -> Table:
         """Return a table for this many blocks, which come one by one."""
@@ -67,65 +75,34 @@ class BatchAssembler:
 class Table:
     """Blocks of which batches are made, by their number in the order in which they were added."""
 
-    def __init__(self, columns: dict[str, Any], num_blocks: int):
-        self._columns = [(name, column, column.blocks(num_blocks)) for name, column in columns.items()]
+    def __init__(self, columns: list[_Column], num_blocks: int):
+        self._columns = [(column, column.blocks(num_blocks)) for column in columns]
         self.num_added = 0
 
     def add(self, block: Block | ShardstreamError) -> None:
         """Add the next block; an error takes its number, and has no rows."""
         if isinstance(block, Block):
-            for name, column, blocks in self._columns:
-                column.set(blocks, self.num_added, block.columns[name])
+            for column, blocks in self._columns:
+                column.set(blocks, self.num_added, block.columns)
         self.num_added += 1
 
     def gather(self, rows: Rows) -> dict[str, Any]:
         """Return the batch whose row ``i`` is row ``rows.row[i]`` of block ``rows.slot[i]``."""
-        return {name: column.gather(blocks, rows) for name, column, blocks in self._columns}
+        batch: dict[str, Any] = {}
+        for column, blocks in self._columns:
+            column.gather_to(batch, blocks, rows)
+        return batch
 
 
-def _sparse_forms(schema: Schema, fields: list[str], sparse: str | dict[str, str]) -> dict[str, str]:
-    names = [name for name in fields if isinstance(schema[name], Sparse)]
-    if not isinstance(sparse, (str, dict)):
-        raise ConfigError(f"sparse={sparse!r} is neither one of {', '.join(SPARSE_FORMS)} nor a dict of them by field.")
-    forms = {name: sparse for name in names} if isinstance(sparse, str) else {**dict.fromkeys(names, "dense"), **sparse}
-    for name, form in forms.items():
-        if name not in names:
-            raise ConfigError(f"sparse= names {name!r}, which is not a sparse field; those are {names}.", field=name)
-        if form not in SPARSE_FORMS:
-            raise ConfigError(f"sparse={form!r} is not one of {', '.join(SPARSE_FORMS)}.", field=name)
-    if isinstance(sparse, str) and sparse not in SPARSE_FORMS:
-        raise ConfigError(f"sparse={sparse!r} is not one of {', '.join(SPARSE_FORMS)}.")
-    return forms
-
-
-def _dtype_names(schema: Schema, fields: list[str], dtypes: dict[str, Any] | None) -> dict[str, str]:
-    names = {}
-    if not isinstance(dtypes, dict | None):
-        raise ConfigError(f"dtypes={dtypes!r} is not a dict of field to dtype.")
-    for field, dtype in (dtypes or {}).items():
-        if field not in fields or isinstance(schema[field], (Text, Bytes)):
-            raise ConfigError(f"dtypes= names {field!r}; fields with a dtype are "
-                              f"{[f for f in fields if not isinstance(schema[f], (Text, Bytes))]}.", field=field)  # fmt: skip
-        try:
-            name = str(dtype).removeprefix("torch.") if isinstance(dtype, torch.dtype) else np.dtype(dtype).name
-        except TypeError as error:
-            raise ConfigError(f"dtypes= gives {dtype!r}, which is not a dtype.", field=field) from error
-        stored = schema[field].values or "float32" if isinstance(schema[field], Sparse) else schema[field].dtype
-        if name not in DENSE_DTYPES or (stored.startswith("float") and not name.startswith("float")):
-            raise ConfigError(f"a {stored} column can't come out as {name}.", field=field)
-        names[field] = name
-    return names
-
-
-def _column(field: Field, form: str | None, dtype: str | None, pool: BufferPool):
+def _column(name: str, field: Field, form: str | Padded | None, dtype: str | None, pool: BufferPool) -> _Column:
     if isinstance(field, Dense):
-        return _DenseColumn(field, dtype, pool)
+        return _DenseColumn(name, field, dtype, pool)
     if isinstance(field, Ragged):
-        return _RaggedColumn(field, dtype, pool)
+        return _RaggedColumn(name, field, dtype, pool) if form == "jagged" else _PaddedColumn(name, field, form, dtype, pool)
     if isinstance(field, Sparse):
         kind = {"dense": _ExpandedColumn, "csr": _CsrColumn, "jagged": _JaggedColumn, "indices": _IndicesColumn}[form]
-        return kind(field, dtype, pool)
-    return _StringColumn(field, pool)
+        return kind(name, field, dtype, pool)
+    return _StringColumn(name, field, pool)
 
 
 def _default_dtype(stored: str) -> str:
@@ -135,16 +112,40 @@ def _default_dtype(stored: str) -> str:
 # -- one class a form: which blocks it takes, and what it makes of rows of them -----------------------
 
 
-class _DenseColumn:
-    def __init__(self, field: Dense, dtype: str | None, pool: BufferPool):
+class _Column(ABC):
+    """One column of batches, made of the blocks' column of the same name."""
+
+    def __init__(self, name: str):
+        self.name = name
+
+    @abstractmethod
+    def blocks(self, num_blocks: int) -> Any:
+        """Return empty slots for this many blocks."""
+
+    @abstractmethod
+    def set(self, blocks: Any, slot: int, columns: dict[str, Any]) -> None:
+        """Put the column of a block, given all its ``columns`` decoded, into a slot."""
+
+    def gather(self, blocks: Any, rows: Rows) -> Any:
+        """Return the column of these rows."""
+        raise NotImplementedError
+
+    def gather_to(self, batch: dict[str, Any], blocks: Any, rows: Rows) -> None:
+        """Put the column of these rows, and any that comes with it, into a batch."""
+        batch[self.name] = self.gather(blocks, rows)
+
+
+class _DenseColumn(_Column):
+    def __init__(self, name: str, field: Dense, dtype: str | None, pool: BufferPool):
+        super().__init__(name)
         self._empty, self._field = pool.empty, field
         self._dtype = np.dtype(dtype or _default_dtype(field.dtype))
 
     def blocks(self, num_blocks: int) -> DenseBlocks:
         return DenseBlocks(num_blocks, self._field.dtype, self._field.shape)
 
-    def set(self, blocks: DenseBlocks, slot: int, content: np.ndarray) -> None:
-        blocks.set(slot, content)
+    def set(self, blocks: DenseBlocks, slot: int, columns: dict[str, Any]) -> None:
+        blocks.set(slot, columns[self.name])
 
     def gather(self, blocks: DenseBlocks, rows: Rows) -> torch.Tensor:
         out = self._empty((rows.num_rows, *blocks.row_shape), self._dtype)
@@ -152,16 +153,17 @@ class _DenseColumn:
         return torch.from_numpy(out)
 
 
-class _RaggedColumn:
-    def __init__(self, field: Ragged, dtype: str | None, pool: BufferPool):
+class _RaggedColumn(_Column):
+    def __init__(self, name: str, field: Ragged, dtype: str | None, pool: BufferPool):
+        super().__init__(name)
         self._empty, self._stored = pool.empty, field.dtype
         self._dtype = np.dtype(dtype or _default_dtype(field.dtype))
 
     def blocks(self, num_blocks: int) -> RaggedBlocks:
         return RaggedBlocks(num_blocks, self._stored)
 
-    def set(self, blocks: RaggedBlocks, slot: int, content: tuple) -> None:
-        values, offsets = content
+    def set(self, blocks: RaggedBlocks, slot: int, columns: dict[str, Any]) -> None:
+        values, offsets = columns[self.name]
         blocks.set(slot, offsets, values)
 
     def _values(self, blocks: RaggedBlocks, rows: Rows) -> tuple[np.ndarray, np.ndarray]:
@@ -174,9 +176,24 @@ class _RaggedColumn:
         return Jagged(*map(torch.from_numpy, self._values(blocks, rows)))
 
 
+class _PaddedColumn(_RaggedColumn):
+    def __init__(self, name: str, field: Ragged, padded: Padded, dtype: str | None, pool: BufferPool):
+        super().__init__(name, field, dtype, pool)
+        self._padded, self._filler = padded, padded.filler(self._dtype, name)
+
+    def gather_to(self, batch: dict[str, Any], blocks: RaggedBlocks, rows: Rows) -> None:
+        padded, shape = self._padded, (rows.num_rows, self._padded.length)
+        out = self._empty(shape, self._dtype)
+        mask = None if padded.mask is None else self._empty(shape, np.bool_)
+        blocks.gather_padded(rows, out, self._filler, padded.keep == "end", padded.pad == "left", mask)
+        batch[self.name] = torch.from_numpy(out)
+        if mask is not None:
+            batch[padded.mask] = torch.from_numpy(mask)
+
+
 class _StringColumn(_RaggedColumn):
-    def __init__(self, field: Text | Bytes, pool: BufferPool):
-        super().__init__(Ragged("uint8"), None, pool)
+    def __init__(self, name: str, field: Text | Bytes, pool: BufferPool):
+        super().__init__(name, Ragged("uint8"), None, pool)
         self._field = field
 
     def gather(self, blocks: RaggedBlocks, rows: Rows) -> list:
@@ -189,18 +206,19 @@ class _StringColumn(_RaggedColumn):
             for row, (bounds, values) in zip(rows.row.tolist(), map(blocks.arrays, rows.slot.tolist()))])  # fmt: skip
 
 
-class _SparseColumn:
+class _SparseColumn(_Column):
     """What the four forms of a sparse field share: blocks of indices and, if there are any, values."""
 
-    def __init__(self, field: Sparse, dtype: str | None, pool: BufferPool):
+    def __init__(self, name: str, field: Sparse, dtype: str | None, pool: BufferPool):
+        super().__init__(name)
         self._empty = pool.empty
         self._dim, self._stored, self._dtype = field.dim, field.values, np.dtype(dtype or "float32")
 
     def blocks(self, num_blocks: int) -> RaggedBlocks:
         return RaggedBlocks(num_blocks, np.uint32, *(() if self._stored is None else (self._stored,)))
 
-    def set(self, blocks: RaggedBlocks, slot: int, content: tuple) -> None:
-        indices, indptr, values = content
+    def set(self, blocks: RaggedBlocks, slot: int, columns: dict[str, Any]) -> None:
+        indices, indptr, values = columns[self.name]
         blocks.set(slot, indptr, indices, *(() if self._stored is None else (values,)))
 
     def _jagged(self, blocks: RaggedBlocks, rows: Rows) -> Jagged:
@@ -238,3 +256,30 @@ class _ExpandedColumn(_SparseColumn):
         out = self._empty((rows.num_rows, self._dim), self._dtype)
         blocks.gather_expanded(rows, self._dim, out)
         return torch.from_numpy(out)
+
+
+class _KeyedColumn(_Column):
+    """Ids of several fields, and weights if one of them has values: then those of a field without are 1."""
+
+    def __init__(self, name: str, fields: dict[str, Ragged | Sparse], pool: BufferPool):
+        super().__init__(name)
+        self._empty, self._keys = pool.empty, list(fields)
+        self._parts = [_column(member, field, "jagged", None, pool) for member, field in fields.items()]
+        self._has_weights = any(isinstance(field, Sparse) and field.values is not None for field in fields.values())
+
+    def blocks(self, num_blocks: int) -> KeyedBlocks:
+        return KeyedBlocks([part.blocks(num_blocks) for part in self._parts], num_blocks)
+
+    def set(self, blocks: KeyedBlocks, slot: int, columns: dict[str, Any]) -> None:
+        for part, of_part in zip(self._parts, blocks.columns):
+            part.set(of_part, slot, columns)
+
+    def gather(self, blocks: KeyedBlocks, rows: Rows) -> KeyedJagged:
+        offsets = blocks.gather_offsets(rows)
+        values, weights = self._empty((int(offsets[-1]),), np.int64), None
+        blocks.gather_values(rows, offsets, values)
+        if self._has_weights:
+            out = self._empty(values.shape, np.float32)
+            blocks.gather_values(rows, offsets, out, which=1)
+            weights = torch.from_numpy(out)
+        return KeyedJagged(list(self._keys), torch.from_numpy(values), torch.from_numpy(offsets), weights)

@@ -1,7 +1,7 @@
-"""Columns of a batch and rows of it: ``Jagged``, ``split_rows``, ``collate_rows``, ``empty_like``.
+"""Columns of a batch and rows of it: ``Jagged``, ``KeyedJagged``, ``split_rows``, ``collate_rows``, ``empty_like``.
 
 A batch is a dict of columns. A column is a tensor or numpy array whose first dimension is the row, a
-``torch.sparse_csr`` tensor, a :class:`Jagged`, or a list.
+``torch.sparse_csr`` tensor, a :class:`Jagged`, a :class:`KeyedJagged`, or a list.
 
 Collating rows does not look at a batch as a whole: what two parts of a batch became tells what the batch would
 have become. So worker processes collate their own rows, and ``merge.py`` joins them to the very batch that one
@@ -15,7 +15,10 @@ from typing import Any, NamedTuple
 import numpy as np
 import torch
 
+from shardstream._native.gather import RaggedBlocks, Rows
 from shardstream.buffers import BufferPool
+from shardstream.errors import ConfigError
+from shardstream.forms import Padded
 
 UNLIKE = "unlike"
 
@@ -33,6 +36,90 @@ class Jagged(NamedTuple):
     offsets: torch.Tensor
     weights: torch.Tensor | None = None
 
+    @property
+    def lengths(self) -> torch.Tensor:
+        """Of the rows: int64 ``(batch,)``."""
+        return self.offsets.diff()
+
+    def to_padded(self, length: int | None = None, value: float = 0, *, keep: str = "start", pad: str = "right") -> torch.Tensor:
+        """Return the values as ``(batch, length)``, longer rows cut and shorter ones filled up with ``value``, by one C call.
+
+        Arguments are those of :class:`Padded`; without ``length`` it is that of the longest row. A stream makes rows of one
+        length by ``ragged=``; padding to the longest of a batch belongs to the loop, or to ``StreamLoader(collate=)``.
+        """
+        values, offsets = self.values.detach().numpy(force=True), self.offsets.numpy(force=True)
+        num_rows = len(offsets) - 1
+        padded = Padded(max(1, int(np.diff(offsets).max(initial=0))) if length is None else length, value, keep, pad)
+        out = np.empty((num_rows, padded.length), values.dtype)
+        rows = Rows(np.zeros(num_rows, np.uint32), np.arange(num_rows, dtype=np.uint32))
+        RaggedBlocks.of([offsets], [values]).gather_padded(rows, out, padded.filler(out.dtype), keep == "end", pad == "left")
+        return torch.from_numpy(out)
+
+
+class KeyedJagged(NamedTuple):
+    """Rows of several fields, key by key: all rows of the first, then the same rows of the second, and so on.
+
+    This is the layout of TorchRec's KeyedJaggedTensor, which takes the parts as they are::
+
+        KeyedJaggedTensor(keys=x.keys, values=x.values, lengths=x.lengths, offsets=x.offsets, weights=x.weights)
+
+    Attributes:
+        keys: Names of the fields.
+        values: int64, 1-D: the ids of all rows. Row ``i`` of field ``k`` of a batch of B rows is
+            ``values[offsets[k * B + i]:offsets[k * B + i + 1]]``.
+        offsets: int64 ``(len(keys) * B + 1,)``.
+        weights: One for each value, or None.
+    """
+
+    keys: list[str]
+    values: torch.Tensor
+    offsets: torch.Tensor
+    weights: torch.Tensor | None = None
+
+    @property
+    def lengths(self) -> torch.Tensor:
+        """Of the rows: int64 ``(len(keys) * B,)``, key by key."""
+        return self.offsets.diff()
+
+    @property
+    def num_rows(self) -> int:
+        """Rows of the batch, B, which KeyedJaggedTensor calls its stride."""
+        return (len(self.offsets) - 1) // len(self.keys)
+
+    def to_dict(self) -> dict[str, Jagged]:
+        """Return each field's rows, as views."""
+        bounds = self.offsets[:: self.num_rows].tolist() if self.num_rows else [0] * (len(self.keys) + 1)
+        columns = {}
+        for place, (key, begin, end) in enumerate(zip(self.keys, bounds, bounds[1:])):
+            offsets = self.offsets[place * self.num_rows : (place + 1) * self.num_rows + 1] - begin
+            columns[key] = Jagged(self.values[begin:end], offsets, None if self.weights is None else self.weights[begin:end])
+        return columns
+
+    @classmethod
+    def of(cls, columns: dict[str, Jagged]) -> KeyedJagged:
+        """Return the rows of these columns key by key; where only some have weights, those of the others are 1.
+
+        Raises:
+            ConfigError: There is no column, or they have different numbers of rows.
+        """
+        nums_rows = {len(column.offsets) - 1 for column in columns.values()}
+        if len(nums_rows) != 1:
+            raise ConfigError(f"a KeyedJagged is made of columns of one number of rows, not of {sorted(nums_rows) or 'none'}.")
+        ends = np.cumsum([0, *(len(column.values) for column in columns.values())]).tolist()
+        offsets = torch.cat([torch.zeros(1, dtype=torch.int64), *(column.offsets[1:] + end for column, end in zip(columns.values(), ends))])
+        weights = None
+        if given := [column.weights for column in columns.values() if column.weights is not None]:
+            weights = torch.cat([torch.ones(len(column.values), dtype=given[0].dtype) if column.weights is None else column.weights
+                                 for column in columns.values()])  # fmt: skip
+        return cls(list(columns), torch.cat([column.values for column in columns.values()]), offsets, weights)
+
+    def _of_each(self, rows: np.ndarray) -> np.ndarray:
+        """Return the places of these rows under each key: int64 ``(len(keys), len(rows))``."""
+        return np.arange(len(self.keys))[:, None] * self.num_rows + rows
+
+    def _all(self) -> Jagged:
+        return Jagged(self.values, self.offsets, self.weights)
+
 
 def split_rows(batch: dict[str, Any], num_rows: int) -> list[dict[str, Any]]:
     """Return the samples of a batch as dicts; tensors are views of the batch's."""
@@ -41,7 +128,16 @@ def split_rows(batch: dict[str, Any], num_rows: int) -> list[dict[str, Any]]:
 
 
 def rows_of(column: Any) -> list:
-    """Return the rows of a column: tensors are views, rows of a Jagged with weights are ``(values, weights)``."""
+    """Return the rows of a column: tensors are views, rows of a Jagged with weights are ``(values, weights)``.
+
+    Those of a KeyedJagged are KeyedJagged of one row.
+    """
+    if isinstance(column, KeyedJagged):
+        num_keys = len(column.keys)
+        values, offsets, weights = take_rows(column._all(), column._of_each(np.arange(column.num_rows)).T.ravel())
+        bounds = offsets[::num_keys].tolist()
+        return [KeyedJagged(list(column.keys), values[begin:end], offsets[num_keys * row : num_keys * (row + 1) + 1] - begin,
+                            None if weights is None else weights[begin:end]) for row, (begin, end) in enumerate(zip(bounds, bounds[1:]))]  # fmt: skip
     if isinstance(column, Jagged):
         bounds = column.offsets.tolist()
         values = [column.values[begin:end] for begin, end in zip(bounds, bounds[1:])]
@@ -55,6 +151,8 @@ def rows_of(column: Any) -> list:
 
 def take_rows(column: Any, rows: np.ndarray) -> Any:
     """Return the rows of a column, or of anything that numpy's integer arrays index, by their int64 numbers."""
+    if isinstance(column, KeyedJagged):
+        return KeyedJagged(list(column.keys), *take_rows(column._all(), column._of_each(rows).ravel()))
     if isinstance(column, Jagged):
         offsets = column.offsets.numpy()
         lengths = offsets[rows + 1] - offsets[rows]
@@ -71,6 +169,8 @@ def take_rows(column: Any, rows: np.ndarray) -> Any:
 
 def column_length(column: Any) -> int | None:
     """Return the rows of a column, None if this is not one."""
+    if isinstance(column, KeyedJagged):
+        return column.num_rows
     if isinstance(column, Jagged):
         return len(column.offsets) - 1
     if isinstance(column, (torch.Tensor, np.ndarray)):
@@ -82,7 +182,7 @@ def collate_rows(samples: list[dict[str, Any]], is_part: bool = False) -> tuple[
     """Return a batch of samples, and the origin of each column.
 
     Numbers and equal shapes are stacked to tensors, 1-D tensors of different lengths become a :class:`Jagged`,
-    everything else is a list. A field that some of the samples lack is None there. If ``is_part``, numbers and
+    rows of a :class:`KeyedJagged` one again, everything else is a list. A field that some of the samples lack is None there. If ``is_part``, numbers and
     tensors of several types stay lists, for the type that they would get depends on the rest of the batch.
     """
     names = dict.fromkeys(name for sample in samples for name in sample)
@@ -101,6 +201,9 @@ def stack(values: list, is_part: bool = False) -> tuple[Any, str]:
                 return torch.stack(values), "tensors"
             lengths = torch.tensor([0, *(len(v) for v in values)])
             return Jagged(torch.cat(values), lengths.cumsum(0)), "tensors"
+    elif isinstance(first, KeyedJagged):
+        if all(isinstance(v, KeyedJagged) and _form_of(v) == _form_of(first) for v in values):
+            return _concatenate_keyed(values), "tensors"
     elif isinstance(first, np.ndarray):
         if first.dtype.kind in "biuf" and all(
             isinstance(v, np.ndarray) and v.shape == first.shape and v.dtype == first.dtype for v in values):  # fmt: skip
@@ -131,8 +234,27 @@ def concatenate(batches: list[dict[str, Any]], pool: BufferPool) -> dict[str, An
     return {name: _concatenate([batch[name] for batch in batches], pool) for name in batches[0]}
 
 
+def _form_of(column: KeyedJagged) -> tuple:
+    """Return what parts of one column have in common."""
+    return column.keys, column.values.dtype, None if column.weights is None else column.weights.dtype
+
+
+def _concatenate_keyed(columns: list[KeyedJagged]) -> KeyedJagged:
+    keys, weights = columns[0].keys, None
+    if columns[0].weights is not None:
+        weights = torch.cat([column.weights for column in columns])
+    starts = np.cumsum([0, *(int(column.offsets[-1]) for column in columns)]).tolist()
+    offsets = torch.cat([columns[0].offsets[:1], *(column.offsets[1:] + start for column, start in zip(columns, starts))])
+    joined = Jagged(torch.cat([column.values for column in columns]), offsets, weights)  # part by part
+    bounds = np.cumsum([0, *(len(keys) * column.num_rows for column in columns)])
+    by_key = np.concatenate([np.arange(begin, end).reshape(len(keys), -1) for begin, end in zip(bounds, bounds[1:])], 1)
+    return KeyedJagged(list(keys), *take_rows(joined, by_key.ravel()))
+
+
 def _concatenate(columns: list, pool: BufferPool) -> Any:
     first = columns[0]
+    if isinstance(first, KeyedJagged):
+        return _concatenate_keyed(columns)
     if isinstance(first, Jagged):
         begins = np.cumsum([0, *(int(column.offsets[-1]) for column in columns)]).tolist()
         offsets = torch.cat([first.offsets[:1], *(column.offsets[1:] + begin for column, begin in zip(columns, begins))])
@@ -155,6 +277,8 @@ def empty_like(batch: dict[str, Any]) -> dict[str, Any]:
 
 
 def _empty(column: Any) -> Any:
+    if isinstance(column, KeyedJagged):
+        return take_rows(column, np.empty(0, np.int64))
     if isinstance(column, Jagged):
         weights = None if column.weights is None else column.weights[:0].clone()
         return Jagged(column.values[:0].clone(), torch.zeros(1, dtype=torch.int64), weights)

@@ -10,10 +10,11 @@ import numpy as np
 
 from shardstream._native.gather import Rows
 from shardstream._native.sparse import sort_rows
-from shardstream.assemble import SPARSE_FORMS, BatchAssembler
+from shardstream.assemble import BatchAssembler
 from shardstream.buffers import BufferPool
 from shardstream.collate import stack
 from shardstream.errors import ConfigError, SampleError
+from shardstream.forms import SPARSE_FORMS, Forms
 from shardstream.reader import Block
 from shardstream.schema import SPARSE_VALUE_DTYPES, Schema, Sparse
 
@@ -117,7 +118,7 @@ def _expanded(rows: Any, dim: int, form: str, dtype: Any, field: str | None = No
     schema = Schema(x=Sparse(dim, None if values is None else values.dtype.name))
     block = Block({"x": (indices, indptr, values)}, len(sets), 0)
     rows = Rows(np.zeros(len(sets), np.uint32), np.arange(len(sets), dtype=np.uint32))
-    return BatchAssembler(schema, ["x"], form, {"x": dtype}, BufferPool()).table_of([block]).gather(rows)["x"]
+    return BatchAssembler(schema, ["x"], Forms(sparse=form, dtypes={"x": dtype}), BufferPool()).table_of([block]).gather(rows)["x"]
 
 
 def _array(row: Any, field: str | None, number: int) -> np.ndarray:

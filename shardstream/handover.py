@@ -10,6 +10,7 @@ kind           column                                        arrays
 ``tensor``     tensor                                        data
 ``array``      numpy array                                   data
 ``jagged``     Jagged                                        values, offsets, and weights if it has any
+``keyed``      KeyedJagged                                   values, offsets, and weights if it has any
 ``csr``        torch.sparse_csr tensor                       col_indices, crow_indices, values
 ``rows``       list of 1-D tensors                           values, offsets
 ``pairs``      list of pairs of such, of equal lengths       values, offsets, weights
@@ -33,7 +34,7 @@ from typing import Any, NamedTuple
 import numpy as np
 import torch
 
-from shardstream.collate import Jagged
+from shardstream.collate import Jagged, KeyedJagged
 from shardstream.errors import TransformError
 
 ALIGN_NBYTES = 64
@@ -140,12 +141,15 @@ class Packer:
         Raises:
             TransformError: It holds something that does not pickle.
         """
-        if isinstance(column, Jagged):
+        if isinstance(column, (Jagged, KeyedJagged)):
             weights = () if column.weights is None else (column.weights,)
             form = (column.values.dtype, *(part.dtype for part in weights))
             if any(dtype.itemsize > 8 for dtype in form):
-                raise TransformError(f"a worker process can't hand over a Jagged of {' and '.join(map(str, form))}.")
-            return self._wire("jagged", form, origin, to_array(column.values), to_array(column.offsets), *map(to_array, weights))
+                raise TransformError(f"a worker process can't hand over a {type(column).__name__} of {' and '.join(map(str, form))}.")
+            arrays = to_array(column.values), to_array(column.offsets), *map(to_array, weights)
+            if isinstance(column, KeyedJagged):
+                return self._wire("keyed", (tuple(column.keys), *form), origin, *arrays)
+            return self._wire("jagged", form, origin, *arrays)
         if isinstance(column, torch.Tensor) and column.layout == torch.sparse_csr:
             parts = column.col_indices(), column.crow_indices(), column.values()
             return self._wire("csr", (*(part.dtype for part in parts), column.shape[1]), origin, *map(to_array, parts))

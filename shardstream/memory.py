@@ -11,7 +11,7 @@ import torch
 from torch.utils.data import Dataset
 
 from shardstream.access import row_numbers
-from shardstream.collate import Jagged, collate_rows, rows_of, split_rows, stack, take_rows
+from shardstream.collate import Jagged, KeyedJagged, collate_rows, column_length, rows_of, split_rows, stack, take_rows
 from shardstream.errors import ConfigError, TransformError
 from shardstream.transforms.marks import check_unplaced
 
@@ -21,7 +21,8 @@ class MemoryDataset(Dataset):
 
     Args:
         features: Anything with a length (or ``shape``) and rows: array, tensor, list, scipy CSR matrix, pandas Series or
-            DataFrame (by position, whatever its index), :class:`Jagged`; or a dict of such columns, whose features are then dicts.
+            DataFrame (by position, whatever its index), :class:`Jagged`, :class:`KeyedJagged`; or a dict of such columns, whose
+            features are then dicts.
         targets: As many targets.
         transform: Called once a feature, here and never again; or, marked ``@ss.batched``, once on all features. A
             feature for which it returns None is left out, and its target with it. With a dict of columns it
@@ -73,8 +74,8 @@ def _num_rows(column: Any) -> int:
         if len(set(counts.values())) != 1:
             raise ConfigError(f"columns differ in their number of rows: {counts}.")
         return next(iter(counts.values()))
-    if isinstance(column, Jagged):
-        return len(column.offsets) - 1
+    if isinstance(column, (Jagged, KeyedJagged)):
+        return column_length(column)
     try:
         if not hasattr(column, "__getitem__"):
             raise TypeError
@@ -86,7 +87,7 @@ def _num_rows(column: Any) -> int:
 def _row(column: Any, number: int) -> Any:
     if isinstance(column, dict):
         return {name: _row(part, number) for name, part in column.items()}
-    if isinstance(column, Jagged):
+    if isinstance(column, (Jagged, KeyedJagged)):
         return rows_of(take_rows(column, np.array([number])))[0]
     return _positional(column)[number]
 

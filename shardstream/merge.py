@@ -18,7 +18,7 @@ import torch
 
 from shardstream._native.gather import DenseBlocks, RaggedBlocks, Rows
 from shardstream.buffers import BufferPool
-from shardstream.collate import UNLIKE, Jagged, rows_of, stack, unstack
+from shardstream.collate import UNLIKE, Jagged, KeyedJagged, rows_of, stack, unstack
 from shardstream.errors import TransformError
 from shardstream.handover import Slot, Wire, to_tensor
 from shardstream.rowmaker import Portion
@@ -159,6 +159,15 @@ def _join_jagged(form: Any, arrays: list, rows: Rows, pool: BufferPool) -> Jagge
     return Jagged(to_tensor(values, form[0]), torch.from_numpy(offsets), *(to_tensor(part, form[1]) for part in weights))
 
 
+def _join_keyed(form: Any, arrays: list, rows: Rows, pool: BufferPool) -> KeyedJagged:
+    keys, *dtypes = form
+    # A worker's rows of each key stand behind all of its rows of the key before.
+    step = np.array([(len(of_worker[1]) - 1) // len(keys) for of_worker in arrays], np.uint32)[rows.slot]
+    places = np.arange(len(keys), dtype=np.uint32)[:, None] * step + rows.row
+    values, offsets, *weights = _ragged(arrays, Rows(np.tile(rows.slot, len(keys)), places.ravel()), pool)
+    return KeyedJagged(list(keys), to_tensor(values, dtypes[0]), torch.from_numpy(offsets), *(to_tensor(part, dtypes[1]) for part in weights))
+
+
 def _join_csr(form: Any, arrays: list, rows: Rows, pool: BufferPool) -> torch.Tensor:
     indices, indptr, values = _ragged([[part[0], part[1].astype(np.int64, copy=False), part[2]] for part in arrays], rows, pool)
     parts = indptr.astype(arrays[0][1].dtype, copy=False), indices, values
@@ -198,6 +207,6 @@ def _join_items(is_list: bool, arrays: list, rows: Rows, pool: BufferPool) -> An
 
 
 JOINS: dict[str, Callable[[Any, list, Rows, BufferPool], Any]] = {
-    "tensor": _join_tensor, "array": _join_array, "jagged": _join_jagged, "csr": _join_csr, "rows": _join_rows, "pairs": _join_pairs,
+    "tensor": _join_tensor, "array": _join_array, "jagged": _join_jagged, "keyed": _join_keyed, "csr": _join_csr, "rows": _join_rows, "pairs": _join_pairs,
     "str": _join_str, "bytes": _join_bytes, "items": _join_items,
 }  # fmt: skip

@@ -28,7 +28,7 @@ from shardstream.stats import Stats
 from shardstream.stream import ShardStream
 
 # What a batch is made by; the rest (URLs, versions, seeds, windows, storage) is each source's own.
-SHARED = ("fields", "sparse", "dtypes", "transform", "on_error", "allow_unsafe", "read", "pad")
+SHARED = ("fields", "forms", "transform", "on_error", "allow_unsafe", "read", "pad")
 
 
 def mix(streams: Sequence[ShardStream], weights: Sequence[float] | None = None, seed: int = 0,

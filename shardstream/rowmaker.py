@@ -22,6 +22,7 @@ from shardstream.collate import collate_rows, column_length, concatenate, split_
 from shardstream.config import ReadPolicy, parse_nbytes
 from shardstream.errors import ShardstreamError, TransformError
 from shardstream.following import GrowingSource, Segment
+from shardstream.forms import Forms
 from shardstream.joined import JoinedReader, JoinedSource
 from shardstream.order.batches import BatchPlan
 from shardstream.order.epoch import EpochOrder
@@ -47,8 +48,7 @@ class Recipe:
     """What to deliver of each row, and how to read it; the same in every process of a job."""
 
     fields: list[str] | None = None
-    sparse: str | dict[str, str] = "dense"
-    dtypes: dict[str, Any] | None = None
+    forms: Forms = Forms()
     transform: Callable | None = None
     on_error: str = "raise"
     allow_unsafe: bool = False
@@ -198,7 +198,7 @@ class RowMaker:
         self._source, self._order, self._recipe, self._stats = reader.source, order, recipe, reader.stats
         self._assembler, self._pool = None, pool or reader.pool
         if reader.source.schema is not None:
-            self._assembler = BatchAssembler(reader.source.schema, reader.fields, recipe.sparse, recipe.dtypes, self._pool)
+            self._assembler = BatchAssembler(reader.source.schema, reader.fields, recipe.forms, self._pool)
         self._window = WindowReader(
             reader, order, positions.start, positions.step, positions.stop,
             parse_nbytes(recipe.read.memory_limit, "memory_limit"),

@@ -8,6 +8,7 @@ from typing import Any
 
 from shardstream.access import RowAccess
 from shardstream.errors import ConfigError
+from shardstream.forms import Forms, Padded
 from shardstream.reader import Block, BlockReader
 from shardstream.schema import Schema
 from shardstream.source import open_source
@@ -32,6 +33,7 @@ class ShardDataset(RowAccess):
             called at each access and can't drop rows.
         allow_unsafe: Decode fields of WebDataset shards that execute code (pickle).
         storage_options: For fsspec.
+        ragged, keyed: Forms of ragged fields, and fields that come as one column, as of :class:`ShardStream`.
 
     Raises:
         ShardNotFoundError, ShardError, ChecksumError: At the first use: the shard is missing or damaged.
@@ -44,8 +46,9 @@ class ShardDataset(RowAccess):
 
     def __init__(self, shard_url: str, fields: list[str] | None = None, sparse: str | dict[str, str] = "dense",
                  dtypes: dict[str, Any] | None = None, transform: Callable | None = None, allow_unsafe: bool = False,
-                 storage_options: dict | None = None):  # fmt: skip
-        super().__init__(sparse, dtypes, transform, allow_unsafe)
+                 storage_options: dict | None = None,
+                 *, ragged: str | Padded | dict[str, str | Padded] = "jagged", keyed: dict[str, list[str]] | None = None):  # fmt: skip
+        super().__init__(Forms(sparse, ragged, keyed, dtypes), transform, allow_unsafe)
         self.shard_url, self._wanted, self._storage_options = str(shard_url), fields, storage_options
 
     def _open(self) -> tuple[Schema | None, list[str] | None, list[Block]]:

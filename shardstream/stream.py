@@ -21,6 +21,7 @@ from shardstream.collate import empty_like, split_rows
 from shardstream.config import ReadPolicy
 from shardstream.errors import ConfigError, DatasetNotFoundError, EmptyDatasetError, ShardNotFoundError
 from shardstream.following import Follower, FollowOptions, GrowingSource, followed_log, start_of
+from shardstream.forms import Forms, Padded
 from shardstream.job import agreed_version, current_place, is_distributed, warn_if_young
 from shardstream.log import Log
 from shardstream.log.travel import canonical
@@ -79,6 +80,8 @@ class ShardStream(IterableDataset):
         read: Memory and threads; never changes the order.
         allow_unsafe: Decode fields of WebDataset shards that execute code (pickle).
         storage_options: For fsspec.
+        ragged: Form of ragged fields, or a dict by field: "jagged", or :class:`Padded` for tensors ``(B, length)``.
+        keyed: Dict of a column's name to the sparse fields, or ragged ones of ids, that it holds: :class:`KeyedJagged`.
 
     Raises:
         ConfigError: An argument is not legal.
@@ -94,7 +97,8 @@ class ShardStream(IterableDataset):
                  rank: int | None = None, world_size: int | None = None,
                  cache_dir: str | None = None, cache_limit: int | str | None = None,
                  read: ReadPolicy | None = None, allow_unsafe: bool = False,
-                 storage_options: dict | None = None):  # fmt: skip
+                 storage_options: dict | None = None,
+                 *, ragged: str | Padded | dict[str, str | Padded] = "jagged", keyed: dict[str, list[str]] | None = None):  # fmt: skip
         if batch_size is not None and (isinstance(batch_size, bool) or not isinstance(batch_size, int) or batch_size < 1):
             raise ConfigError(f"batch_size={batch_size!r} must be an integer of at least 1, or None for samples.")
         if isinstance(fields, str):
@@ -115,7 +119,7 @@ class ShardStream(IterableDataset):
         self.report = Report()
         self.stats = Stats()  #: what was read in this process, of all versions; see StreamLoader.stats
         self._urls, self._epochs, self._drop_last = checked_urls(url_or_urls), epochs, drop_last
-        self.recipe = Recipe(fields, sparse, dtypes, transform, on_error, allow_unsafe, read or ReadPolicy(),
+        self.recipe = Recipe(fields, Forms(sparse, ragged, keyed, dtypes), transform, on_error, allow_unsafe, read or ReadPolicy(),
                               storage_options, pad=drop_last == "pad", as_samples=batch_size is None,
                               cache=None if cache_dir is None else Cache(cache_dir, cache_limit or CACHE_LIMIT))  # fmt: skip
         version = None if version is None else canonical(version)
@@ -284,8 +288,8 @@ class ShardStream(IterableDataset):
         self._source, self._reader, self._log = GrowingSource(newest), None, log
 
     def _check_schema(self, source: Source) -> None:
-        if source.schema is None and (self.recipe.dtypes or self.recipe.sparse != "dense"):
-            raise ConfigError("dtypes= and sparse= need a schema, which shards of the files layout do not have.")
+        if source.schema is None and self.recipe.forms not in (Forms(), Forms(keyed={}, dtypes={})):
+            raise ConfigError("sparse=, ragged=, keyed= and dtypes= need a schema, which shards of the files layout do not have.")
 
     def _agreed(self, newest: Source) -> Source:
         """Return the version that all processes of the job take; ``newest`` is what this one sees."""

@@ -65,6 +65,45 @@ enum ss_status ss_gather_ragged(const void *const *values, const int64_t *const 
 				const uint32_t *slot, const uint32_t *row, size_t num_rows,
 				enum ss_dtype from, enum ss_dtype to, void *out);
 
+struct ss_padding {
+	size_t row_num_elements;	/* of each row that comes out */
+	uint32_t keeps_end;		/* a longer row loses its beginning instead of its end */
+	uint32_t stands_left;		/* the padding stands before a shorter row instead of behind it */
+	const void *filler;		/* what it is: an element of the dtype that comes out */
+};
+
+/*
+ * ss_gather_padded() writes rows of a ragged column, cast, to
+ * out[num_rows][row_num_elements], each cut or filled up to that length.  'mask' may be
+ * NULL; otherwise mask[num_rows][row_num_elements] becomes 1 where a value of the row
+ * stands and 0 where the filler does.
+ */
+enum ss_status ss_gather_padded(const void *const *values, const int64_t *const *offsets,
+				const int64_t *num_rows_of, size_t num_slots,
+				const uint32_t *slot, const uint32_t *row, size_t num_rows,
+				enum ss_dtype from, enum ss_dtype to,
+				const struct ss_padding *padding, void *out, uint8_t *mask);
+
+/* A ragged column of the blocks: 'values' and 'offsets' as above; values == NULL is a 1 for each. */
+struct ss_ragged {
+	const void *const *values;
+	const int64_t *const *offsets;
+	const int64_t *num_rows_of;
+	enum ss_dtype dtype;
+};
+
+/*
+ * ss_gather_keyed_offsets() and ss_gather_keyed_values() write rows of several ragged
+ * columns end to end: all rows of the first, then the same rows of the second, and so
+ * on.  Row i of column k has out_offsets[k * num_rows + i] and the one behind it.
+ */
+enum ss_status ss_gather_keyed_offsets(const struct ss_ragged *columns, size_t num_columns, size_t num_slots,
+				       const uint32_t *slot, const uint32_t *row, size_t num_rows,
+				       int64_t *out_offsets);
+enum ss_status ss_gather_keyed_values(const struct ss_ragged *columns, size_t num_columns, size_t num_slots,
+				      const uint32_t *slot, const uint32_t *row, size_t num_rows,
+				      const int64_t *out_offsets, enum ss_dtype to, void *out);
+
 /*
  * ss_gather_sparse() expands sparse rows into out[num_rows][dim]: zero, but for
  * values[s][j] at column indices[s][j] for each j of the row; 1 if 'values' is NULL.

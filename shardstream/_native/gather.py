@@ -1,6 +1,6 @@
 """Rows of a batch collected from many decoded blocks (``csrc/include/ss_gather.h``).
 
-``DenseBlocks`` and ``RaggedBlocks`` hold one column of the blocks of a chunk; each ``gather*`` is one GIL-free call.
+``DenseBlocks`` and ``RaggedBlocks`` hold one column of the blocks of a chunk, ``KeyedBlocks`` several; each ``gather*`` is one GIL-free call.
 Rows are named by two uint32 arrays: row ``i`` of the batch is row ``row[i]`` of block ``slot[i]``.
 """
 
@@ -13,7 +13,7 @@ from collections.abc import Sequence
 import numpy as np
 
 from shardstream._native import ffi, lib
-from shardstream.errors import CodecError, ConfigError
+from shardstream.errors import CodecError
 
 DTYPES = {name: getattr(lib, f"SS_{name.upper()}") for name in (
     "bool", "int8", "uint8", "int16", "uint16", "int32", "uint32", "int64", "uint64", "float16", "float32", "float64")}  # fmt: skip
@@ -24,8 +24,6 @@ DTYPE_OF = {np.dtype(name): number for name, number in DTYPES.items()}  # looked
 
 
 def _check(status: int, what: str) -> None:
-    if status == lib.SS_ERR_UNSUPPORTED:
-        raise ConfigError(f"{what}: a float column can't become integers or bools.")
     if status == lib.SS_ERR_RANGE:
         raise CodecError(f"{what}: an index is not below dim.")
     if status != lib.SS_OK:
@@ -176,6 +174,24 @@ class RaggedBlocks:
         if status:
             _check(status, "ragged gather")
 
+    def gather_padded(self, rows: Rows, out: np.ndarray, filler: np.ndarray, keeps_end: bool = False, stands_left: bool = False,
+                      mask: np.ndarray | None = None) -> None:  # fmt: skip
+        """Fill ``out (num_rows, length)`` with the rows, cast, each cut or filled up with ``filler``, one element of its dtype.
+
+        ``mask``, bool of the same shape, becomes True where values of the rows stand.
+        """
+        if out.ndim != 2 or len(out) != rows.num_rows or not out.flags.c_contiguous or filler.dtype != out.dtype:
+            raise ValueError(f"out is {out.dtype}{out.shape} for {rows.num_rows} rows padded with {filler.dtype}.")
+        if mask is not None and (mask.dtype != bool or mask.shape != out.shape or not mask.flags.c_contiguous):
+            raise ValueError(f"mask is {mask.dtype}{mask.shape}, not bool{out.shape}.")
+        padding = ffi.new("struct ss_padding *", (out.shape[1], keeps_end, stands_left, ffi.from_buffer(filler)))
+        status = lib.ss_gather_padded(
+            self._value_pointers[0], self._offset_pointers, self._num_rows, len(self._arrays), *rows.pointers, rows.num_rows,
+            DTYPE_OF[self.dtypes[0]], DTYPE_OF[out.dtype], padding, ffi.from_buffer(out),
+            ffi.NULL if mask is None else ffi.cast("uint8_t *", ffi.from_buffer(mask)))  # fmt: skip
+        if status:
+            _check(status, "padded gather")
+
     def gather_expanded(self, rows: Rows, dim: int, out: np.ndarray) -> None:
         """Fill ``out (num_rows, dim)`` with 0, and with the row's values (or 1) at the row's indices.
 
@@ -194,3 +210,34 @@ class RaggedBlocks:
     @functools.cached_property
     def _index_pointers(self):
         return ffi.cast("uint32_t **", self._value_pointers[0])
+
+    def described(self, which: int) -> tuple:
+        """Return a ``struct ss_ragged`` of these blocks with values number ``which``, or a 1 for each if they have none."""
+        values, dtype = (self._value_pointers[which], self.dtypes[which]) if which < len(self.dtypes) else (ffi.NULL, self.dtypes[0])
+        return values, self._offset_pointers, self._num_rows, DTYPE_OF[dtype]
+
+
+class KeyedBlocks:
+    """Several ragged columns of the same blocks, gathered key by key: all rows of the first, then these rows of the second, and so on."""
+
+    def __init__(self, columns: Sequence[RaggedBlocks], num_slots: int):
+        self.columns, self._num_slots = tuple(columns), num_slots
+        self._descriptions = [ffi.new("struct ss_ragged[]", [column.described(which) for column in columns]) for which in (0, 1)]
+
+    def gather_offsets(self, rows: Rows) -> np.ndarray:
+        """Return the int64 offsets ``(num_columns * num_rows + 1,)``."""
+        out = np.empty(len(self.columns) * rows.num_rows + 1, np.int64)
+        status = lib.ss_gather_keyed_offsets(self._descriptions[0], len(self.columns), self._num_slots, *rows.pointers, rows.num_rows,
+                                             ffi.from_buffer("int64_t[]", out))  # fmt: skip
+        if status:
+            _check(status, "keyed gather")
+        return out
+
+    def gather_values(self, rows: Rows, offsets: np.ndarray, out: np.ndarray, which: int = 0) -> None:
+        """Fill ``out`` (``offsets[-1]`` elements) with the rows' values, cast; columns without values number ``which`` give ones."""
+        if len(out) < offsets[-1] or not out.flags.c_contiguous:
+            raise ValueError(f"out has {len(out)} elements, not {offsets[-1]}.")
+        status = lib.ss_gather_keyed_values(self._descriptions[which], len(self.columns), self._num_slots, *rows.pointers, rows.num_rows,
+                                            ffi.from_buffer("int64_t[]", offsets), DTYPE_OF[out.dtype], ffi.from_buffer(out))  # fmt: skip
+        if status:
+            _check(status, "keyed gather")

@@ -10,8 +10,9 @@ import numpy as np
 import torch
 
 from shardstream.access import RowAccess
-from shardstream.collate import Jagged
+from shardstream.collate import Jagged, KeyedJagged
 from shardstream.errors import DatasetError, EmptyDatasetError
+from shardstream.forms import Forms, Padded
 from shardstream.memmap import virtual
 from shardstream.memmap.layout import PartRecord, list_parts, map_piece, pieces, read_part, read_schema
 from shardstream.reader import Block, checked_fields
@@ -32,6 +33,7 @@ class MemmapDataset(RowAccess):
         dtypes: Dict of field to dtype; uint16, uint32 and uint64 come as int64 by default.
         transform: Function of one sample; or, marked ``@ss.batched``, of the columns of any number of rows. It is
             called at each access and can't drop rows.
+        ragged, keyed: Forms of ragged fields, and fields that come as one column, as of :class:`ShardStream`.
 
     The parts are those that were committed at the first use; a new dataset sees later ones. The first use of a part reads
     its offsets once, 8 bytes a row and field, to check them. A file that is cut while it is mapped ends the process
@@ -44,8 +46,9 @@ class MemmapDataset(RowAccess):
     """
 
     def __init__(self, folder: str | os.PathLike, fields: list[str] | None = None, sparse: str | dict[str, str] = "dense",
-                 dtypes: dict[str, Any] | None = None, transform: Callable | None = None):  # fmt: skip
-        super().__init__(sparse, dtypes, transform)
+                 dtypes: dict[str, Any] | None = None, transform: Callable | None = None,
+                 *, ragged: str | Padded | dict[str, str | Padded] = "jagged", keyed: dict[str, list[str]] | None = None):  # fmt: skip
+        super().__init__(Forms(sparse, ragged, keyed, dtypes), transform)
         self.folder, self._wanted = os.fspath(folder), fields
 
     @property
@@ -112,8 +115,10 @@ class MemmapDataset(RowAccess):
 
     def _columns(self, numbers: np.ndarray) -> dict[str, Any]:
         columns = self._table.gather(self._numbers.find(numbers))
+        of_keys = [column.to_dict() for column in columns.values() if isinstance(column, KeyedJagged)]
+        by_field = {name: column for part in (*of_keys, columns) for name, column in part.items()}
         for name, dim in self._dims.items():
-            _check_indices(name, columns[name], dim)
+            _check_indices(name, by_field[name], dim)
         return columns
 
     def __repr__(self) -> str:
