@@ -28,7 +28,7 @@ _HOME = {
     "transforms": ["Place", "batched", "placed"],
     "writer": ["ShardWriter"],
     "errors": ["ChecksumError", "CodecError", "ConfigError", "Conflict", "DatasetError", "DatasetNotFoundError",
-               "EmptyDatasetError", "ProducerFenced", "SampleError", "SchemaError", "ShardError", "ShardNotFoundError",
+               "EmptyDatasetError", "ProducerFenced", "RowErrors", "SampleError", "SchemaError", "ShardError", "ShardNotFoundError",
                "ShardstreamError", "StateError", "StorageError", "TextError", "TokenizerError", "TransformError", "UnsafeFieldError", "WorkerError"],
 }  # fmt: skip
 _MODULE_OF = {name: module for module, names in _HOME.items() for name in names}

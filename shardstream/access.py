@@ -20,7 +20,7 @@ from shardstream.assemble import BatchAssembler
 from shardstream.buffers import BufferPool
 from shardstream.codecs import files
 from shardstream.collate import collate_rows, column_length, split_rows
-from shardstream.errors import TransformError
+from shardstream.errors import SampleError, TransformError
 from shardstream.forms import Forms
 from shardstream.reader import Block
 from shardstream.schema import Schema
@@ -107,7 +107,7 @@ class RowAccess(Dataset):
         if self._transform is None:
             return self._columns(numbers)
         if self._is_batched:
-            return self._transformed_columns(self._columns(numbers), len(numbers))
+            return self._transformed_columns(self._columns(numbers), numbers)
         return collate_rows(self._transformed_samples(self._samples(numbers), numbers))[0]
 
     def __getitems__(self, rows: Any) -> list[dict[str, Any]]:
@@ -116,7 +116,7 @@ class RowAccess(Dataset):
         if self._transform is None:
             return self._samples(numbers)
         if self._is_batched:
-            return split_rows(self._transformed_columns(self._columns(numbers), len(numbers)), len(numbers))
+            return split_rows(self._transformed_columns(self._columns(numbers), numbers), len(numbers))
         return self._transformed_samples(self._samples(numbers), numbers)
 
     def __getstate__(self) -> dict:
@@ -154,11 +154,14 @@ class RowAccess(Dataset):
                                      "numbers, so none can be dropped by None as in a stream.", key=number)  # fmt: skip
         return made
 
-    def _transformed_columns(self, columns: dict[str, Any], num_rows: int) -> dict[str, Any]:
+    def _transformed_columns(self, columns: dict[str, Any], numbers: np.ndarray) -> dict[str, Any]:
+        num_rows = len(numbers)
         try:
             made = self._transform(columns)
         except Exception as error:
-            raise TransformError(f"transform raised {type(error).__name__}: {error}") from error
+            row = error.key if isinstance(error, SampleError) and isinstance(error.key, int) and 0 <= error.key < num_rows else None
+            text = error.message if row is not None else error
+            raise TransformError(f"transform raised {type(error).__name__}: {text}", key=None if row is None else int(numbers[row])) from error
         if not isinstance(made, dict) or any(column_length(column) != num_rows for column in made.values()):
             raise TransformError(f"a batched transform must return a dict of columns of {num_rows} rows; rows of a map-style "
                                  "dataset have numbers, so none can be dropped.")  # fmt: skip

@@ -59,6 +59,18 @@ class SampleError(ShardstreamError, ValueError):
     """A sample given to a writer does not fit the schema; nothing of it was written."""
 
 
+class RowErrors(SampleError):
+    """Rows that a batched transform can't use: ``errors`` has the SampleError of each, by its number; the message is that of the first.
+
+    Where ``on_error="skip"``, a stream leaves these rows out and calls the transform again.
+    """
+
+    def __init__(self, errors: dict[int, SampleError]):
+        first = next(iter(errors.values()))
+        super().__init__(first.message, key=first.key, field=first.field)
+        self.errors = errors
+
+
 class EmptyDatasetError(ShardstreamError, ValueError):
     """A dataset without samples, where at least one is needed."""
 

@@ -105,7 +105,8 @@ def _by_field(argument: str, asked: Any, names: list[str], default: str) -> dict
 
 def _check_form(argument: str, form: Any, field: str | None = None) -> None:
     if argument == "sparse" and form not in SPARSE_FORMS:
-        raise ConfigError(f"sparse={form!r} is not one of {', '.join(SPARSE_FORMS)}, nor a dict of them by field.", field=field)
+        forms = ", ".join(SPARSE_FORMS)
+        raise ConfigError(f"sparse={form!r} is {f'neither one of {forms} nor a dict of them by field' if field is None else f'not one of {forms}'}.", field=field)
     if argument == "ragged" and form != "jagged" and not isinstance(form, Padded):
         raise ConfigError(f"ragged={form!r} is neither 'jagged' nor an ss.Padded.", field=field)
 

@@ -7,7 +7,7 @@ be read, and pass through the user's transform. Batches, ranks and epochs are ``
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
@@ -18,9 +18,9 @@ from shardstream._native.gather import Rows
 from shardstream.assemble import BatchAssembler
 from shardstream.buffers import BufferPool
 from shardstream.codecs import files
-from shardstream.collate import collate_rows, column_length, concatenate, split_rows
+from shardstream.collate import collate_rows, column_length, concatenate, split_rows, take_rows
 from shardstream.config import ReadPolicy, parse_nbytes
-from shardstream.errors import ShardstreamError, TransformError
+from shardstream.errors import RowErrors, SampleError, ShardstreamError, TransformError
 from shardstream.following import GrowingSource, Segment
 from shardstream.forms import Forms
 from shardstream.joined import JoinedReader, JoinedSource
@@ -108,9 +108,9 @@ class Report:
     """What a stream has lost so far; counts are of this rank.
 
     Attributes:
-        num_skipped: Samples in blocks that could not be read (``on_error="skip"``).
+        num_skipped: Samples in blocks that could not be read, or that ``transform`` could not use (``on_error="skip"``).
         num_dropped: Samples for which ``transform`` returned None.
-        errors: Messages of the unreadable blocks, the first 100.
+        errors: Messages of what was skipped, the first 100.
     """
 
     num_skipped: int = 0
@@ -157,10 +157,12 @@ class Portion:
     origins: dict[str, str] | None = None
     loss: Loss = field(default_factory=Loss)
 
-    def leave(self, left: np.ndarray | None) -> None:
-        """Note which of the rows a transform has left: int64, ascending; None for all."""
+    def leave(self, left: np.ndarray | None, skipped: Sequence[ShardstreamError] = ()) -> None:
+        """Note which of the rows a transform has left: int64, ascending; None for all. ``skipped`` is why some others could not be used."""
         if left is not None:
-            self.loss.num_dropped += self.num_rows - len(left)
+            self.loss.num_dropped += self.num_rows - len(left) - len(skipped)
+            self.loss.num_skipped += len(skipped)
+            self.loss.errors += skipped[:ERRORS_KEPT]
             self.kept = left if self.kept is None else self.kept[left]
             self.num_rows = len(left)
 
@@ -313,27 +315,28 @@ class RowMaker:
     def _transform_rows(self, portion: Portion, samples: list[dict[str, Any]] | None, pieces: list[_Piece],
                         positions: np.ndarray | None) -> list[dict[str, Any]]:  # fmt: skip
         """Call the transform on each sample; return those that are left, and note in ``portion`` which these are."""
-        made, left = [], []
-        rows = [row for piece in pieces for row in piece.rows.row.tolist()]
+        made, left, skipped = [], [], []
         for i, sample in enumerate(split_rows(portion.columns, portion.num_rows) if samples is None else samples):
-            key = sample.get("__key__", rows[i])
+            key = sample.get("__key__")
             try:
                 sample = self._transformed(sample, None if positions is None else int(positions[i]))
             except Exception as error:
-                raise TransformError(f"transform raised {type(error).__name__}: {error}", key=key,
-                                     **self._place(pieces, i)) from error  # fmt: skip
+                failed = _transform_error(error, self._row_place(pieces, i, key))
+                if self._recipe.on_error == "raise" or not isinstance(error, SampleError):
+                    raise failed from error
+                skipped.append(failed)
+                continue
             if sample is None:
                 continue
             if not isinstance(sample, dict):
-                raise TransformError(f"transform must return a dict or None, not {type(sample).__name__}.", key=key, **self._place(pieces, i))
+                raise TransformError(f"transform must return a dict or None, not {type(sample).__name__}.", **self._row_place(pieces, i, key))
             made.append(sample)
             left.append(i)
-        portion.leave(None if len(left) == portion.num_rows else np.array(left, np.int64))
+        portion.leave(None if len(left) == portion.num_rows else np.array(left, np.int64), skipped)
         return made
 
     def _transform_columns(self, portion: Portion, positions: np.ndarray | None, pieces: list[_Piece], begin: int) -> None:
         """Put the columns that a batched transform returns into ``portion``, and note which rows are left."""
-        left, num_rows = None, portion.num_rows
 
         def refused(message: str, **places: Any) -> TransformError:
             asked, piece = self._positions[begin : self._num_made], next(piece for piece in pieces if piece.rows.num_rows)
@@ -341,10 +344,11 @@ class RowMaker:
             return TransformError(f"{message} (It was given {portion.num_rows} rows, of positions {asked[0]} to {asked[-1]} of epoch "
                                   f"{self._order.epoch}. The first of them is this one.)", key=key, **places, **self._place(pieces, 0))  # fmt: skip
 
-        try:
-            columns = self._transformed(portion.columns, positions)
-        except Exception as error:
-            raise refused(f"transform raised {type(error).__name__}: {error}") from error
+        columns = self._transformed_columns(portion, positions, pieces, refused)
+        if columns is None:
+            portion.columns, portion.origins = {}, None
+            return
+        left, num_rows = None, portion.num_rows
         if isinstance(columns, tuple) and len(columns) == 2:
             columns, mask = columns
             mask = np.asarray(mask)
@@ -361,11 +365,48 @@ class RowMaker:
         portion.columns, portion.origins = columns, None
         portion.leave(left)
 
+    def _transformed_columns(self, portion: Portion, positions: np.ndarray | None, pieces: list[_Piece],
+                             refused: Callable[[str], TransformError]) -> Any:  # fmt: skip
+        """Return what a batched transform makes of the rows, without those that it can't use if these are to be skipped; None without rows."""
+        number = np.arange(portion.num_rows)  # of each row among those of the pieces
+        while portion.num_rows:
+            try:
+                return self._transformed(portion.columns, positions)
+            except Exception as error:
+                bad, keys = _row_errors(error, portion.num_rows), portion.columns.get("__key__")
+                failed = [_transform_error(one, self._row_place(pieces, int(number[row]), None if keys is None else keys[row]))
+                          for row, one in bad.items()]  # fmt: skip
+                if self._recipe.on_error == "raise" or not bad:
+                    raise (failed or [refused(f"transform raised {type(error).__name__}: {error}")])[0] from error
+            left = np.setdiff1d(np.arange(portion.num_rows), list(bad))
+            portion.columns = {name: take_rows(column, left) for name, column in portion.columns.items()}
+            number, positions = number[left], None if positions is None else positions[left]
+            portion.leave(left, failed)
+        return None
+
     def _place(self, pieces: list[_Piece], i: int) -> dict[str, Any]:
-        """Return where row ``i`` of those that are left stands."""
+        """Return where row ``i`` of those that were read stands."""
         for piece in pieces:
             if i < piece.rows.num_rows:
                 shard, block = piece.keys[int(piece.rows.slot[i])]
                 return {"shard": self._source.url(shard), "block": block}
             i -= piece.rows.num_rows
         return {}
+
+    def _row_place(self, pieces: list[_Piece], i: int, key: str | None) -> dict[str, Any]:
+        """Return the same and which row it is: its key in the files layout, else its number in the block."""
+        rows = [row for piece in pieces for row in piece.rows.row.tolist()]
+        return {**self._place(pieces, i), "key": rows[i] if key is None else key}
+
+
+def _transform_error(error: Exception, place: dict[str, Any]) -> TransformError:
+    """Return what a stream raises, or counts, for what a transform has raised."""
+    text = error.message if isinstance(error, ShardstreamError) else error
+    field = error.field if isinstance(error, ShardstreamError) else None
+    return TransformError(f"transform raised {type(error).__name__}: {text}", field=field, **place)
+
+
+def _row_errors(error: Exception, num_rows: int) -> dict[int, Exception]:
+    """Return what a batched transform says of single rows; nothing if it failed otherwise."""
+    bad = error.errors if isinstance(error, RowErrors) else {error.key: error} if isinstance(error, SampleError) else {}
+    return bad if all(isinstance(row, int) and 0 <= row < num_rows for row in bad) else {}

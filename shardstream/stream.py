@@ -58,7 +58,8 @@ class ShardStream(IterableDataset):
             besides: seed, epoch and position, which are all that it may be random by. A batch that loses all of its rows
             has the columns of the others, without rows; but no columns if this rank had no row yet and none of the
             epoch's first 1,024 samples is left either.
-        on_error: "raise", or "skip" unreadable blocks, counted in ``report``, up to ``read.max_skipped`` samples.
+        on_error: "raise", or "skip" unreadable blocks and rows for which ``transform`` raises :class:`SampleError` (:class:`RowErrors` in a batched
+            one), counted in ``report``, up to ``read.max_skipped`` samples.
         drop_last: Of a last, short batch: False delivers it short, True leaves it out, "pad" fills it from the
             epoch's start; batches then have a bool column ``__pad__``.
         version: A version's number, a tag, or a time (a ``datetime`` or ISO 8601, UTC if it has no offset); by default

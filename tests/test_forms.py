@@ -214,7 +214,7 @@ def test_padded_rows_are_cast_like_all_others(places):
     ({"ragged": {"tokens": 3}}, "neither 'jagged' nor an ss.Padded"), ({"ragged": ss.Padded(3, mask="y")}, "named 'y'"),
     ({"ragged": ss.Padded(3, 0.5)}, "no number of int64"), ({"ragged": ss.Padded(3, 256), "dtypes": {"tokens": "uint8"}}, "no number of uint8"),
     ({"ragged": ss.Padded(3, 1e6), "dtypes": {"tokens": "float16"}}, "no number of float16"), ({"ragged": ss.Padded(3, 2**80)}, "no number of int64"),
-    ({"ragged": ss.Padded(3, "a")}, "no number of int64"), ({"sparse": {"tokens": "csr"}}, "is not a sparse field"), ({"sparse": "keyed"}, "is not one of"),
+    ({"ragged": ss.Padded(3, "a")}, "no number of int64"), ({"sparse": {"tokens": "csr"}}, "is not a sparse field"), ({"sparse": "keyed"}, "neither one of"), ({"sparse": {"x": "keyed"}}, "is not one of"), ({"dtypes": ["y"]}, "not a dict"),
     ({"keyed": {"ids": "x"}}, "must be a dict"), ({"keyed": ["x"]}, "must be a dict"), ({"keyed": {"ids": ["y"]}}, r"fields of ids are \['x', 'v', 'tokens'\]"),
     ({"keyed": {"ids": []}}, "no field"), ({"keyed": {"ids": ["x", "x"]}}, "twice"), ({"keyed": {"ids": ["x"], "more": ["x"]}}, "twice"),
     ({"keyed": {"y": ["x"]}}, "named 'y'"), ({"keyed": {"IDs": ["x"]}}, "lower-case"), ({"keyed": {"ids": ["nope"]}}, "fields of ids are"),

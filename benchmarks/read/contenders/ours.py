@@ -1,10 +1,7 @@
 """shardstream: columns of blocks, gathered by one C call a column and batch."""
 
-import numpy as np
-import torch
-
 import shardstream as ss
-from benchmarks.read.workloads import BATCH, DIM, decode_jpeg
+from benchmarks.read.workloads import BATCH, DIM
 
 NAME = "shardstream"
 FIELDS = {
@@ -14,11 +11,6 @@ FIELDS = {
 }  # fmt: skip
 
 
-@ss.batched
-def decode(columns):
-    return {**columns, "jpg": torch.from_numpy(np.stack([decode_jpeg(data) for data in columns["jpg"]]))}
-
-
 def write(workload, num_samples, folder):
     with ss.ShardWriter(str(folder), schema=ss.Schema(**FIELDS[workload.name], id=ss.Dense("int64"))) as writer:
         for sample in workload.samples(num_samples):
@@ -26,7 +18,7 @@ def write(workload, num_samples, folder):
 
 
 def loader(workload, folder, num_workers):
-    transform = decode if workload.name == "images" else None
+    transform = ss.transforms.DecodeImages("jpg") if workload.name == "images" else None
     stream = ss.ShardStream(str(folder), batch_size=BATCH, shuffle=True, transform=transform, epochs=1)
     loader = ss.StreamLoader(stream, num_workers=num_workers)
     return _Ragged(loader) if workload.name == "ragged" else loader
