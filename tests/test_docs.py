@@ -7,7 +7,7 @@ import pytest
 
 from tests.test_readme import ROOT
 
-PAGES = ("coming-from.md", "tiers.md")
+PAGES = ("batches.md", "coming-from.md", "tiers.md")
 
 
 @pytest.mark.parametrize("page", PAGES)

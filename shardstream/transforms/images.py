@@ -36,7 +36,7 @@ class Images:
         to: The column that it becomes; left out, the same.
 
     Raises:
-        ConfigError: An argument is not legal.
+        ConfigError: An argument is not legal, or images differ in size without a crop.
         SampleError: A row is no such image, or smaller than the crop.
     """
 
@@ -77,7 +77,7 @@ class Images:
         images, sizes, num_channels = self._images(columns[self.field])
         size = self.crop or tuple(sizes[:, 0].tolist())
         if self.crop is None and (odd := np.flatnonzero((sizes != sizes[:, :1]).any(0))).size:
-            raise SampleError("images of different sizes need crop=.", key=int(odd[0]), field=self.field)
+            raise ConfigError(f"images of different sizes need crop=: row {int(odd[0])} is not of the first one's.", field=self.field)
         if isinstance(images, list):
             pixels = np.array([image.__array_interface__["data"][0] for image in images], np.uintp)
         else:
