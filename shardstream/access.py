@@ -160,8 +160,10 @@ class RowAccess(Dataset):
             made = self._transform(columns)
         except Exception as error:
             row = error.key if isinstance(error, SampleError) and isinstance(error.key, int) and 0 <= error.key < num_rows else None
-            text = error.message if row is not None else error
-            raise TransformError(f"transform raised {type(error).__name__}: {text}", key=None if row is None else int(numbers[row])) from error
+            if row is None:
+                raise TransformError(f"transform raised {type(error).__name__}: {error}") from error
+            number = int(row_numbers(numbers, len(self))[row])
+            raise TransformError(f"transform raised {type(error).__name__}: {error.message}", key=number, field=error.field) from error
         if not isinstance(made, dict) or any(column_length(column) != num_rows for column in made.values()):
             raise TransformError(f"a batched transform must return a dict of columns of {num_rows} rows; rows of a map-style "
                                  "dataset have numbers, so none can be dropped.")  # fmt: skip
