@@ -82,8 +82,11 @@ struct hash_mode {
 bool hash_mark(const uint8_t *text, size_t nbytes, const struct hash_mode *mode, struct hash_scratch *s,
 	       size_t *lower_nbytes_ret, size_t *error_ret);
 
-/* hash_words() packs the words of 2 characters or more and returns their number. */
-size_t hash_words(struct hash_scratch *s, size_t lower_nbytes);
+/*
+ * hash_words() packs the words of 2 characters or more and returns their number.  Single words need not stand
+ * end to end: unless it 'packs', unit i is s->lower[begins[i] .. ends[i]).
+ */
+size_t hash_words(struct hash_scratch *s, size_t lower_nbytes, bool packs);
 
 /*
  * hash_chars() packs the characters, each run of 2 or more blanks as one space, and returns their

@@ -39,6 +39,29 @@ hash_prefixes(const uint8_t *packed, const uint32_t *begins, const uint32_t *end
 	return hashes;
 }
 
+/*
+ * hash_two() hashes two units by themselves, block by block together as long as both have some: a block waits for
+ * the one before it, and not for the other unit's.
+ */
+static inline void
+hash_two(const uint8_t *packed, const uint32_t *begins, const uint32_t *ends, uint32_t *hashes)
+{
+	const uint8_t *a = packed + begins[0], *b = packed + begins[1];
+	uint32_t a_nbytes = ends[0] - begins[0], b_nbytes = ends[1] - begins[1], h = 0, g = 0, i = 0, j;
+	uint32_t both = (a_nbytes < b_nbytes ? a_nbytes : b_nbytes) & ~3u;
+
+	for (; i < both; i += 4) {
+		h = murmur3_block(h, murmur3_load(a + i));
+		g = murmur3_block(g, murmur3_load(b + i));
+	}
+	for (j = i; i + 4 <= a_nbytes; i += 4)
+		h = murmur3_block(h, murmur3_load(a + i));
+	for (; j + 4 <= b_nbytes; j += 4)
+		g = murmur3_block(g, murmur3_load(b + j));
+	hashes[0] = murmur3_finish(h, murmur3_load(a + i) & ((1u << 8 * (a_nbytes & 3)) - 1), a_nbytes);
+	hashes[1] = murmur3_finish(g, murmur3_load(b + j) & ((1u << 8 * (b_nbytes & 3)) - 1), b_nbytes);
+}
+
 #if HASH_X86_64
 #include <immintrin.h>
 
@@ -112,7 +135,9 @@ hash_eights(const uint8_t *packed, const uint32_t *begins, const uint32_t *ends,
 			*hashes = hash_prefixes_avx2(packed, begins + i, ends + i, min_n, max_n, *hashes);
 			continue;
 		}
-		for (size_t j = i; j < i + 8; j++)
+		for (size_t j = i; max_n == 1 && j < i + 8; j += 2, *hashes += 2)
+			hash_two(packed, begins + j, ends + j, *hashes);
+		for (size_t j = i; max_n > 1 && j < i + 8; j++)
 			*hashes = hash_prefixes(packed, begins + j, ends + j, min_n, max_n, *hashes);
 	}
 	return i;
@@ -130,6 +155,8 @@ hash_spans(const uint8_t *packed, const uint32_t *begins, const uint32_t *ends, 
 	if (__builtin_cpu_supports("avx2"))
 		i = hash_eights(packed, begins, ends, num_units, min_n, max_n, &end);
 #endif
+	for (; max_n == 1 && i + 2 <= num_units; i += 2, end += 2)
+		hash_two(packed, begins + i, ends + i, end);
 	for (; i + min_n <= num_units; i++) {
 		size_t last_n = max_n < num_units - i ? max_n : num_units - i;
 		end = hash_prefixes(packed, begins + i, ends + i, min_n, (uint32_t)last_n, end);

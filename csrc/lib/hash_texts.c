@@ -148,12 +148,20 @@ clamp_n(uint32_t n, size_t num_units)
 	return n < num_units ? n : (uint32_t)num_units;
 }
 
+/* Whether units are put end to end; single words need not be. */
+static bool
+words_are_packed(const struct ss_hash_options *o)
+{
+	return o->unit != SS_HASH_WORD || o->max_n > 1;
+}
+
 /* hash_ngrams() fills s->hashes from the packed units. */
 static enum ss_status
 hash_ngrams(const struct ss_hash_options *o, struct hash_scratch *s, size_t num_units, size_t *num_hashes_ret)
 {
 	struct word_walk walk = { .s = s, .units_avail = num_units };
 	bool by_word = o->unit == SS_HASH_CHAR_WB;
+	const uint8_t *units = words_are_packed(o) ? s->packed : s->lower;
 	uint64_t num_hashes = by_word ? 0 : hash_spans_count(num_units, o->min_n, o->max_n);
 
 	while (by_word && next_word(&walk))
@@ -164,7 +172,7 @@ hash_ngrams(const struct ss_hash_options *o, struct hash_scratch *s, size_t num_
 		return SS_ERR_NOMEM;
 	*num_hashes_ret = (size_t)num_hashes;
 	if (!by_word) {
-		hash_spans(s->packed, s->begins, s->ends, num_units, o->min_n, o->max_n, s->hashes);
+		hash_spans(units, s->begins, s->ends, num_units, o->min_n, o->max_n, s->hashes);
 		return SS_OK;
 	}
 	uint32_t *hashes = s->hashes;
@@ -188,7 +196,8 @@ hash_text(const struct ss_hash_options *o, const uint8_t *text, size_t nbytes, s
 		place_ret->offset = error / code_nbytes(o);
 		return SS_ERR_CORRUPT;
 	}
-	num_units = by_char ? hash_chars(s, lower_nbytes, o->unit == SS_HASH_CHAR_WB) : hash_words(s, lower_nbytes);
+	num_units = by_char ? hash_chars(s, lower_nbytes, o->unit == SS_HASH_CHAR_WB) :
+			      hash_words(s, lower_nbytes, words_are_packed(o));
 	return hash_ngrams(o, s, num_units, num_hashes_ret);
 }
 

@@ -32,8 +32,8 @@ find_edges_portable(const uint64_t *marks, size_t begin_group, size_t end_group,
 #if HASH_X86_64
 #include <immintrin.h>
 
-/* The same, eight bits at a time and without a branch that depends on them; writes up to 8 more. */
-__attribute__((target("avx2,popcnt"))) static size_t
+/* The same, eight bits at a time and without a branch that depends on them, or four edges; writes up to 8 more. */
+__attribute__((target("avx2,bmi,popcnt"))) static size_t
 find_edges_avx2(const uint64_t *marks, size_t begin_group, size_t end_group, uint64_t *carry, uint32_t *edges)
 {
 	size_t num_edges = 0;
@@ -42,6 +42,13 @@ find_edges_avx2(const uint64_t *marks, size_t begin_group, size_t end_group, uin
 		uint64_t bits = marks[group] ^ (marks[group] << 1 | *carry);
 		__m256i base = _mm256_set1_epi32((int)(64 * group));
 		*carry = marks[group] >> 63;
+		unsigned num = (unsigned)__builtin_popcountll(bits);
+		if (num <= 4) {	/* words of some twenty bytes or more, in languages without blanks */
+			for (unsigned i = 0; i < 4; i++, bits &= bits - 1)
+				edges[num_edges + i] = (uint32_t)(64 * group) + (uint32_t)_tzcnt_u64(bits);
+			num_edges += num;
+			continue;
+		}
 		for (unsigned i = 0; i < 8; i++, bits >>= 8) {
 			unsigned set = bits & 0xFF;
 			__m256i lanes = _mm256_cvtepu8_epi32(_mm_loadl_epi64((const __m128i *)hash_packed_lanes[set]));
@@ -58,7 +65,7 @@ static size_t
 find_edges(const uint64_t *marks, size_t begin_group, size_t end_group, uint64_t *carry, uint32_t *edges)
 {
 #if HASH_X86_64
-	if (__builtin_cpu_supports("avx2"))
+	if (__builtin_cpu_supports("avx2") && __builtin_cpu_supports("bmi"))
 		return find_edges_avx2(marks, begin_group, end_group, carry, edges);
 #endif
 	return find_edges_portable(marks, begin_group, end_group, carry, edges);
@@ -75,16 +82,22 @@ struct packer {
 
 /*
  * Packs lower[begin .. end) followed by a space, if it is longer than its first character.  Copies 16 bytes
- * at a time, beyond the end: both buffers are padded.
+ * at a time, beyond the end: both buffers are padded.  Without a place to pack to, only notes where the word is.
  */
 static inline void
 pack_word(struct packer *p, uint32_t begin, uint32_t end)
 {
 	const uint8_t *from = p->lower + begin;
-	uint8_t *to = p->packed + p->position;
 	uint32_t nbytes = end - begin;
 	uint32_t keep = nbytes > utf8_nbytes(*from);
 
+	if (p->packed == NULL) {
+		p->begins[p->num_units] = begin;
+		p->ends[p->num_units] = end;
+		p->num_units += keep;
+		return;
+	}
+	uint8_t *to = p->packed + p->position;
 	memcpy(to, from, 16);
 	for (uint32_t i = 16; i < nbytes; i += 16)
 		memcpy(to + i, from + i, 16);
@@ -96,9 +109,11 @@ pack_word(struct packer *p, uint32_t begin, uint32_t end)
 }
 
 size_t
-hash_words(struct hash_scratch *s, size_t lower_nbytes)
+hash_words(struct hash_scratch *s, size_t lower_nbytes, bool packs)
 {
-	struct packer p = { .lower = s->lower, .packed = s->packed, .begins = s->begins, .ends = s->ends };
+	struct packer p = {
+		.lower = s->lower, .packed = packs ? s->packed : NULL, .begins = s->begins, .ends = s->ends,
+	};
 	size_t num_groups = (lower_nbytes + 63) / 64;
 	uint32_t edges[64 * GROUPS + 8], open = 0;
 	uint64_t carry = 0;

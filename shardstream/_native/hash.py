@@ -11,6 +11,7 @@ UNITS = {"word": lib.SS_HASH_WORD, "char": lib.SS_HASH_CHAR, "char_wb": lib.SS_H
 MAX_DIM = lib.SS_HASH_MAX_DIM
 MAX_N = lib.SS_HASH_MAX_N
 MAX_TEXT_NBYTES = lib.SS_HASH_MAX_TEXT_NBYTES
+MAX_OFFSET = 2**63 - 1  # the room that texts need does not depend on the buffer; append() looks at that
 
 
 def unicode_version() -> str:
@@ -38,7 +39,7 @@ class TextHasher:
         """Return empty outputs with room for the texts with these offsets into codes of ``dtype``."""
         place, bound = ffi.new("struct ss_hash_place *"), ffi.new("uint64_t *")
         status = lib.ss_hash_texts_bound(
-            self._options[np.dtype(dtype)], int(offsets.max(initial=0)), ffi.from_buffer("int64_t[]", offsets),
+            self._options[np.dtype(dtype)], MAX_OFFSET, ffi.from_buffer("int64_t[]", offsets),
             len(offsets) - 1, bound, place,
         )  # fmt: skip
         _check(status, place, first_row)

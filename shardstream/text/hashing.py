@@ -26,6 +26,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from functools import lru_cache
 
 import numpy as np
 
@@ -107,7 +108,7 @@ class FeatureHasher:
         if not is_int(num_threads) or not 1 <= num_threads <= MAX_THREADS:
             raise ConfigError(f"num_threads={num_threads!r} must be from 1 to {MAX_THREADS}.")
         source = _Texts(texts, surrogates_part=self.analyzer == "word")
-        hasher = native.TextHasher(self.dim, self.ngrams, self.analyzer, bool(self.lowercase), weights)
+        hasher = _native_hasher(self.dim, self.ngrams, self.analyzer, bool(self.lowercase), weights)
         parts = source.cut(num_threads)
 
         def hash_part(part: tuple[int, int]):
@@ -117,6 +118,9 @@ class FeatureHasher:
             return _concatenate(list(map(hash_part, parts)))
         with ThreadPoolExecutor(num_threads, thread_name_prefix="shardstream-hash") as pool:
             return _concatenate(list(pool.map(hash_part, parts)))
+
+
+_native_hasher = lru_cache(maxsize=64)(native.TextHasher)  # which is immutable
 
 
 def is_int(number) -> bool:
@@ -135,7 +139,7 @@ class _Texts:
             return
         if isinstance(texts, (str, bytes)):
             raise ConfigError("texts must be a sequence of texts, not one text.")
-        self.texts = list(texts)
+        self.texts = texts if isinstance(texts, list) else list(texts)
         try:
             self.offsets = offsets_of(self.texts)  # in characters, or bytes
         except TypeError:
@@ -181,7 +185,7 @@ class _Texts:
 def offsets_of(pieces: list) -> np.ndarray:
     """Return where each piece begins when all stand end to end, and where the last one ends."""
     offsets = np.zeros(len(pieces) + 1, np.int64)
-    np.cumsum(np.fromiter(map(len, pieces), np.int64, len(pieces)), out=offsets[1:])
+    np.add.accumulate(np.fromiter(map(len, pieces), np.int64, len(pieces)), out=offsets[1:])
     return offsets
 
 
