@@ -15,7 +15,8 @@ from collections import deque
 
 import numpy as np
 
-GRAIN_NBYTES = 16 * 1024  # sizes are rounded up to a multiple of this, so that nearly equal sizes share buffers
+SMALL_GRAIN_NBYTES = 64 * 1024  # sizes are rounded up to a multiple of this, so that nearly equal sizes share buffers
+GRAIN_NBYTES = 16 * 1024  # from 1 MiB on, as most blocks are: of these memory is full, and it is counted
 HUGE_NBYTES = 2 * 2**20  # a huge page: one page fault instead of 512, where memory begins at a multiple of it
 ARENA_NBYTES = 16 * 2**20  # smaller buffers are cut from such arenas; what is not used of one takes no memory
 BYTES = np.dtype(np.uint8)
@@ -58,11 +59,11 @@ class BufferPool:
                 except IndexError:
                     break
                 buffer.give_up_memory()
-                self._fresh[size].append(buffer)
                 excess -= size
 
     def _lend(self, nbytes: int, shape: int | tuple[int, ...], dtype: np.dtype) -> np.ndarray:
-        size = -(-nbytes // GRAIN_NBYTES) * GRAIN_NBYTES or GRAIN_NBYTES
+        grain = GRAIN_NBYTES if nbytes >= 2**20 else SMALL_GRAIN_NBYTES
+        size = -(-nbytes // grain) * grain or grain
         try:
             buffer = self._idle[size].pop()
         except (KeyError, IndexError):
@@ -121,7 +122,10 @@ class _Buffer:
         self._pool._lent.discard(self)
         if len(self._idle) * len(self.memory) < IDLE_NBYTES:
             self._idle.append(self)
+        else:
+            self.give_up_memory()
 
     def give_up_memory(self) -> None:
         """Let the system have the memory until it is written to again."""
         self._arena.madvise(mmap.MADV_DONTNEED, self._begin, len(self.memory))
+        self._pool._fresh[len(self.memory)].append(self)

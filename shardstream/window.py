@@ -236,6 +236,8 @@ class WindowReader:
             self._reader.kept = {key: shared for key, shared in self._shared.items() if shared.is_here}
             for shared in self._reader.kept.values():
                 shared.num_plans = 0
+        # What the next epoch's reader counts begins at 0, so nothing may wait here for a garbage collection.
+        self._shared, self._chunk, self._planned, self._ahead = {}, None, [], {}
 
     # -- the consumer's side ----------------------------------------------------------------------
 
