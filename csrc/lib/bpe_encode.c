@@ -22,17 +22,21 @@ struct ss_bpe_scratch {
 /* A long piece's memory is not kept after the call. */
 #define MAX_KEPT_NBYTES (1u << 20)
 
-/* A cache begins with the pieces that are one token, those of lower rank at hand. */
+/*
+ * A cache begins with the pieces that are one token, those of lower rank at hand.  A made token with the
+ * bytes of a late one is left out: merging may make that one of them and never get to the token.
+ */
 static void
 seed_cache(const ss_bpe *bpe, struct cache_bucket *cache)
 {
 	for (uint32_t token = bpe->num_tokens; token-- > 0;) {
 		uint32_t id = bpe->external[token], nbytes = bpe->tokens[token].nbytes;
+		const uint8_t *bytes = bpe->bytes + bpe->offsets[id];
 		bool is_made = nbytes == 1 || bpe->tokens[token].left != token;
 
-		if (nbytes > CACHE_MAX_NBYTES || (!is_made && !bpe->whole_piece))
+		if (nbytes > CACHE_MAX_NBYTES || (!bpe->whole_piece && (!is_made || has_late_token(bpe, bytes, nbytes))))
 			continue;
-		struct cache_key key = cache_key(bpe->bytes + bpe->offsets[id], nbytes, nbytes);
+		struct cache_key key = cache_key(bytes, nbytes, nbytes);
 		cache_insert(&cache[cache_slot(key)], key, &id, 1);
 	}
 }

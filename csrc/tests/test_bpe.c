@@ -160,6 +160,32 @@ remembers_pieces(void)
 	ss_bpe_free(bpe);
 }
 
+/* "ab" comes late for the merge of rank 0, which then goes before that of "cd": "abcd" is made, and yet never met. */
+static void
+merges_by_the_list_what_is_a_token(void)
+{
+	static const char *const made[] = { "ab", "abc", "cd", "abcd" };
+	static const uint32_t merges[] = { 256, 'c', 'a', 'b', 'c', 'd', 256, 258 };
+	uint64_t place;
+	struct tokens t;
+	ss_bpe *bpe;
+
+	for (uint32_t whole_piece = 0; whole_piece < 2; whole_piece++) {
+		uint32_t ids[4 + SS_BPE_IDS_SLACK];
+		make_tokens(&t);
+		for (size_t i = 0; i < 4; i++)
+			add_token(&t, 256 + i, SS_BPE_TOKEN, made[i], strlen(made[i]));
+		t.vocab = (struct ss_bpe_vocab){ t.kinds, t.bytes, t.offsets, 260, merges, 4, SS_PRETOK_O200K, whole_piece };
+		CHECK_EQ(ss_bpe_new(&t.vocab, &bpe, &place), SS_OK);
+		ss_bpe_scratch *scratch = ss_bpe_scratch_new(bpe);
+		steps_of(scratch, "abcd", ids);
+		CHECK_EQ(ids[0], whole_piece ? 259 : 257);
+		CHECK(whole_piece || ids[1] == 'd');
+		ss_bpe_scratch_free(scratch);
+		ss_bpe_free(bpe);
+	}
+}
+
 static void
 knows_tokens_and_their_halves(void)
 {
@@ -238,6 +264,7 @@ main(void)
 	encodes_and_decodes_a_batch();
 	any_bytes_come_back_and_nothing_else_is_touched();
 	remembers_pieces();
+	merges_by_the_list_what_is_a_token();
 	knows_tokens_and_their_halves();
 	refuses_broken_vocabularies();
 	refuses_wrong_batches();
