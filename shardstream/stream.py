@@ -460,11 +460,14 @@ class ShardStream(IterableDataset):
         first, end = (task.plan.start_position, task.plan.end_position) if task.segments else (0, task.plan.num_samples)
         if first == self._looked_at:
             return {}  # looking again would tell no more
-        self._looked_at, plan = first, BatchPlan(min(end, first + MAX_EXAMPLES), first, SAMPLES_AT_ONCE, 1)
-        for portion in self.portions(replace(task, plan=plan, rank=0)):
-            if portion.num_rows:
-                self._no_rows = empty_like(portion.columns)
-                return self._no_rows
+        self._looked_at, end, num = first, min(end, first + MAX_EXAMPLES), 1
+        while first < end:  # mostly the first tells; only if it does not are blocks of more read
+            plan = BatchPlan(min(first + num, end), first, SAMPLES_AT_ONCE, 1)
+            for portion in self.portions(replace(task, plan=plan, rank=0)):
+                if portion.num_rows:
+                    self._no_rows = empty_like(portion.columns)
+                    return self._no_rows
+            first, num = first + num, 8 * num
         return {}
 
     def portions(self, task: Task) -> Iterator[Portion]:
