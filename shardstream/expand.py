@@ -47,7 +47,7 @@ def sparse_collate(dim: int | Mapping[str, int], form: str = "dense", dtype: Any
     if not dims:
         raise ConfigError("dim={} names no field to expand.")
     for size in dims.values():
-        BatchAssembler(Schema(x=Sparse(size)), ["x"], form, {"x": dtype}, BufferPool())  # checks them
+        BatchAssembler(Schema(x=Sparse(size)), ["x"], Forms(sparse=form, dtypes={"x": dtype}), BufferPool())  # checks them
     return _SparseCollate(tuple(dims.items()), form, dtype)
 
 
