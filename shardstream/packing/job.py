@@ -148,7 +148,6 @@ def run(job: Job, progress: bool = True, restart: bool = False) -> PackReport:
     journal = Journal(stores[0], fingerprint(job), stores[1:])
     if not journal.steps:
         _check_absent(job)
-    journal.begin()
     for store in stores:
         clean(store)
     assembly = _made(job, journal, progress)
@@ -177,6 +176,7 @@ def _made(job: Job, journal: Journal, progress: bool) -> Assembly:
     first = list(itertools.islice(tasks, 2))
     end = first[-1][0] + 1 if first else 0
     with build_engine(job, several=len(first) > 1) as engine, _noted(job, journal, assembly):
+        journal.begin()  # the engine is there: from here on shards are put
         with packing_bar(job.source.nbytes, progress) as show:
             for number, made in engine.made(itertools.chain(first, tasks)):
                 assembly.take(number, made, engine)
