@@ -19,6 +19,7 @@ from shardstream._native.gather import RaggedBlocks, Rows
 from shardstream.buffers import BufferPool
 from shardstream.errors import ConfigError
 from shardstream.forms import Padded
+from shardstream.schema import DENSE_DTYPES
 
 UNLIKE = "unlike"
 
@@ -46,9 +47,16 @@ class Jagged(NamedTuple):
 
         Arguments are those of :class:`Padded`; without ``length`` it is that of the longest row. A stream makes rows of one
         length by ``ragged=``; padding to the longest of a batch belongs to the loop, or to ``StreamLoader(collate=)``.
+
+        Raises:
+            ConfigError: An argument is not legal, values are not 1-D or of a dtype that no column has, or offsets do not cut them.
         """
+        if self.values.ndim != 1 or str(self.values.dtype).removeprefix("torch.") not in DENSE_DTYPES:
+            raise ConfigError(f"to_padded: values are {self.values.dtype} {tuple(self.values.shape)}, not 1-D of {', '.join(DENSE_DTYPES)}.")
         values, offsets = self.values.detach().numpy(force=True), self.offsets.numpy(force=True)
         num_rows = len(offsets) - 1
+        if offsets.dtype.kind != "i" or num_rows < 0 or offsets[0] < 0 or offsets[-1] > len(values) or (np.diff(offsets) < 0).any():
+            raise ConfigError(f"to_padded: offsets must be integers that ascend from 0 or more to at most {len(values)}, the number of values.")
         padded = Padded(max(1, int(np.diff(offsets).max(initial=0))) if length is None else length, value, keep, pad)
         out = np.empty((num_rows, padded.length), values.dtype)
         rows = Rows(np.zeros(num_rows, np.uint32), np.arange(num_rows, dtype=np.uint32))

@@ -200,6 +200,18 @@ def test_a_jagged_is_padded_either_way(keep, pad, expected):
     assert ss.Jagged(torch.empty(0), torch.zeros(1, dtype=torch.int64)).to_padded().shape == (0, 1)
 
 
+@pytest.mark.parametrize("offsets", [[0, 8, 2, 10], [0, 8, 2], [-5, 3], [0, 11], [0, 10**6, 5], [], [0.0, 10.0]])
+def test_jagged_to_padded_reads_no_memory_beyond_its_values(offsets):
+    with pytest.raises(ss.ConfigError, match="offsets must be integers that ascend"):
+        ss.Jagged(torch.arange(10), torch.tensor(offsets)).to_padded(4)
+
+
+@pytest.mark.parametrize("values", [torch.zeros(10, 3), torch.zeros(10, dtype=torch.bfloat16), torch.zeros(10, dtype=torch.complex64)])
+def test_jagged_to_padded_refuses_values_that_no_column_has(values):
+    with pytest.raises(ss.ConfigError, match="to_padded: values are"):
+        ss.Jagged(values, torch.tensor([0, 10])).to_padded()
+
+
 def test_padded_rows_are_cast_like_all_others(places):
     """dtypes= holds for padded fields, too, and the value is one of that dtype."""
     for dtype, value in (("int32", -100), ("uint16", 65535), ("float32", float("nan")), ("float16", 0.5), ("bool", 1)):
