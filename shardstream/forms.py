@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from numbers import Real
 from typing import Any
 
 import numpy as np
@@ -41,6 +42,8 @@ class Padded:
     def __post_init__(self):
         if not isinstance(self.length, (int, np.integer)) or isinstance(self.length, bool) or not 1 <= self.length <= MAX_PADDED_LENGTH:
             raise ConfigError(f"Padded: length={self.length!r} must be an integer from 1 to {MAX_PADDED_LENGTH}.")
+        if not isinstance(self.value, (Real, np.bool_)):
+            raise ConfigError(f"Padded: value={self.value!r} must be a number.")
         if self.keep not in ("start", "end"):
             raise ConfigError(f"Padded: keep={self.keep!r} must be 'start' or 'end'.")
         if self.pad not in ("right", "left"):
@@ -113,8 +116,8 @@ def _check_form(argument: str, form: Any, field: str | None = None) -> None:
 
 def _keyed(schema: Schema, fields: list[str], asked: Mapping[str, list[str]]) -> dict[str, list[str]]:
     """Return the fields of each keyed column."""
-    if not isinstance(asked, Mapping) or any(isinstance(members, str) for members in asked.values()):
-        raise ConfigError(f"keyed={asked!r} must be a dict of a column's name to the list of its fields.")
+    if not isinstance(asked, Mapping) or not all(isinstance(members, (list, tuple)) for members in asked.values()):
+        raise ConfigError(f"keyed={asked!r} must be a dict of a column's name to the list of its fields.")  # a set has another order in each process
     seen: set[str] = set()
     for column, members in asked.items():
         if not isinstance(column, str) or not NAME.match(column):
@@ -140,6 +143,8 @@ def _dtype_names(schema: Schema, fields: list[str], asked: Mapping[str, Any]) ->
         if field not in fields or isinstance(schema[field], (Text, Bytes)):
             raise ConfigError(f"dtypes= names {field!r}; fields with a dtype are "
                               f"{[f for f in fields if not isinstance(schema[f], (Text, Bytes))]}.", field=field)  # fmt: skip
+        if dtype is None:
+            raise ConfigError("dtypes= gives None, which numpy takes for float64: leave the field out, or name the dtype.", field=field)
         try:
             name = str(dtype).removeprefix("torch.") if isinstance(dtype, torch.dtype) else np.dtype(dtype).name
         except TypeError as error:

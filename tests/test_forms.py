@@ -226,12 +226,13 @@ def test_padded_rows_are_cast_like_all_others(places):
     ({"ragged": {"tokens": 3}}, "neither 'jagged' nor an ss.Padded"), ({"ragged": ss.Padded(3, mask="y")}, "named 'y'"),
     ({"ragged": ss.Padded(3, 0.5)}, "no number of int64"), ({"ragged": ss.Padded(3, 256), "dtypes": {"tokens": "uint8"}}, "no number of uint8"),
     ({"ragged": ss.Padded(3, 1e6), "dtypes": {"tokens": "float16"}}, "no number of float16"), ({"ragged": ss.Padded(3, 2**80)}, "no number of int64"),
-    ({"ragged": ss.Padded(3, "a")}, "no number of int64"), ({"sparse": {"tokens": "csr"}}, "is not a sparse field"), ({"sparse": "keyed"}, "neither one of"), ({"sparse": {"x": "keyed"}}, "is not one of"), ({"dtypes": ["y"]}, "not a dict"),
+    ({"sparse": {"tokens": "csr"}}, "is not a sparse field"), ({"sparse": "keyed"}, "neither one of"), ({"sparse": {"x": "keyed"}}, "is not one of"), ({"dtypes": ["y"]}, "not a dict"),
     ({"keyed": {"ids": "x"}}, "must be a dict"), ({"keyed": ["x"]}, "must be a dict"), ({"keyed": {"ids": ["y"]}}, r"fields of ids are \['x', 'v', 'tokens'\]"),
     ({"keyed": {"ids": []}}, "no field"), ({"keyed": {"ids": ["x", "x"]}}, "twice"), ({"keyed": {"ids": ["x"], "more": ["x"]}}, "twice"),
     ({"keyed": {"y": ["x"]}}, "named 'y'"), ({"keyed": {"IDs": ["x"]}}, "lower-case"), ({"keyed": {"ids": ["nope"]}}, "fields of ids are"),
     ({"keyed": {"ids": ["x"]}, "sparse": {"x": "csr"}}, "with a column of its own"), ({"keyed": {"ids": ["x"]}, "dtypes": {"x": "int32"}}, "fields with a dtype"),
-    ({"dtypes": {"y": "bfloat16"}}, "not a dtype"), ({"dtypes": {"y": torch.bfloat16}}, "can't come out as bfloat16"),
+    *(({"keyed": {"ids": ids}}, "must be a dict") for ids in ({"x", "v"}, iter(["x"]), None, 3)),  # a set has an order of its own in each process
+    ({"dtypes": {"y": "bfloat16"}}, "not a dtype"), ({"dtypes": {"y": None}}, "gives None"), ({"dtypes": {"y": torch.bfloat16}}, "can't come out as bfloat16"),
 ])  # fmt: skip
 def test_mistakes_are_named(places, arguments, message):
     with pytest.raises(ss.ConfigError, match=message):
@@ -241,6 +242,7 @@ def test_mistakes_are_named(places, arguments, message):
 @pytest.mark.parametrize("arguments, message", [
     ({"length": 0}, "from 1 to"), ({"length": True}, "from 1 to"), ({"length": 2.5}, "from 1 to"), ({"length": 2, "keep": "right"}, "keep='right'"),
     ({"length": 2, "pad": "start"}, "pad='start'"), ({"length": 2, "mask": "__pad__"}, "mask='__pad__'"), ({"length": 2, "mask": True}, "mask=True"),
+    *(({"length": 2, "value": value}, "must be a number") for value in ("a", None, [1, 2], 1j)),
 ])  # fmt: skip
 def test_mistakes_of_padded_are_named_at_once(arguments, message):
     with pytest.raises(ss.ConfigError, match=message):
