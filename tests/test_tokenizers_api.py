@@ -180,3 +180,13 @@ def test_thread_numbers_out_of_range_are_refused(tok, num_threads):
     """num_threads is from 1 to 256."""
     with pytest.raises(TokenizerError, match="num_threads"):
         tok.encode_batch(["a"], num_threads=num_threads)
+
+
+@pytest.mark.parametrize("special", ["all", ()])
+@pytest.mark.parametrize("offsets, index", [([0, 5, 100], 1), ([0, 9, 5, 17], 1), ([-3, 4], 0)])
+def test_wrong_offsets_are_named_with_special_tokens_and_without(tok, offsets, index, special):
+    """They are the same error where Python cuts a text at special tokens and where C takes it as it is."""
+    batch = np.frombuffer(b"some text 1234567", np.uint8), np.array(offsets)
+    with pytest.raises(TokenizerError, match=rf"texts\[{index}\].* offsets .*descend or leave the buffer") as caught:
+        tok.encode_batch(batch, allowed_special=special, disallowed_special=())
+    assert caught.value.index == index

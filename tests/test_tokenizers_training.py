@@ -190,7 +190,8 @@ def test_long_pieces_are_learned():
     ({"vocab_size": 256, "special_tokens": ["<end>"]}, "from 257"), ({"special_tokens": ["x", "x"]}, "named twice"),
     ({"special_tokens": [""]}, "not empty"), ({"special_tokens": "<end>"}, "is a list"), ({"special_tokens": ["ab"]}, "'ab' is also a token"),
     ({"texts_or_files": "ab"}, "a file is a pathlib.Path"), ({"texts_or_files": ["ab", 1]}, r"texts\[1\] is neither text nor a path but int"),
-    ({"pattern": "("}, "not a regular expression"),
+    ({"pattern": "("}, "not a regular expression"), ({"texts_or_files": None}, "takes a list"),
+    *(({"special_tokens": tokens}, "is a list") for tokens in (None, {"<a>", "<b>"}, iter(["<a>"]))), ({"special_tokens": ["\ud800"]}, "lone surrogate"),
 ])  # fmt: skip
 def test_wrong_arguments_are_named(arguments, message):
     """Each illegal argument is a TokenizerError that says the rule and what it got."""

@@ -180,7 +180,10 @@ def _strings(batch: Texts, chunk: range) -> Iterator[tuple[int, str]]:
     if isinstance(batch, tuple):
         values, offsets = batch
         for number in chunk:
-            yield number, _to_str(values[offsets[number] : offsets[number + 1]].tobytes())
+            begin, end = offsets[number : number + 2].tolist()
+            if not 0 <= begin <= end <= len(values):  # C checks those that come to it as they are
+                raise TokenizerError(f"texts[{number}]: its offsets {begin}, {end} descend or leave the buffer.", index=number)
+            yield number, _to_str(values[begin:end].tobytes())
     else:
         for number in chunk:
             yield number, _to_str(batch[number])

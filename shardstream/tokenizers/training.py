@@ -77,7 +77,7 @@ def train(texts_or_files: Iterable[TextOrFile] | os.PathLike, vocab_size: int, p
     pieces = splitter(pattern)
     trainer = Trainer(NATIVE.get(pattern, "whole"), ALPHABET)
     items = [texts_or_files] if isinstance(texts_or_files, os.PathLike) else texts_or_files
-    if isinstance(items, str | bytes):
+    if isinstance(items, str | bytes) or not isinstance(items, Iterable):
         raise TokenizerError("train() takes a list of texts or files; a file is a pathlib.Path.")
     with byte_bar("reading", _nbytes_of(items), progress) as advance:
         for number, texts in _batches(items, pieces is None and pattern != WHOLE):
@@ -93,8 +93,10 @@ def train(texts_or_files: Iterable[TextOrFile] | os.PathLike, vocab_size: int, p
 
 
 def _check(vocab_size: int, special_tokens: Sequence[str]) -> None:
-    if isinstance(special_tokens, str) or not all(isinstance(t, str) and t for t in special_tokens):
-        raise TokenizerError("special_tokens is a list of texts that are not empty.")
+    if isinstance(special_tokens, str) or not isinstance(special_tokens, Sequence) or not all(isinstance(t, str) and t for t in special_tokens):
+        raise TokenizerError("special_tokens is a list of texts that are not empty.")  # of a set ids would differ from run to run
+    if broken := [text for text in special_tokens if to_bytes(text).decode() != text]:
+        raise TokenizerError(f"Special token {broken[0]!r} has a lone surrogate.")
     if len(set(special_tokens)) < len(special_tokens):
         raise TokenizerError("A special token is named twice.")
     least = 256 + len(special_tokens)
