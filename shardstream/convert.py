@@ -62,8 +62,10 @@ def to_shards(folder: str, url: str, fields: list[str] | None = None, shard_nbyt
     """Write the rows of a :class:`MemmapDataset` to a new dataset at ``url``, by one commit; return their number.
 
     Raises:
-        ConfigError: The dataset at ``url`` has rows already.
+        ConfigError: The dataset at ``url`` has rows already, or ``url`` is a folder of memory-mapped columns.
     """
+    if is_memmap(url):  # shards beside them would make two datasets of one folder
+        raise ConfigError(f"{url!r} holds memory-mapped columns; name another place for the shards.")
     dataset = MemmapDataset(folder, fields)
     schema, parts = dataset.mapped()
     log = Log(Store(url, storage_options))

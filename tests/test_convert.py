@@ -50,6 +50,9 @@ def test_the_command_chooses_the_direction(dataset, tmp_path, capsys):
     assert main(["convert", dataset, mapped]) == 2 and "holds a dataset already" in capsys.readouterr().err
     assert main(["convert", mapped, back]) == 2 and "has rows already" in capsys.readouterr().err
     assert len(ss.Dataset(back)) == 700
+    files = sorted(os.listdir(mapped))
+    assert main(["convert", mapped, mapped]) == 2 and "holds memory-mapped columns" in capsys.readouterr().err
+    assert sorted(os.listdir(mapped)) == files
 
 
 @pytest.mark.parametrize("arguments, status, message", [

@@ -137,6 +137,14 @@ def test_jsonl_lines_taken_together_are_those_taken_one_by_one(lines, ends):
         assert together == read(kind="jsonl", paths=str(path))
 
 
+def test_jsonl_object_without_the_key_that_is_named_is_a_reject(tmp_path):
+    """A misspelt or missing key never becomes a place in silence: splits by a hash of it would be others."""
+    path = write(tmp_path / "a.jsonl", b'{"id": 5}\n{"n": 1}\n{"id": null}\n')
+    found, rejects = read(kind="jsonl", paths=str(path), key="id")
+    assert [row["key"] for row in found] == ["5"]
+    assert [reject.partition(" [")[0] for reject in rejects] == [f"line {line} of {path}: there is no 'id', which is to be the key." for line in (2, 3)]
+
+
 def test_jsonl_of_whole_objects_is_not_decoded_line_by_line(tmp_path, monkeypatch):
     """A file as others write it costs one call for thousands of lines."""
     path = write(tmp_path / "a.jsonl", b"".join(b'{"n": %d}\n' % n for n in range(5000)))

@@ -1,7 +1,8 @@
 """JSON Lines, plain or as .gz or .zst: one object a line. Its keys are the columns, and ``key``.
 
-The key is the value at the key that ``key:`` names, else the file's name and the byte at which the line
-begins (``a/b.jsonl:1042``): unlike its number, that is known without reading all lines before.
+The key is the value at the key that ``key:`` names, which every object must have then. Without ``key:`` it is the value at
+"key", else the file's name and the byte at which the line begins (``a/b.jsonl:1042``): unlike its number, that is known
+without reading all lines before.
 """
 
 from __future__ import annotations
@@ -21,7 +22,7 @@ decoder = msgspec.json.Decoder()
 class JsonlSettings(FilesSettings):
     """The keys of ``source`` with ``kind: jsonl``."""
 
-    key: str = "key"
+    key: str | None = None
 
 
 class JsonlSource(LinesSource):
@@ -42,7 +43,8 @@ class JsonlSource(LinesSource):
             raise BadLine(f"not JSON: {error}") from error
         if not isinstance(value, dict):
             raise BadLine(f"an object was expected, not {value!r:.80}.")
-        self._set_key(value)
+        if not self._set_key(value):
+            raise BadLine(f"there is no {self._key!r}, which is to be the key.", "key")
         return value
 
     def records(self, data: bytes) -> list[dict] | None:
@@ -60,10 +62,10 @@ class JsonlSource(LinesSource):
             return None
         if len(values) != len(ends) + 1:
             return None
-        for value in values:
-            self._set_key(value)
-        return values
+        return values if all([self._set_key(value) for value in values]) else None
 
-    def _set_key(self, value: dict) -> None:
-        key = value.get(self._key)
+    def _set_key(self, value: dict) -> bool:
+        """Set an object's key; return whether it has the one that the settings name."""
+        key = value.get(self._key or "key")
         value["key"] = None if key is None else str(key)
+        return key is not None or self._key is None
