@@ -122,7 +122,7 @@ class ShardStream(IterableDataset):
         self._urls, self._epochs, self._drop_last = checked_urls(url_or_urls), epochs, drop_last
         self.recipe = Recipe(fields, Forms(sparse, ragged, keyed, dtypes), transform, on_error, allow_unsafe, read or ReadPolicy(),
                               storage_options, pad=drop_last == "pad", as_samples=batch_size is None,
-                              cache=None if cache_dir is None else Cache(cache_dir, cache_limit or CACHE_LIMIT))  # fmt: skip
+                              cache=None if cache_dir is None else Cache(cache_dir, CACHE_LIMIT if cache_limit is None else cache_limit))  # fmt: skip
         version = None if version is None else canonical(version)
         self._asked = {"version": version, "seed": seed, "shuffle": shuffle, "lanes": lanes, "window": window}
         self._asked_place = self._place = None if rank is None else (rank, world_size)
