@@ -19,6 +19,7 @@ SMALL_GRAIN_NBYTES = 64 * 1024  # sizes are rounded up to a multiple of this, so
 GRAIN_NBYTES = 16 * 1024  # from 1 MiB on, as most blocks are: of these memory is full, and it is counted
 HUGE_NBYTES = 2 * 2**20  # a huge page: one page fault instead of 512, where memory begins at a multiple of it
 ARENA_NBYTES = 16 * 2**20  # smaller buffers are cut from such arenas; what is not used of one takes no memory
+SMALL_NBYTES = 16 * 1024  # arrays up to this are numpy's own: kept by the thousand, as labels are, each would hold a grain
 BYTES = np.dtype(np.uint8)
 IDLE_NBYTES = 512 * 2**20  # free buffers of one size beyond this are given back to the system
 
@@ -45,9 +46,10 @@ class BufferPool:
         return self._lend(nbytes, nbytes, BYTES)
 
     def empty(self, shape: tuple[int, ...], dtype: np.dtype | str) -> np.ndarray:
-        """Return an uninitialised C-contiguous array from the pool."""
+        """Return an uninitialised C-contiguous array from the pool, or from numpy if it is small."""
         dtype = np.dtype(dtype)
-        return self._lend(math.prod(shape) * dtype.itemsize, shape, dtype)
+        nbytes = math.prod(shape) * dtype.itemsize
+        return np.empty(shape, dtype) if nbytes <= SMALL_NBYTES else self._lend(nbytes, shape, dtype)
 
     def trim(self, nbytes: int) -> None:
         """Give memory of free buffers back to the system until they take at most ``nbytes``."""

@@ -6,7 +6,7 @@ import numpy as np
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from shardstream.buffers import BufferPool
+from shardstream.buffers import SMALL_GRAIN_NBYTES, SMALL_NBYTES, BufferPool
 
 
 def test_a_dropped_buffer_is_used_again():
@@ -46,6 +46,17 @@ def test_live_buffers_never_overlap(steps):
         live.append(array)
     spans = sorted((a.ctypes.data, a.ctypes.data + a.nbytes) for a in live if a.nbytes)
     assert all(end <= begin for (_, end), (begin, _) in zip(spans, spans[1:]))
+
+
+def test_small_arrays_hold_no_buffer():
+    """A loop that keeps every batch's labels keeps their bytes, not a grain of a buffer for each; larger ones come from the pool."""
+    pool = BufferPool()
+    kept = [pool.empty((64,), "float32") for _ in range(1000)] + [pool.empty((SMALL_NBYTES,), "uint8"), pool.empty((0, 3), "int64")]
+    assert not pool._lent and [array.shape for array in kept[-2:]] == [(SMALL_NBYTES,), (0, 3)]
+    large = pool.empty((SMALL_NBYTES + 1,), "uint8")
+    assert len(pool._lent) == 1
+    del large
+    assert pool.num_idle_bytes == SMALL_GRAIN_NBYTES
 
 
 def test_free_buffers_are_counted_and_given_up():
