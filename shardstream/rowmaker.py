@@ -346,7 +346,7 @@ class RowMaker:
                                   f"{self._order.epoch}. The first of them is this one.)", key=key, **places, **self._place(pieces, 0))  # fmt: skip
 
         columns = self._transformed_columns(portion, positions, pieces, refused)
-        if columns is None:
+        if not portion.num_rows:  # none that it can use
             portion.columns, portion.origins = {}, None
             return
         left, num_rows = None, portion.num_rows

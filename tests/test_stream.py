@@ -533,7 +533,11 @@ def test_the_error_of_a_batched_transform_says_which_rows_it_had(url, tmp_path):
     def wrong(columns):
         return [columns]
 
-    for transform, what in [(fails, "transform raised ValueError: no"), (wrong, "must return a dict")]:
+    @ss.batched
+    def forgets(columns):  # to return them
+        columns["y"] = columns["y"] + 1
+
+    for transform, what in [(fails, "transform raised ValueError: no"), (wrong, "must return a dict"), (forgets, "must return a dict .* not NoneType")]:
         stream = ss.ShardStream(url, batch_size=10, shuffle=True, seed=1, fields=["y"], transform=transform)
         plain = ss.ShardStream(url, batch_size=10, shuffle=True, seed=1, fields=["y"])
         next(iter(plain))
