@@ -16,7 +16,7 @@ from shardstream.config import RetryPolicy
 from shardstream.errors import ChecksumError, ShardError, ShardNotFoundError, StorageError, StorageRefused
 from shardstream.storage import Fetcher, Store, ranges
 from shardstream.storage.pace import MAX_IN_FLIGHT
-from shardstream.storage.retry import MAX_WRONG
+from shardstream.storage.retry import MAX_WRONG, attempt
 
 QUICK = RetryPolicy(first_delay_s=0.01, max_delay_s=0.1, deadline_s=30.0, request_s=2.0)
 PASSING = ["reset", "lost", "500", "503", "truncate"]
@@ -176,3 +176,25 @@ def test_the_faster_client_is_recommended_once(proxied, shard, monkeypatch, capl
         Fetcher(proxied.storage_options).read(shard, 0, 10)
     assert [record.getMessage() for record in caplog.records if "shardstream[obstore]" in record.getMessage()] != []
     assert sum("obstore" in record.getMessage() for record in caplog.records) == 1
+
+
+@pytest.mark.parametrize("cause, is_tried_again", [
+    (ConnectionRefusedError(111, "refused"), True), (TimeoutError(), True), (FileNotFoundError(2, "absent"), False), (OSError("unknown"), False),
+    (None, False),
+])  # fmt: skip
+def test_a_lost_connection_that_a_client_calls_a_missing_file_is_tried_again(cause, is_tried_again):
+    """fsspec's HTTP client raises FileNotFoundError from whatever failed; only what is absent is said to be so."""
+    tries = []
+
+    def operation(timeout_s: float) -> str:
+        tries.append(timeout_s)
+        if len(tries) == 1:
+            raise FileNotFoundError("http://127.0.0.1/x.tar") from cause
+        return "found"
+
+    if is_tried_again:
+        assert attempt(RetryPolicy(first_delay_s=0.001), "reading", operation) == "found" and len(tries) == 2
+    else:
+        with pytest.raises(FileNotFoundError, match="absent"):
+            attempt(RetryPolicy(first_delay_s=0.001), "reading", operation)
+        assert len(tries) == 1

@@ -84,6 +84,15 @@ def may_pass(error: BaseException) -> bool:
     return not isinstance(error, LASTING)
 
 
+def unmasked(error: Exception) -> Exception:
+    """Return the lost connection or the server's failure that a client calls a missing file, as fsspec's for HTTP does; else the error."""
+    cause = error.__cause__
+    if not isinstance(error, FileNotFoundError) or not isinstance(cause, Exception) or not may_pass(cause):
+        return error
+    says_so = isinstance(cause, (TimeoutError, ConnectionError)) or getattr(cause, "errno", None) is not None
+    return cause if says_so or status_of(cause) is not None else error
+
+
 def explained(error: BaseException, what: str) -> StorageError:
     """Return the error to raise when ``what`` failed for good, saying what to do where that is known."""
     code, status = code_of(error), status_of(error)
@@ -127,11 +136,12 @@ def attempt(policy: RetryPolicy, what: str, operation: Callable[[float], T], *, 
         wait_s = backoff_s(policy, tried)
         try:
             return operation(max(end - time.monotonic(), 0.001))
-        except FileNotFoundError as error:
-            if isinstance(error, ShardstreamError):
-                raise
-            raise FileNotFoundError(f"{what} failed: it is absent.") from shown(error)
-        except Exception as error:
+        except Exception as raised:
+            error = unmasked(raised)
+            if isinstance(error, FileNotFoundError):
+                if isinstance(error, ShardstreamError):
+                    raise
+                raise FileNotFoundError(f"{what} failed: it is absent.") from shown(error)
             ours = isinstance(error, ShardstreamError)
             num_wrong += ours
             lasts = not isinstance(error, passing) or num_wrong == MAX_WRONG if ours else not may_pass(error)
