@@ -2,7 +2,6 @@
 
 import gc
 import threading
-import time
 import types
 import warnings
 
@@ -12,7 +11,7 @@ import torch
 
 import shardstream as ss
 from shardstream.order.epoch import EpochOrder
-from shardstream.window import MemoryBudget, WindowReader
+from shardstream.window import WindowReader
 
 NUM = 5000
 DIM = 64
@@ -340,83 +339,6 @@ def test_memory_is_counted_and_bounded(url):
         list(ss.ShardStream(url, batch_size=64, shuffle=True, read=ss.ReadPolicy(memory_limit="10kB")))
 
 
-def test_free_buffers_count_towards_the_limit(tmp_path):
-    """Blocks held and buffers that wait to be used again stay within memory_limit together, also when sizes of blocks change."""
-    with ss.ShardWriter(str(tmp_path / "d"), schema=ss.Schema(b=ss.Bytes())) as writer:
-        for i in range(60):
-            writer.write({"b": bytes((1_200_000, 3_000_000, 7_000_000)[i // 20])})
-    limit, totals = 30_000_000, []
-
-    class Watched(MemoryBudget):
-        def arrive(self, expected_nbytes, nbytes):
-            super().arrive(expected_nbytes, nbytes)
-            totals.append(self.held_nbytes - self._coming_nbytes + self._pool.num_idle_bytes)
-
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("shardstream.window.MemoryBudget", Watched)
-        stream = ss.ShardStream(str(tmp_path / "d"), batch_size=2, epochs=2, read=ss.ReadPolicy(memory_limit=limit))
-        assert sum(len(batch["b"]) for batch in stream) == 120
-    assert limit / 2 < max(totals) <= 1.1 * limit, max(totals)
-
-
-@pytest.mark.parametrize("layout", ["dense", "sparse"])
-def test_the_default_window_counts_decoded_bytes(tmp_path, layout):
-    """Samples that are small only as stored don't get a window that memory_limit, a GB, could not hold."""
-    schema = ss.Schema(x=ss.Dense("uint8", (400_000,))) if layout == "dense" else ss.Schema(x=ss.Sparse(2**20))
-    with ss.ShardWriter(str(tmp_path / "d"), schema=schema, compression="zstd") as writer:
-        for i in range(8):
-            indices = np.flatnonzero(np.random.default_rng(i).random(2**20) < 0.01)
-            writer.write({"x": np.zeros(400_000, np.uint8) if layout == "dense" else indices})
-    state = ss.ShardStream(str(tmp_path / "d"), batch_size=4, shuffle=True).state_dict()
-    assert 96 <= state["window"] <= 2**28 // (400_000 if layout == "dense" else 40_000)
-
-
-@pytest.mark.parametrize("compression, memory_limit", [(None, 1_300_000), ("zstd", 1_500_000)])
-def test_a_tight_memory_limit_is_no_deadlock(tmp_path, monkeypatch, compression, memory_limit):
-    """A batch that ends one chunk and begins the next never waits for memory for ever, nor is the limit passed."""
-    with ss.ShardWriter(str(tmp_path / "d"), schema=ss.Schema(a=ss.Dense("uint8", (4096,))), compression=compression) as writer:
-        for i in range(320):
-            writer.write({"a": np.full(4096, i % 251)})
-            if i % 16 == 15:
-                writer._close_block()
-    reserve, peaks = MemoryBudget.reserve, []
-
-    def slow_reserve(self, nbytes):
-        time.sleep(0.005)  # blocks come in between
-        found = reserve(self, nbytes)
-        peaks.append(self.peak_nbytes)
-        return found
-
-    monkeypatch.setattr(MemoryBudget, "reserve", slow_reserve)
-    read = ss.ReadPolicy(memory_limit=memory_limit)
-    stream = ss.ShardStream(str(tmp_path / "d"), batch_size=24, shuffle=True, lanes=8, window=128, read=read)
-    got: list[int] = []
-    reading = threading.Thread(target=lambda: got.extend(len(batch["a"]) for batch in stream), daemon=True)
-    reading.start()
-    reading.join(30)
-    assert sum(got) == 320
-    assert 400_000 < max(peaks) <= memory_limit
-
-
-@pytest.mark.parametrize("field, row", [(ss.Text(), "a" * 20_000), (ss.Sparse(2**20), np.arange(5000))])
-def test_what_decodes_larger_than_guessed_is_counted(tmp_path, monkeypatch, field, row):
-    """Blocks that grow a hundredfold keep to the limit once a chunk of them was seen; if one can't fit at all, that is an error."""
-    with ss.ShardWriter(str(tmp_path / "d"), schema=ss.Schema(t=field), compression="zstd") as writer:
-        for _ in range(640):
-            writer.write({"t": row})
-    peaks, close = [], WindowReader.close
-    monkeypatch.setattr(WindowReader, "close", lambda self: (peaks.append(self.budget.peak_nbytes), close(self)))
-
-    def read(memory_limit):
-        stream = ss.ShardStream(str(tmp_path / "d"), batch_size=64, sparse="jagged", shuffle=True, lanes=4, window=64,
-                                read=ss.ReadPolicy(memory_limit=memory_limit))  # fmt: skip
-        return [batch["t"] for batch in stream]
-
-    assert len(read("12MB")) == 10 and 4_000_000 < max(peaks) <= 12_000_000
-    with pytest.raises(ss.ConfigError, match="memory_limit"):
-        read("2MB")
-
-
 @pytest.mark.parametrize("shuffle", [False, True])
 def test_what_fits_into_half_of_the_limit_is_read_once(url, shuffle):
     """Later epochs of a small dataset read nothing, whether the one before was finished or left; of a large one they read all again."""
@@ -453,9 +375,6 @@ def test_one_iterator_at_a_time(url):
 
 def test_no_threads_are_left(url):
     """Leaving a loop early ends the reader's threads."""
-    import gc
-    import threading
-
     before = threading.active_count()
     for batch in ss.ShardStream(url, batch_size=10, shuffle=True):
         break
