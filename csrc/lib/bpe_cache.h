@@ -20,7 +20,10 @@
 #define CACHE_MAX_IDS 4
 #define CACHE_COUNT_SHIFT 29	/* an id takes 21 bits: the last one's upper bits say how many there are */
 #define CACHE_ID_MASK ((1u << CACHE_COUNT_SHIFT) - 1)
-#define CACHE_NUM_BUCKETS ((size_t)1 << 17)
+#ifndef CACHE_LOG2_BUCKETS	/* builds for fuzzing make it small: quick to begin, and full at once */
+#define CACHE_LOG2_BUCKETS 17
+#endif
+#define CACHE_NUM_BUCKETS ((size_t)1 << CACHE_LOG2_BUCKETS)
 
 struct cache_key {
 	uint64_t low, high;	/* the piece's bytes, its number of bytes in the last one; all 0 in empty entries */
@@ -54,9 +57,9 @@ struct long_entry {
 	uint32_t ids[LONG_MAX_IDS];
 };
 
-#define LONG_NUM_ENTRIES ((size_t)1 << 14)
+#define LONG_NUM_ENTRIES (CACHE_NUM_BUCKETS / 8)
 
-_Static_assert(SS_BPE_CACHE_NBYTES == CACHE_NUM_BUCKETS * sizeof(struct cache_bucket) +
+_Static_assert(CACHE_LOG2_BUCKETS < 17 || SS_BPE_CACHE_NBYTES == CACHE_NUM_BUCKETS * sizeof(struct cache_bucket) +
 		       LONG_NUM_ENTRIES * sizeof(struct long_entry), "ss_bpe.h says how large the caches are");
 _Static_assert(sizeof(struct long_entry) == 64, "an entry is one cache line");
 _Static_assert(CACHE_MAX_NBYTES + 1 >= LONG_MAX_IDS, "a piece has room for as many ids as it has bytes");
