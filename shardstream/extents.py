@@ -9,6 +9,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from shardstream._native.read import MEMBER, Members
 from shardstream.codecs import columns
 from shardstream.codecs.shard import ShardIndex
 from shardstream.errors import ShardError
@@ -27,6 +28,7 @@ class ShardExtents:
             files layout there is one, of no name.
         is_compressed: Of each field, whether it is decompressed or decoded into memory of its own.
         begins, ends: The bytes of the shard that hold what is wanted.
+        checks: The members, to be checked as a block is read.
         known_nbytes: Memory that reading takes, as far as it is known: the stored bytes and all of a fixed size.
         guessed_nbytes: Stored bytes, by field, of which it is not known how large they are decoded.
     """
@@ -38,6 +40,7 @@ class ShardExtents:
     is_compressed: dict[str, bool]
     begins: list[int]
     ends: list[int]
+    checks: Members
     known_nbytes: list[int]
     guessed_nbytes: dict[str, list[int]]
 
@@ -47,7 +50,8 @@ class ShardExtents:
         starts = np.zeros(index.num_blocks + 1, np.int64)
         np.cumsum(index.num_samples, out=starts[1:])
         members = {"": [0]} if schema is None else {name: _members(index, name, schema[name], url) for name in fields}
-        wanted = index.extents[:, [c for numbers in members.values() for c in numbers]]
+        lying = sorted(c for numbers in members.values() for c in numbers)  # as they lie in a block
+        wanted = index.extents[:, lying]
         begins = wanted[..., 0].min(axis=1, initial=2**63 - 1) if wanted.shape[1] else np.zeros(index.num_blocks, np.int64)
         ends = wanted.sum(axis=2).max(axis=1, initial=0)
         known, guessed, is_compressed = ends - begins, {}, {}
@@ -61,7 +65,14 @@ class ShardExtents:
             elif is_compressed[name]:
                 known = known + 8 * (index.num_samples + 1)
                 guessed[name] = index.extents[:, numbers[0], 1].tolist()
-        return cls(url, index, starts, members, is_compressed, begins.tolist(), ends.tolist(), known.tolist(), guessed)
+        return cls(url, index, starts, members, is_compressed, begins.tolist(), ends.tolist(),
+                   _checks(wanted, index.crc32c[:, lying], begins), known.tolist(), guessed)  # fmt: skip
+
+
+def _checks(wanted: np.ndarray, crc32c: np.ndarray, begins: np.ndarray) -> Members:
+    checks = np.empty(crc32c.shape, MEMBER)
+    checks["begin"], checks["nbytes"], checks["crc32c"] = wanted[..., 0] - begins[:, None], wanted[..., 1], crc32c
+    return Members(checks)
 
 
 def _members(index: ShardIndex, name: str, field: Field, url: str) -> list[int]:

@@ -9,7 +9,7 @@ from __future__ import annotations
 import threading
 import time
 from collections import OrderedDict
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -31,6 +31,7 @@ from shardstream.schema import Schema
 from shardstream.source import Source
 from shardstream.stats import Stats
 from shardstream.storage import Fetcher
+from shardstream.storage.fetch import MembersCheck
 
 INDEXES_KEPT = 4096  # parsed shard indexes of one reader; a window touches far fewer shards
 FIRST_GROWTH = 5  # decoded bytes per stored byte, assumed until a block is decoded (sparse: about 7 bits become 32; text: zstd)
@@ -153,12 +154,12 @@ class BlockReader:
         """Return each of several ascending blocks, or the error that :meth:`read` would raise; neighbours come by one request."""
         extents = self._extents(shard)
         spans = [(extents.begins[block], extents.ends[block]) for block in blocks]
-        verify = [self._verifier(extents, block) for block in blocks]
-        begun, verify_s = time.perf_counter(), []
+        checks = [_BlockCheck(extents, block) for block in blocks]
+        begun = time.perf_counter()
         if all(begin == end for begin, end in spans):  # the shard is older than all wanted fields
             found = [np.empty(0, np.uint8) for _ in spans]
         else:
-            found = self.fetcher.read_spans(extents.url, spans, [_timed(check, verify_s) for check in verify], self.pool.take)
+            found = self.fetcher.read_spans(extents.url, spans, checks, self.pool.take)
         fetched = time.perf_counter()
         num_bytes = sum(len(data) for data in found if isinstance(data, np.ndarray))
         for i, block in enumerate(blocks):
@@ -168,25 +169,13 @@ class BlockReader:
                 self.source.explain_missing(shard, found[i])
             if isinstance(found[i], (ShardError, CodecError)):
                 found[i].shard, found[i].block = found[i].shard or extents.url, block if found[i].block is None else found[i].block
-        self.stats.add(fetch=max(0.0, fetched - begun - sum(verify_s)), verify=sum(verify_s), decode=time.perf_counter() - fetched,
-                       num_blocks=len(found), num_bytes_read=num_bytes)  # fmt: skip
+        verify_s = sum(check.check_s for check in checks)
+        self.stats.add(fetch=max(0.0, fetched - begun - verify_s), verify=verify_s, decode=time.perf_counter() - fetched, num_blocks=len(found), num_bytes_read=num_bytes)  # fmt: skip
         decoded = [block for block in found if isinstance(block, Block)]
         with self._lock:
             self._num_decoded += sum(block.num_samples for block in decoded)
             self._decoded_nbytes += sum(block.nbytes for block in decoded)
         return found
-
-    def _verifier(self, extents: ShardExtents, block: int) -> Callable[[np.ndarray], None]:
-        """Return a function that checks the wanted members of a block, given its bytes."""
-
-        def verify(data: np.ndarray) -> None:
-            begin, of_block, crcs = extents.begins[block], extents.index.extents[block].tolist(), extents.index.crc32c[block].tolist()
-            for name, numbers in extents.members.items():
-                for c in numbers:
-                    offset, size = of_block[c]
-                    _verify(data[offset - begin : offset - begin + size], crcs[c], offset, name or None)
-
-        return verify
 
     def _decoded_or_error(self, *block) -> Block | ShardstreamError:
         try:
@@ -235,17 +224,22 @@ def checked_fields(schema: Schema, fields: list[str] | None) -> list[str]:
     return [name for name in schema if name in fields]
 
 
-def _timed(verify: Callable[[np.ndarray], None], seconds: list[float]) -> Callable[[np.ndarray], None]:
-    """Return ``verify``, which also appends how long it took to ``seconds``."""
+class _BlockCheck(MembersCheck):
+    """Checks the wanted members of a block."""
 
-    def timed(data: np.ndarray) -> None:
-        begun = time.perf_counter()
+    def __init__(self, extents: ShardExtents, block: int):
+        self._extents, self._block, self.members = extents, block, extents.checks.of(block)
+
+    def __call__(self, data: np.ndarray) -> None:
+        begun, index, begin = time.perf_counter(), self._extents.index, self._extents.begins[self._block]
         try:
-            verify(data)
+            of_block, crcs = index.extents[self._block].tolist(), index.crc32c[self._block].tolist()
+            for name, numbers in self._extents.members.items():
+                for c in numbers:
+                    offset, size = of_block[c]
+                    _verify(data[offset - begin : offset - begin + size], crcs[c], offset, name or None)
         finally:
-            seconds.append(time.perf_counter() - begun)
-
-    return timed
+            self.check_s += time.perf_counter() - begun
 
 
 def _verify(data: np.ndarray, expected: int, offset: int, field: str | None = None) -> None:

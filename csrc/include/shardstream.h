@@ -4,7 +4,7 @@
  * SPDX-License-Identifier: Apache-2.0
  *
  * One header a subject; each is complete in itself.  No function keeps a pointer
- * it was lent, none touches errno, locale or global state, and all may be called
+ * it was lent, none touches locale or global state, none but ss_read_checked() errno, and all may be called
  * from any number of threads at once on different outputs.
  */
 #ifndef SHARDSTREAM_H
@@ -18,6 +18,7 @@
 #include "ss_hash.h"
 #include "ss_order.h"
 #include "ss_pretok.h"
+#include "ss_read.h"
 #include "ss_sequences.h"
 #include "ss_sparse.h"
 #include "ss_tar.h"

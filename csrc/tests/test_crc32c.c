@@ -34,11 +34,11 @@ gives_the_vectors_of_rfc3720(void)
 	CHECK_EQ(ss_crc32c(0, NULL, 0), 0);
 }
 
-/* Lengths around the 3 x 4,096 bytes of one interleaved step, at every alignment. */
+/* Lengths around the 3 x 4,096 bytes of one interleaved step, and from 1,024 on around 256, at every alignment. */
 static void
 equals_the_definition_up_to_the_last_byte(void)
 {
-	static const size_t sizes[] = {0, 1, 7, 8, 9, 63, 4096, 12287, 12288, 12289, 24576, 24583, 40000};
+	static const size_t sizes[] = {0, 1, 7, 8, 9, 63, 1016, 1024, 1272, 1280, 1290, 1536, 4096, 12287, 12288, 12289, 24576, 24583, 40000};
 	uint64_t seed = 1;
 
 	for (size_t s = 0; s < sizeof(sizes) / sizeof(sizes[0]); s++) {

@@ -1,6 +1,6 @@
 """Exact byte ranges of shards, for many threads at once.
 
-Local files are read by ``pread`` in steps of 1 MiB through a small cache of descriptors: no
+Local files are read and verified by one call in C, through a small cache of descriptors: no
 mmap, since a mapped file that shrinks is a SIGBUS. Remote ranges cost one GET each, repeated
 while that can help; neighbouring ones share a GET, long ones are divided. What a caller's ``verify``
 refuses counts as a reply gone wrong.
@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import os
 import threading
+from abc import ABC, abstractmethod
 from collections import OrderedDict
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -17,6 +18,7 @@ from time import monotonic
 
 import numpy as np
 
+from shardstream._native.read import NO_MEMBERS, read_checked
 from shardstream.config import RetryPolicy
 from shardstream.errors import ChecksumError, ShardError, ShardNotFoundError, ShardstreamError, StorageRefused
 from shardstream.stats import Stats
@@ -28,7 +30,6 @@ from shardstream.storage.retry import attempt, explained, status_of
 from shardstream.storage.secrets import pickled_options
 from shardstream.storage.urls import is_local, normalise, protocol, redact
 
-STEP_NBYTES = 1 << 20
 MAX_DESCRIPTORS = 128
 MAX_GAP_NBYTES = 64 * 1024  # between two ranges that share a GET: what is read in vain costs less than a request
 PIECE_NBYTES = 8 << 20  # of a range twice as long or more; each piece is a GET, and only a piece is repeated
@@ -41,14 +42,14 @@ class _Descriptors:
 
     def __init__(self):
         self.lock = threading.Lock()
-        self.files: OrderedDict[str, list] = OrderedDict()  # path -> [descriptor, users]
+        self.files: OrderedDict[str, list] = OrderedDict()  # URL -> [descriptor, users]
 
-    def borrow(self, path: str) -> list:
+    def borrow(self, url: str) -> list:
         with self.lock:
-            entry = self.files.get(path)
+            entry = self.files.get(url)
             if entry is None:
-                entry = self.files[path] = [os.open(path, os.O_RDONLY | os.O_CLOEXEC), 0]
-            self.files.move_to_end(path)
+                entry = self.files[url] = [os.open(normalise(url), os.O_RDONLY | os.O_CLOEXEC), 0]
+            self.files.move_to_end(url)
             entry[1] += 1
             return entry
 
@@ -56,9 +57,9 @@ class _Descriptors:
         with self.lock:
             entry[1] -= 1
             if len(self.files) > MAX_DESCRIPTORS:
-                idle = [path for path, (_, users) in self.files.items() if users == 0]
-                for path in idle[: len(self.files) - MAX_DESCRIPTORS]:
-                    os.close(self.files.pop(path)[0])
+                idle = [url for url, (_, users) in self.files.items() if users == 0]
+                for url in idle[: len(self.files) - MAX_DESCRIPTORS]:
+                    os.close(self.files.pop(url)[0])
 
     def __del__(self):
         for descriptor, _ in self.files.values():
@@ -67,6 +68,22 @@ class _Descriptors:
 
 Allocate = Callable[[int], np.ndarray]
 Verify = Callable[[np.ndarray], None]
+
+
+class MembersCheck(ABC):
+    """A ``verify`` that compares checksums of members, so that a local file's can be compared as it is read.
+
+    Attributes:
+        members: What to compare, as ``_native.read.read_checked`` takes it.
+        check_s: Seconds that this has taken.
+    """
+
+    members: tuple
+    check_s = 0.0
+
+    @abstractmethod
+    def __call__(self, data: np.ndarray) -> None:
+        """Raise :class:`ChecksumError` if a member of the range is not what it should be."""
 
 
 def _new(nbytes: int) -> np.ndarray:
@@ -123,11 +140,9 @@ class Fetcher:
         try:
             if not is_local(url):
                 return self._read_cached(url, begin, end, allocate, verify)
-            data = _complete(self._read_local(url, begin, end, allocate), url, begin, end)
+            return self._read_local(url, begin, end, allocate, verify)
         except FileNotFoundError as error:
             raise ShardNotFoundError("the shard is missing.", shard=redact(url)) from error
-        verify(data)
-        return data
 
     def read_spans(self, url: str, spans: Sequence[tuple[int, int]], verify: Sequence[Verify],
                    allocate: Allocate = _new) -> list[np.ndarray | ShardstreamError]:  # fmt: skip
@@ -187,24 +202,27 @@ class Fetcher:
             self._process = _Process()
         return self._process
 
-    def _read_local(self, url: str, begin: int, end: int, allocate: Callable[[int], np.ndarray]) -> np.ndarray:
-        data = allocate(end - begin)
-        view, done, descriptors = memoryview(data), 0, self._here().descriptors
+    def _read_local(self, url: str, begin: int, end: int, allocate: Allocate, verify: Verify) -> np.ndarray:
+        """Return a range of a file, verified while it is read if that can be."""
+        data, descriptors, is_by_members = allocate(end - begin), self._here().descriptors, isinstance(verify, MembersCheck)
         try:
-            entry = descriptors.borrow(normalise(url))
+            entry = descriptors.borrow(url)
             try:
-                while done < len(data):
-                    count = os.preadv(entry[0], [view[done : done + STEP_NBYTES]], begin + done)
-                    if count == 0:
-                        break
-                    done += count
+                found = read_checked(entry[0], begin, data, verify.members if is_by_members else NO_MEMBERS)
             finally:
                 descriptors.give_back(entry)
+            if found.error:
+                raise OSError(found.error, os.strerror(found.error))
         except FileNotFoundError:
             raise
         except OSError as error:
-            raise explained(error, f"reading {url} at byte {begin + done}") from error
-        return data[:done]
+            raise explained(error, f"reading {url} at byte {begin}") from error
+        _complete(data[: found.num_bytes], url, begin, end)
+        if is_by_members:
+            verify.check_s += found.check_s
+        if not (is_by_members and found.is_checked):
+            verify(data)  # says what is wrong
+        return data
 
     def _read_cached(self, url: str, begin: int, end: int, allocate: Allocate, verify: Verify) -> np.ndarray:
         data = self._cached(url, begin, end, allocate, verify)

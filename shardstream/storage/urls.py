@@ -6,6 +6,7 @@ result never ends in a slash, so a name is joined with one.
 
 from __future__ import annotations
 
+import functools
 import itertools
 import os
 import posixpath
@@ -24,6 +25,7 @@ SHARD_ENDINGS = (".tar", ".tar.gz", ".tgz", ".tar.bz2", ".tar.xz", ".tar.zst", "
 MAX_EXPANDED_URLS = 10_000_000  # "{0..10**12}" is a mistake, and would not fit memory
 
 
+@functools.lru_cache(maxsize=1024)  # asked for each block that is read
 def protocol(url: str) -> str:
     """Return the scheme of a URL, ``"file"`` for a local path."""
     match = SCHEME.match(url)
