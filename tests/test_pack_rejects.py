@@ -100,7 +100,7 @@ def test_places_hold_in_every_range_of_a_file(tmp_path, monkeypatch):
         monkeypatch.setattr(sources, name, 300)
     monkeypatch.setattr("shardstream.packing.sources.lines.CHUNK_NBYTES", 100)
     read, real = [], _Counter._count
-    monkeypatch.setattr(_Counter, "_count", lambda self, offset: (read.append(offset - self._offset), real(self, offset)))
+    monkeypatch.setattr(_Counter, "_count", lambda self, offset, options: (read.append(offset - self._offset), real(self, offset, options)))
     lines = ["nothing" if number % 7 == 3 else json.dumps({"y": "z" if number % 5 == 0 else "a"}) for number in range(1, 101)]
     path = write(tmp_path / "a.jsonl", "\n".join(lines).encode())
     report = pack({"source": {"kind": "jsonl", "paths": str(path)}, "fields": {"y": CLASSES}, "output": {"url": str(tmp_path / "out")},

@@ -492,3 +492,15 @@ def test_sources_on_s3(s3, arrow, tmp_path):
     assert [row["cls"] for row in read(kind="webdataset", paths=f"{s3.url}/in")[0]] == list(range(10))
     rows, _ = read(kind="csv", paths=f"{s3.url}/in/e.csv", types={"n": "int"})
     assert [row["n"] for row in rows] == list(range(200_000)) and rows[5]["m"] == "a\nb"
+
+
+def test_options_of_lines_may_be_nested(tmp_path):
+    """storage_options hold what fsspec takes, dicts in dicts too, as S3's client_kwargs."""
+    path = tmp_path / "a.jsonl"
+    path.write_text('{"n": 1}\nno\n{"n": 2}\n')
+    config = {
+        "source": {"kind": "jsonl", "paths": str(path), "storage_options": {"client_kwargs": {"region_name": "x"}}},
+        "fields": {"n": {"kind": "dense", "dtype": "int64"}}, "on_error": "skip", "output": {"url": str(tmp_path / "out")},
+    }  # fmt: skip
+    report = ss.pack(config, progress=False)
+    assert (report.datasets[0].num_samples, report.num_rejected) == (2, 1)

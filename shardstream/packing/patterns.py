@@ -17,8 +17,10 @@ def split_glob(url: str) -> tuple[str, str | None]:
     """Return ``(folder, pattern)`` of a URL with wildcards, or ``(url, None)`` of one without.
 
     The folder is everything before the first part with a wildcard: ``a/b/**/*.txt`` gives
-    ``("a/b", "**/*.txt")``.
+    ``("a/b", "**/*.txt")``. Over HTTP these signs are part of a query, as there is no listing.
     """
+    if url.startswith(("http://", "https://")):
+        return url, None
     parts = url.split("/")
     for index, part in enumerate(parts):
         if WILDCARDS.search(part):

@@ -34,6 +34,7 @@ MAX_DESCRIPTORS = 128
 MAX_GAP_NBYTES = 64 * 1024  # between two ranges that share a GET: what is read in vain costs less than a request
 PIECE_NBYTES = 8 << 20  # of a range twice as long or more; each piece is a GET, and only a piece is repeated
 MAX_PIECES = 8  # of one range that are in flight together
+TAGS = ("ETag", "etag", "LastModified", "Last-Modified", "last_modified", "mtime", "updated")  # as the clients call them
 MAX_SHORT = 2  # replies shorter than asked for before the object itself is taken to be short
 
 
@@ -184,6 +185,10 @@ class Fetcher:
         """Return an object's size, and a text that changes when it is overwritten: one request.
 
         The text is the store's etag, or its time of change; locally time and inode. None if the store tells neither.
+
+        Raises:
+            ShardNotFoundError: there is no such object.
+            StorageRefused, StorageError: the store will not tell, or could not be asked.
         """
         try:
             if is_local(url):
@@ -194,7 +199,9 @@ class Fetcher:
             info = attempt(self.retry, f"looking at {redact(url)}", request)
         except FileNotFoundError as error:
             raise ShardNotFoundError("the shard is missing.", shard=redact(url)) from error
-        tags = (info.get(name) for name in ("ETag", "etag", "LastModified", "last_modified", "mtime", "updated"))
+        if info.get("size") is None:  # HTTP without Content-Length
+            raise StorageRefused(f"looking at {redact(url)} failed: the server does not say how many bytes it has.")
+        tags = (info.get(name) for name in TAGS)
         return int(info["size"]), next((str(tag) for tag in tags if tag), None)
 
     def _here(self) -> _Process:

@@ -4,14 +4,17 @@ from __future__ import annotations
 
 import io
 import os
+import posixpath
 import re
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import BinaryIO
+from urllib.parse import urlsplit
 
 from shardstream.errors import StorageError
 from shardstream.storage.clients import filesystem, run
+from shardstream.storage.fetch import Fetcher
 from shardstream.storage.retry import DEFAULT_RETRY, attempt
 from shardstream.storage.store import Store
 from shardstream.storage.urls import is_local, normalise, protocol, redact
@@ -34,9 +37,14 @@ class FoundFile:
     nbytes: int
     stamp: str = ""
 
+    @property
+    def place(self) -> str:
+        """The URL as messages and data show it: without user information and query, where credentials travel."""
+        return redact(self.url)
+
 
 def find_files(url: str, storage_options: dict | None = None, exclude: re.Pattern = NEVER) -> list[FoundFile]:
-    """Return the files at any depth below a folder or prefix, sorted by name; of a file's URL, that file.
+    """Return the files at any depth below a folder or prefix, sorted by name; of a file's URL, that file. Over HTTP there are only files.
 
     Folders and files whose path below ``url`` matches ``exclude`` are left out with all they hold.
     Links to files count as files; links to folders are not followed, so the search ends.
@@ -102,8 +110,11 @@ class _RemoteFile(io.RawIOBase):
             f"reading {redact(self._file.url)}",
             lambda timeout_s: run(client, "cat_file", self._file.url, start=self._position, end=end, timeout_s=timeout_s),
         )
+        if len(data) != end - self._position:  # less is not the end of the file, and more is not what was asked for
+            raise StorageError(f"reading {redact(self._file.url)} at byte {self._position} failed: asked for {end - self._position} bytes the "
+                               f"server sent {len(data)}; the file was changed, or the server ignores ranges.")  # fmt: skip
         buffer[: len(data)] = data
-        self._position += len(data)
+        self._position = end
         return len(data)
 
 
@@ -131,6 +142,10 @@ def _local_file(path: str, name: str) -> FoundFile:
 
 
 def _find_remote(url: str, storage_options: dict | None, exclude: re.Pattern) -> list[FoundFile]:
+    if protocol(url) in ("http", "https"):  # there is no listing: a URL is that of a file
+        nbytes, stamp = Fetcher(storage_options).identify(url)
+        name = posixpath.basename(urlsplit(url).path) or "index"
+        return [] if exclude.fullmatch(name) else [FoundFile(url, name, nbytes, stamp or "")]
     client = filesystem(protocol(url), storage_options)
 
     def request(timeout_s: float) -> list[dict]:

@@ -28,6 +28,7 @@ TELL_AFTER_S, TELL_AGAIN_S = 5.0, 60.0
 SLOWEST_NBYTES_PER_S = 10**6  # an upload slower than this is taken to hang
 DEFAULT_RETRY = RetryPolicy()
 PASSING_STATUS = {408, 409, 425, 429}  # the 4xx that may pass: request timeout, conflict, too early, too many
+ABSENT_STATUS = {404, 410}
 LASTING_ERRNO = {errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EISDIR, errno.ENAMETOOLONG, errno.ELOOP}
 LASTING = (FileNotFoundError, PermissionError, FileExistsError, IsADirectoryError, NotADirectoryError,
            NotImplementedError, ImportError, TypeError, ValueError, KeyError, AttributeError)  # fmt: skip
@@ -85,12 +86,15 @@ def may_pass(error: BaseException) -> bool:
 
 
 def unmasked(error: Exception) -> Exception:
-    """Return the lost connection or the server's failure that a client calls a missing file, as fsspec's for HTTP does; else the error."""
+    """Return the lost connection or the server's refusal that a client calls a missing file, as fsspec's for HTTP does; else the error."""
     cause = error.__cause__
-    if not isinstance(error, FileNotFoundError) or not isinstance(cause, Exception) or not may_pass(cause):
+    if not isinstance(error, FileNotFoundError) or not isinstance(cause, Exception) or isinstance(cause, FileNotFoundError):
         return error
-    says_so = isinstance(cause, (TimeoutError, ConnectionError)) or getattr(cause, "errno", None) is not None
-    return cause if says_so or status_of(cause) is not None else error
+    status = status_of(cause)
+    if status is not None:
+        return error if status in ABSENT_STATUS else cause
+    is_of_connection = isinstance(cause, OSError) and cause.errno is not None or isinstance(cause, (TimeoutError, ConnectionError))
+    return cause if is_of_connection or type(cause).__module__.startswith("aiohttp.") else error
 
 
 def explained(error: BaseException, what: str) -> StorageError:

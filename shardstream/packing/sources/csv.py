@@ -124,7 +124,7 @@ class CsvSource(FilesSource):
             for raw in stream:
                 nbytes += len(raw)
                 if nbytes > limit + MAX_ROW_NBYTES:
-                    raise SampleError(f"no row of {printable(file.url)} ends within {MAX_ROW_NBYTES:,} bytes after "
+                    raise SampleError(f"no row of {printable(file.place)} ends within {MAX_ROW_NBYTES:,} bytes after "
                                       f"byte {begin + limit}: is a quote not closed?")  # fmt: skip
                 yield raw.decode("latin-1")  # quotes and line ends are the same in all encodings that are let in
 
@@ -215,7 +215,7 @@ class CsvSource(FilesSource):
 
 
 def _where(piece: Rows, lines: list[int], record: int) -> str:
-    return f"line {lines[record]} of {printable(piece.file.url)}"
+    return f"line {lines[record]} of {printable(piece.file.place)}"
 
 
 def _check(settings: CsvSettings, document: Document) -> None:

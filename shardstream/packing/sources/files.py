@@ -22,6 +22,7 @@ from shardstream.packing.patterns import (
 )
 from shardstream.packing.sources import Chunk, part_nbytes
 from shardstream.storage.find import FoundFile, find_files, open_file
+from shardstream.storage.urls import redact
 
 PART_FILES = 1024
 BUFFER_NBYTES = 1 << 20
@@ -55,7 +56,8 @@ def find(settings: FilesSettings, document: Document, key: tuple = ("source", "p
         try:
             files = find_files(folder, settings.storage_options, exclude)
         except FileNotFoundError:
-            raise document.error(key, f"there is nothing at {folder!r}.") from None
+            advice = " Over HTTP there is no listing: name each file." if folder.startswith("http") and "://" in folder else ""
+            raise document.error(key, f"there is nothing at {redact(folder)!r}.{advice}") from None
         files = [file for file in files if wanted.fullmatch(file.name) and include.fullmatch(file.name)]
         if not files:
             raise document.error(key, f"no file at {path!r} that include and exclude let pass.")
@@ -84,7 +86,7 @@ def grouped(items: Sequence[Any], nbytes: Sequence[int], total_nbytes: int) -> I
 
 def compression_of(file: FoundFile) -> str | None:
     """Return the compression that a file's name tells; the bytes of such a file can be had only from its beginning."""
-    return COMPRESSED.get(file.url[file.url.rfind(".") :])
+    return COMPRESSED.get(file.name[file.name.rfind(".") :])
 
 
 def opened(file: FoundFile, storage_options: dict) -> BinaryIO:
@@ -151,4 +153,4 @@ class FilesSource:
 
 def damaged(file: FoundFile, error: Exception) -> SampleError:
     """Return the reject that stands for what cannot be read of a file."""
-    return SampleError(f"{printable(file.url)} is cut off or damaged: {error}", key=printable(file.name))
+    return SampleError(f"{printable(file.place)} is cut off or damaged: {error}", key=printable(file.name))

@@ -82,12 +82,12 @@ class IdxSource:
         for name, array in self.arrays.items():
             data = _read(array, self.settings.storage_options, begin, end)
             if len(data) != (end - begin) * array.row_nbytes:
-                message = f"{array.file.url} is cut off or damaged: {array.shape[0]:,} rows are announced"
+                message = f"{printable(array.file.place)} is cut off or damaged: {array.shape[0]:,} rows are announced"
                 yield Chunk.of_records([], 0, [SampleError(f"{message}, row {begin:,} and those after are not all there.")])
                 return
             values = np.frombuffer(data, array.dtype).reshape(end - begin, *array.shape[1:])
             columns[name] = values.astype(array.dtype.newbyteorder("="))
-        names = ", ".join(printable(array.file.url) for array in self.arrays.values())
+        names = ", ".join(printable(array.file.place) for array in self.arrays.values())
         nbytes = sum(array.row_nbytes for array in self.arrays.values()) * (end - begin)
         yield Chunk(columns, nbytes, where=lambda record: f"row {begin + record} of {names}")
 

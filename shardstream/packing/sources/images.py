@@ -63,7 +63,7 @@ class ImagesSource(FilesSource):
             try:
                 image = data if self.settings.size is None and data else self._pixels(data)
             except Exception as error:  # Pillow raises whatever a decoder stumbles over
-                message = f"{printable(file.url)} is not an image: {error or type(error).__name__}."
+                message = f"{printable(file.place)} is not an image: {error or type(error).__name__}."
                 rejects.append(SampleError(message, key=printable(file.name)))
             else:
                 records.append({**names_of(file), "image": image})

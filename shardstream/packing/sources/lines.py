@@ -66,18 +66,18 @@ class LinesSource(FilesSource):
             yield from self._read_range(piece)
 
     def _read_range(self, piece: Range) -> Iterator[Chunk]:
-        counter, left = _counter(piece.file, tuple(sorted(self.settings.storage_options.items()))), piece.nbytes
+        left = piece.nbytes
         try:
             for offset, data in blocks_of_lines(piece, self.settings.storage_options):
-                records, rejects, lines = self._records_of(piece, offset, data, counter)
+                records, rejects, lines = self._records_of(piece, offset, data)
                 taken = min(left, len(data) + 1)  # of a compressed file, no more than it has
                 left -= taken
-                yield Chunk.of_records(records, taken, rejects, functools.partial(_where, counter, offset, lines))
+                yield Chunk.of_records(records, taken, rejects, functools.partial(self._where, piece.file, offset, lines))
             yield Chunk.of_records([], left)
         except ShardError as error:
             yield Chunk.of_records([], left, [damaged(piece.file, error)])
 
-    def _records_of(self, piece: Range, offset: int, data: bytes, counter: _Counter) -> tuple[list, list, Sequence[int]]:
+    def _records_of(self, piece: Range, offset: int, data: bytes) -> tuple[list, list, Sequence[int]]:
         """Return the records of lines from ``offset`` on, each with its key; those that are none; and which line a record is."""
         name, record_of, begin = printable(piece.file.name), self.record, offset
         records = self.records(data)
@@ -92,7 +92,7 @@ class LinesSource(FilesSource):
             try:
                 record = record_of(line)
             except BadLine as error:
-                where = _where(counter, begin, [number], 0)
+                where = self._where(piece.file, begin, [number], 0)
                 rejects.append(SampleError(f"{where}: {error}", key=f"{name}:{offset}", field=error.field))
             else:
                 if record is not None:
@@ -103,10 +103,10 @@ class LinesSource(FilesSource):
             offset += len(line) + 1
         return records, rejects, lines
 
-
-def _where(counter: _Counter, offset: int, lines: Sequence[int], record: int) -> str:
-    """Return file and line of a record: that of ``offset``, and so many more."""
-    return f"line {counter.line_at(offset) + lines[record]} of {printable(counter.file.url)}"
+    def _where(self, file: FoundFile, offset: int, lines: Sequence[int], record: int) -> str:
+        """Return file and line of a record: that of ``offset``, and so many more."""
+        first = _counter(file).line_at(offset, self.settings.storage_options)
+        return f"line {first + lines[record]} of {printable(file.place)}"
 
 
 def ranges_of(files: Sequence[FoundFile], nbytes: int) -> list[Range]:
@@ -136,36 +136,36 @@ def blocks_of_lines(piece: Range, storage_options: dict) -> Iterator[tuple[int, 
             if not data.endswith(b"\n"):
                 data += stream.readline(MAX_LINE_NBYTES)
                 if len(data) >= MAX_LINE_NBYTES:
-                    message = f"{printable(piece.file.url)} has a line of more than {MAX_LINE_NBYTES:,} bytes."
+                    message = f"{printable(piece.file.place)} has a line of more than {MAX_LINE_NBYTES:,} bytes."
                     raise SampleError(message, offset=offset)
             yield offset, data.removesuffix(b"\n")
             offset += len(data)
 
 
 @functools.lru_cache(maxsize=64)
-def _counter(file: FoundFile, storage_options: tuple) -> _Counter:
+def _counter(file: FoundFile) -> _Counter:
     """Return the counter of a file's lines that all of its ranges share which are read in this process."""
-    return _Counter(file, dict(storage_options))
+    return _Counter(file)
 
 
 class _Counter:
     """Numbers of lines by their offsets; goes on from the last one, so that many errors cost one reading."""
 
-    def __init__(self, file: FoundFile, storage_options: dict):
-        self.file, self._storage_options = file, storage_options
+    def __init__(self, file: FoundFile):
+        self._file = file
         self._offset, self._number = 0, 1
         self._lock = threading.Lock()
 
-    def line_at(self, offset: int) -> int:
+    def line_at(self, offset: int, storage_options: dict) -> int:
         """Return the number of the line that begins at ``offset``."""
         with self._lock:
             if offset != self._offset:
-                self._count(offset)
+                self._count(offset, storage_options)
             return self._number
 
-    def _count(self, offset: int) -> None:
-        with opened(self.file, self._storage_options) as stream:
-            if compression_of(self.file) is None and self._offset < offset:
+    def _count(self, offset: int, storage_options: dict) -> None:
+        with opened(self._file, storage_options) as stream:
+            if compression_of(self._file) is None and self._offset < offset:
                 stream.seek(self._offset)
             else:
                 self._offset, self._number = 0, 1

@@ -116,7 +116,7 @@ class TableSource(FilesSource):
                     yield Chunk(columns, 0, where=partial(_where, piece.file, row))
                     row += batch.num_rows
             except ValueError as error:  # pyarrow's own errors are ValueErrors, too
-                yield Chunk.of_records([], 0, [SampleError(f"{printable(piece.file.url)}: rows from {row} on: {error}", key=name)])
+                yield Chunk.of_records([], 0, [SampleError(f"{printable(piece.file.place)}: rows from {row} on: {error}", key=name)])
             yield Chunk({"key": []}, piece.nbytes)
 
 
@@ -206,7 +206,7 @@ class HfSource(TableSource):
 
 
 def _where(file: FoundFile, first: int, record: int) -> str:
-    return f"row {first + record} of {printable(file.url)}"
+    return f"row {first + record} of {printable(file.place)}"
 
 
 def _need_pyarrow(document: Document) -> None:

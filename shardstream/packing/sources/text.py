@@ -59,7 +59,7 @@ class TextSource(FilesSource):
                 text = data.decode(self.settings.encoding, self.settings.decode_errors)
             except UnicodeDecodeError as error:
                 line = data.count(b"\n", 0, error.start) + 1
-                message = f"line {line} of {printable(file.url)}: not {self.settings.encoding} text: {error.reason}."
+                message = f"line {line} of {printable(file.place)}: not {self.settings.encoding} text: {error.reason}."
                 rejects.append(SampleError(message, key=file.name, offset=error.start))
             else:
                 records.append({**names_of(file), "text": text.removeprefix("\ufeff")})
@@ -79,7 +79,7 @@ def path_of(records: list[dict], record: int) -> str:
 
 def names_of(file: FoundFile) -> dict[str, str]:
     """Return the columns that a file's name and place give."""
-    key, path = printable(file.name), printable(file.url)
+    key, path = printable(file.name), printable(file.place)
     first, slash, _ = key.partition("/")
     top = first if slash else os.path.splitext(first)[0]
     return {"key": key, "path": path, "top": top, "folder": key.rpartition("/")[0]}

@@ -90,7 +90,7 @@ class WebdatasetSource(FilesSource):
 
 
 def _where(file: FoundFile, records: list[dict], record: int) -> str:
-    return f"the member {records[record]['key']} of {printable(file.url)}"
+    return f"the member {records[record]['key']} of {printable(file.place)}"
 
 
 def _record(file: FoundFile, key: str, fields: dict[str, bytes]) -> dict[str, Any]:
@@ -99,7 +99,7 @@ def _record(file: FoundFile, key: str, fields: dict[str, bytes]) -> dict[str, An
         try:
             record[name] = VALUES.get(name.rpartition(".")[2], bytes)(data)
         except (ValueError, EOFError, msgspec.MsgspecError) as error:
-            message = f"the member {printable(key)}.{name} of {printable(file.url)}: {error}."
+            message = f"the member {printable(key)}.{name} of {printable(file.place)}: {error}."
             raise SampleError(message, key=printable(key), field=name) from error
     return record
 
