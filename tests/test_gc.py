@@ -13,7 +13,7 @@ from shardstream.log import Log, ShardRecord, new_id
 from shardstream.packing.journal import Journal
 from shardstream.storage import Store
 from shardstream.storage.dates import dated, modified_s, now_s
-from shardstream.upkeep import compact, drop, end, gc, ids, tag, untag
+from shardstream.upkeep import collect, compact, drop, end, gc, ids, tag, untag
 from tests.test_compact import append, killed_at, medium_shards, samples, small_shards
 
 DAY = 86400.0
@@ -182,6 +182,42 @@ def test_shards_of_a_packing_job_at_work_stay(tmp_path):
         assert gc(store.url, dry_run=False).num_orphans == 1 and not Path(store.url, f"{record.sid}.tar").exists()
     journal.delete()
     assert not any(path.is_file() for store in stores for path in Path(store.url, "_pack").iterdir())
+
+
+def noted_shard(url, journal: Journal) -> ShardRecord:
+    """Put a shard of 8 days ago that the journal has just noted."""
+    record = ShardRecord(sid=new_id(), num_samples=5, nbytes=3, index_offset=0, index_nbytes=0, index_crc32c=0)
+    Path(url, f"{record.sid}.tar").write_bytes(b"old")
+    age(url, 8)
+    journal.append(positions={}, shards=[(Path(url).name, record)])
+    return record
+
+
+def test_a_packing_job_may_commit_while_gc_looks(tmp_path, monkeypatch):
+    """A job that commits its old shards and lets go of its journal in the middle of gc loses none of them."""
+    store = Store(tmp_path / "train")
+    append(store.url, range(3))
+    journal = Journal(store, "a job")
+    record, real = noted_shard(store.url, journal), collect.dated
+
+    def listed(asked, *folder):
+        if not folder and journal.steps:
+            Log(store).append([record])
+            journal.delete()
+        return real(asked, *folder)
+
+    monkeypatch.setattr(collect, "dated", listed)
+    assert gc(store.url, dry_run=False).num_orphans == 0 and not journal.steps
+    assert Path(store.url, f"{record.sid}.tar").exists()
+
+
+def test_what_one_job_left_hides_no_other_jobs_journal(tmp_path):
+    """A killed job says that its journal is elsewhere; that of a later job, which is here, counts, too."""
+    first, second = (Store(tmp_path / name) for name in ("first", "second"))
+    append(second.url, range(3))
+    Journal(first, "a job", [second]).begin()
+    record = noted_shard(second.url, Journal(second, "another job"))
+    assert gc(second.url, dry_run=False).num_orphans == 0 and Path(second.url, f"{record.sid}.tar").exists()
 
 
 def test_adopted_shards_are_never_deleted(tmp_path, monkeypatch):

@@ -96,9 +96,11 @@ def gc(url: str, keep: float | str = "7d", dry_run: bool = True, orphans: float 
         found.version = log.expire(found.below)
         snapshot = log.snapshot()  # a tag may have come or gone meanwhile
         found.below, found.kept = snapshot.expired_below, snapshot.kept
-    history, before_s = _History(log, snapshot.dataset_id), now - orphans_s
+    before_s = now - orphans_s
+    noted = _noted(store, before_s)  # before the log: a job lets go of its journal when the log has its shards
+    history = _History(log, snapshot.dataset_id)
     objects, beside = dated(store), dated(store, entries.FOLDER)
-    shards, lost = _unneeded(history, found, objects, before_s, _noted(store, before_s) if objects else set())
+    shards, lost = _unneeded(history, found, objects, before_s, noted)
     unfinished = [each for each in objects if UNFINISHED.match(each.name) and each.modified_s < before_s]
     unfinished += [Dated(f"{entries.FOLDER}/{each.name}", each.nbytes, each.modified_s) for each in beside
                    if UNFINISHED.match(each.name) and each.modified_s < before_s]  # fmt: skip
@@ -153,18 +155,24 @@ class _History:
 
 
 def _noted(store: Store, before_s: float) -> set[str]:
-    """Return the shards that the journal of a packing job names which has noted one since; whatever its format, it has their sids."""
-    elsewhere = store.read_many([ELSEWHERE])[0]  # the journal is beside the first of a job's datasets
+    """Return the shards that the journal of a packing job names which has noted one since; whatever its format, it has their sids.
+
+    The journal is beside the first of a job's datasets, and the others say where; what one job left may stand beside another's journal.
+    """
+    stores = [store]
+    elsewhere = store.read_many([ELSEWHERE])[0]
     if elsewhere is not None:
         try:
-            store = Store(json.loads(elsewhere)["journal"], store.storage_options)
+            stores.append(Store(json.loads(elsewhere)["journal"], store.storage_options))
         except (ValueError, KeyError, TypeError) as error:
             raise DatasetError(f"{store.join(ELSEWHERE)} does not say where the journal of a packing job is.") from error
-    steps = dated(store, JOURNAL)
-    if max((step.modified_s for step in steps), default=before_s) <= before_s:
-        return set()
-    found = store.read_many([f"{JOURNAL}/{step.name}" for step in steps])
-    return {sid.decode() for data in found if data is not None for sid in SID.findall(data)}
+    noted: set[str] = set()
+    for each in stores:
+        steps = dated(each, JOURNAL)
+        if max((step.modified_s for step in steps), default=before_s) > before_s:
+            found = each.read_many([f"{JOURNAL}/{step.name}" for step in steps])
+            noted |= {sid.decode() for data in found if data is not None for sid in SID.findall(data)}
+    return noted
 
 
 def _unneeded(history: _History, found: Collected, objects: list[Dated], before_s: float,
