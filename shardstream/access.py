@@ -20,11 +20,11 @@ from shardstream.assemble import BatchAssembler
 from shardstream.buffers import BufferPool
 from shardstream.codecs import files
 from shardstream.collate import collate_rows, column_length, split_rows
-from shardstream.errors import SampleError, TransformError
+from shardstream.errors import TransformError
 from shardstream.forms import Forms
 from shardstream.reader import Block
 from shardstream.schema import Schema
-from shardstream.transforms.marks import check_unplaced
+from shardstream.transforms.marks import check_unplaced, row_errors
 
 
 def as_integers(rows: Any, num_rows: int) -> np.ndarray:
@@ -159,11 +159,10 @@ class RowAccess(Dataset):
         try:
             made = self._transform(columns)
         except Exception as error:
-            row = error.key if isinstance(error, SampleError) and isinstance(error.key, int) and 0 <= error.key < num_rows else None
-            if row is None:
-                raise TransformError(f"transform raised {type(error).__name__}: {error}") from error
-            number = int(row_numbers(numbers, len(self))[row])
-            raise TransformError(f"transform raised {type(error).__name__}: {error.message}", key=number, field=error.field) from error
+            for row, one in row_errors(error, num_rows).items():
+                number = int(row_numbers(numbers, len(self))[row])
+                raise TransformError(f"transform raised {type(error).__name__}: {one.message}", key=number, field=one.field) from error
+            raise TransformError(f"transform raised {type(error).__name__}: {error}") from error
         if not isinstance(made, dict) or any(column_length(column) != num_rows for column in made.values()):
             raise TransformError(f"a batched transform must return a dict of columns of {num_rows} rows; rows of a map-style "
                                  "dataset have numbers, so none can be dropped.")  # fmt: skip

@@ -17,7 +17,7 @@ import torch
 
 from shardstream._native.gather import RaggedBlocks, Rows
 from shardstream.buffers import BufferPool
-from shardstream.errors import ConfigError
+from shardstream.errors import ConfigError, TransformError
 from shardstream.forms import Padded
 from shardstream.schema import DENSE_DTYPES
 
@@ -242,9 +242,40 @@ def concatenate(batches: list[dict[str, Any]], pool: BufferPool) -> dict[str, An
     return {name: _concatenate([batch[name] for batch in batches], pool) for name in batches[0]}
 
 
-def _form_of(column: KeyedJagged) -> tuple:
+def join(batches: list[dict[str, Any]], pool: BufferPool, is_by_row: bool) -> dict[str, Any]:
+    """Return the rows of several batches as one, whatever each of them became by itself.
+
+    ``is_by_row`` says that columns were collated from rows, by :func:`collate_rows`: then those whose parts differ are collated anew.
+
+    Raises:
+        TransformError: Others differ.
+    """
+    nums_rows = [column_length(next(iter(batch.values()), [])) for batch in batches]
+    present = [(batch, num) for batch, num in zip(batches, nums_rows) if num] or [(max(batches, key=len), 0)]
+    names = dict.fromkeys(name for batch, _ in present for name in batch)
+    return {name: _join(name, [(batch.get(name), num) for batch, num in present], pool, is_by_row) for name in names}
+
+
+def _join(name: str, parts: list[tuple[Any, int]], pool: BufferPool, is_by_row: bool) -> Any:
+    columns = [column for column, _ in parts]
+    forms = [_form_of(column) for column in columns]
+    if all(form == forms[0] for form in forms):
+        return _concatenate(columns, pool)
+    if not is_by_row:
+        raise TransformError("a batched transform must give a row the same form whatever other rows it is given, but gave "
+                             f"{' and '.join(sorted({' '.join(map(str, form)) for form in forms}))}.", field=name)  # fmt: skip
+    return stack([row for column, num in parts for row in ([None] * num if column is None else rows_of(column))])[0]
+
+
+def _form_of(column: Any) -> tuple:
     """Return what parts of one column have in common."""
-    return column.keys, column.values.dtype, None if column.weights is None else column.weights.dtype
+    kind = type(column).__name__
+    if isinstance(column, (Jagged, KeyedJagged)):
+        keys = column.keys if isinstance(column, KeyedJagged) else []
+        return kind, *keys, column.values.dtype, column.values.shape[1:], None if column.weights is None else column.weights.dtype
+    if isinstance(column, torch.Tensor):
+        return kind, column.layout, column.dtype, column.shape[1:]
+    return (kind, column.dtype, column.shape[1:]) if isinstance(column, np.ndarray) else (kind,)
 
 
 def _concatenate_keyed(columns: list[KeyedJagged]) -> KeyedJagged:
@@ -272,7 +303,11 @@ def _concatenate(columns: list, pool: BufferPool) -> Any:
         parts = [Jagged(column.col_indices(), column.crow_indices(), column.values()) for column in columns]
         indices, indptr, values = _concatenate(parts, pool)
         return torch.sparse_csr_tensor(indptr, indices, values, size=(len(indptr) - 1, first.shape[1]), check_invariants=False)
+    if isinstance(first, np.ndarray):
+        return np.concatenate(columns)
     if isinstance(first, torch.Tensor):
+        if str(first.dtype).removeprefix("torch.") not in DENSE_DTYPES:  # numpy may not have it, as bfloat16
+            return torch.cat(columns)
         out = pool.empty((sum(map(len, columns)), *first.shape[1:]), first.numpy().dtype)
         np.concatenate([column.numpy() for column in columns], out=out)  # torch.cat would leave OpenMP's threads spinning
         return torch.from_numpy(out)

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from shardstream.buffers import BufferPool
-from shardstream.collate import concatenate
+from shardstream.collate import join
 from shardstream.errors import ConfigError, StateError
 from shardstream.joined import JoinedSource, check_columns
 from shardstream.order.mix import resolve_weights
@@ -89,10 +89,10 @@ class ReplayStream(ShardStream):
 
     def _joined(self, iterator: int, iterators: Sequence[Iterator[Any]], finish) -> Iterator[Any]:
         place, is_done = self.parts.index(self._followed), False
-        received = [part.state for part in self.parts]
+        received, is_by_row = [part.state for part in self.parts], not getattr(self.recipe.transform, "shardstream_batched", False)
         try:
             while (fresh := next(iterators[place], None)) is not None:  # first, since it may be the end
-                batch = concatenate([fresh if i == place else next(one) for i, one in enumerate(iterators)], self._pool)
+                batch = join([fresh if i == place else next(one) for i, one in enumerate(iterators)], self._pool, is_by_row)
                 batch = batch if finish is None else finish(batch)
                 self._states = received = [part.state for part in self.parts]
                 yield batch

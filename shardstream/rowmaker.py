@@ -20,7 +20,7 @@ from shardstream.buffers import BufferPool
 from shardstream.codecs import files
 from shardstream.collate import collate_rows, column_length, concatenate, split_rows, take_rows
 from shardstream.config import ReadPolicy, parse_nbytes
-from shardstream.errors import RowErrors, SampleError, ShardstreamError, TransformError
+from shardstream.errors import CodecError, SampleError, ShardstreamError, TransformError
 from shardstream.following import GrowingSource, Segment
 from shardstream.forms import Forms
 from shardstream.joined import JoinedReader, JoinedSource
@@ -34,7 +34,7 @@ from shardstream.reader import Block, BlockReader
 from shardstream.source import Source
 from shardstream.storage import Cache, Fetcher
 from shardstream.storage.secrets import pickled_options
-from shardstream.transforms.marks import Place
+from shardstream.transforms.marks import Place, row_errors
 from shardstream.window import HeldChunk, Key, WindowReader
 
 LOCAL_THREADS, REMOTE_THREADS = 2, 32  # remote: as many as requests may be in flight
@@ -108,7 +108,8 @@ class Report:
     """What a stream has lost so far; counts are of this rank.
 
     Attributes:
-        num_skipped: Samples in blocks that could not be read, or that ``transform`` could not use (``on_error="skip"``).
+        num_skipped: Samples in blocks that could not be read, with a field that can't be decoded, or that ``transform`` could not
+            use (``on_error="skip"``).
         num_dropped: Samples for which ``transform`` returned None.
         errors: Messages of what was skipped, the first 100.
     """
@@ -255,7 +256,7 @@ class RowMaker:
             is_readable = self._readable(chunk, rows, loss)
             rows = rows if is_readable.all() else Rows(rows.slot[is_readable], rows.row[is_readable])
         if self._assembler is None:
-            return _Piece(chunk.keys, rows, is_readable, self._decoded(chunk, rows))
+            return self._decoded(chunk, rows, is_readable, loss)
         if chunk.table is None:
             chunk.table = self._assembler.table(len(chunk.keys))
         if chunk.table.num_added < len(chunk.blocks):
@@ -292,18 +293,27 @@ class RowMaker:
         loss.errors += [chunk.blocks[slot] for slot in failed[:ERRORS_KEPT]]
         return is_readable
 
-    def _decoded(self, chunk: HeldChunk, rows: Rows) -> list[dict[str, Any]]:
-        """Return samples of the files layout, each field decoded as WebDataset decodes it."""
-        samples = []
-        for slot, row in zip(rows.slot.tolist(), rows.row.tolist()):
+    def _decoded(self, chunk: HeldChunk, rows: Rows, is_readable: np.ndarray | None, loss: Loss) -> _Piece:
+        """Return samples of the files layout, each field decoded as WebDataset decodes it; raise for one that can't be unless skipping is allowed."""
+        samples, failed = [], []
+        for number, (slot, row) in enumerate(zip(rows.slot.tolist(), rows.row.tolist())):
             key, members = chunk.blocks[slot].columns["__samples__"][row]
             try:
                 samples.append(files.decode_sample(key, members, self._recipe.fields, self._recipe.allow_unsafe))
             except ShardstreamError as error:
                 shard, error.block = chunk.keys[slot]
                 error.shard = self._source.url(shard)
-                raise
-        return samples
+                if self._recipe.on_error == "raise" or not isinstance(error, (CodecError, SampleError)):  # pickle is the user's to allow
+                    raise
+                failed.append(number)
+                loss.errors += [error][: ERRORS_KEPT - len(loss.errors)]
+        if not failed:
+            return _Piece(chunk.keys, rows, is_readable, samples)
+        loss.num_skipped += len(failed)
+        left = np.setdiff1d(np.arange(rows.num_rows), failed)
+        places = np.ones(rows.num_rows, bool) if is_readable is None else is_readable
+        places[places.nonzero()[0][failed]] = False
+        return _Piece(chunk.keys, Rows(rows.slot[left], rows.row[left]), places, samples)
 
     # -- the user's transform ---------------------------------------------------------------------
 
@@ -374,7 +384,7 @@ class RowMaker:
             try:
                 return self._transformed(portion.columns, positions)
             except Exception as error:
-                bad, keys = _row_errors(error, portion.num_rows), portion.columns.get("__key__")
+                bad, keys = row_errors(error, portion.num_rows), portion.columns.get("__key__")
                 failed = [_transform_error(one, self._row_place(pieces, int(number[row]), None if keys is None else keys[row]))
                           for row, one in bad.items()]  # fmt: skip
                 if self._recipe.on_error == "raise" or not bad:
@@ -405,9 +415,3 @@ def _transform_error(error: Exception, place: dict[str, Any]) -> TransformError:
     text = error.message if isinstance(error, ShardstreamError) else error
     field = error.field if isinstance(error, ShardstreamError) else None
     return TransformError(f"transform raised {type(error).__name__}: {text}", field=field, **place)
-
-
-def _row_errors(error: Exception, num_rows: int) -> dict[int, Exception]:
-    """Return what a batched transform says of single rows; nothing if it failed otherwise."""
-    bad = error.errors if isinstance(error, RowErrors) else {error.key: error} if isinstance(error, SampleError) else {}
-    return bad if all(isinstance(row, int) and 0 <= row < num_rows for row in bad) else {}

@@ -58,8 +58,8 @@ class ShardStream(IterableDataset):
             besides: seed, epoch and position, which are all that it may be random by. A batch that loses all of its rows
             has the columns of the others, without rows; but no columns if this rank had no row yet and none of the
             epoch's first 1,024 samples is left either.
-        on_error: "raise", or "skip" unreadable blocks and rows for which ``transform`` raises :class:`SampleError` (:class:`RowErrors` in a batched
-            one), counted in ``report``, up to ``read.max_skipped`` samples.
+        on_error: "raise", or "skip" unreadable blocks, samples of WebDataset shards with a field that can't be decoded, and rows for
+            which ``transform`` raises :class:`SampleError` (:class:`RowErrors` in a batched one), counted in ``report``, up to ``read.max_skipped`` samples.
         drop_last: Of a last, short batch: False delivers it short, True leaves it out, "pad" fills it from the
             epoch's start; batches then have a bool column ``__pad__``.
         version: A version's number, a tag, or a time (a ``datetime`` or ISO 8601, UTC if it has no offset); by default
@@ -135,7 +135,7 @@ class ShardStream(IterableDataset):
         self._iterator = 0  # the valid one; any other belongs to a position that was left
         self._has_warned_of_lanes = False
         self._no_rows: dict[str, Any] | None = None  # what a batch without rows looks like
-        self._looked_at: int | None = None  # the position from which samples were asked for it in vain
+        self._looked_at: tuple[int, int] | None = None  # the epoch, and the position from which samples were asked for it in vain
 
     # -- what torch and training loops call -------------------------------------------------------
 
@@ -458,9 +458,9 @@ class ShardStream(IterableDataset):
     def _example(self, task: Task) -> dict[str, Any]:
         """Return columns without rows, when this rank had no rows yet: those of the epoch's first samples that are left, if any are."""
         first, end = (task.plan.start_position, task.plan.end_position) if task.segments else (0, task.plan.num_samples)
-        if first == self._looked_at:
+        if (task.state.epoch, first) == self._looked_at:
             return {}  # looking again would tell no more
-        self._looked_at, end, num = first, min(end, first + MAX_EXAMPLES), 1
+        self._looked_at, end, num = (task.state.epoch, first), min(end, first + MAX_EXAMPLES), 1
         while first < end:  # mostly the first tells; only if it does not are blocks of more read
             plan = BatchPlan(min(first + num, end), first, SAMPLES_AT_ONCE, 1)
             for portion in self.portions(replace(task, plan=plan, rank=0)):

@@ -6,6 +6,7 @@ import random
 from collections import Counter
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 
@@ -203,3 +204,60 @@ def test_a_batch_that_failed_comes_again(growing, history):
     assert len(got) == 2
     got += [ids(batch) for batch in loader]
     assert got == wanted
+
+
+def as_is(sample):
+    return sample
+
+
+def numbers(sample):
+    return {"y": int(sample["y"]) if sample["y"] < OLD else float(sample["y"])}
+
+
+def rows_of_two_lengths(sample):
+    return {"y": sample["y"], "v": torch.arange(2 if sample["y"] < OLD else 3)}
+
+
+def of_old_and_new(sample):
+    return {"y": sample["y"], ("new" if sample["y"] < OLD else "old"): "x"}
+
+
+def without_new(sample):
+    return sample if sample["y"] >= OLD else None
+
+
+def without_old(sample):
+    return sample if sample["y"] < OLD else None
+
+
+@ss.batched
+def arrays(columns):
+    return {"y": columns["y"].numpy(), "half": columns["y"].to(torch.bfloat16)}
+
+
+@pytest.mark.parametrize("transform", [as_is, numbers, rows_of_two_lengths, of_old_and_new, without_new, without_old, arrays])
+def test_the_shares_of_a_batch_are_joined_whatever_transforms_make_of_them(growing, history, transform):
+    """A batch is what its rows together become, also where one source's differ from the other's, or were all dropped."""
+    plain = [batch["y"].tolist() for batch in replay(growing, history)]
+    made = list(replay(growing, history, transform=transform))
+    for ids_before, batch in zip(plain, made, strict=True):
+        rows = [transform({"y": torch.tensor(y)}) for y in ids_before] if transform in (without_new, without_old) else ids_before
+        kept = [y for y, row in zip(ids_before, rows) if row is not None]
+        assert batch["y"].tolist() == kept
+        if transform is rows_of_two_lengths:
+            assert batch["v"].lengths.tolist() == [2 if y < OLD else 3 for y in kept]
+        if transform is of_old_and_new:
+            assert batch["new"] == ["x" if y < OLD else None for y in kept]
+        if transform is arrays:
+            assert isinstance(batch["y"], np.ndarray) and batch["half"].dtype == torch.bfloat16
+
+
+@ss.batched
+def of_two_forms(columns):
+    return {"y": columns["y"].to(torch.float32 if columns["y"][0] < OLD else torch.float64)}
+
+
+def test_a_batched_transform_gives_all_shares_one_form(growing, history):
+    """As with worker processes, it is an error if it does not."""
+    with pytest.raises(ss.TransformError, match="the same form"):
+        list(replay(growing, history, transform=of_two_forms))

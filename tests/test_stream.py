@@ -550,3 +550,25 @@ def test_endless_epochs_without_a_whole_batch_are_an_error(tmp_path):
     assert list(ss.ShardStream(tmp_path, batch_size=8, drop_last=True)) == []
     with pytest.raises(ss.ConfigError, match="would never deliver"):
         next(iter(ss.ShardStream(tmp_path, batch_size=8, drop_last=True, epochs=None)))
+
+
+@pytest.mark.parametrize("several", [True, False])
+def test_rows_of_a_batched_transform_may_be_numbered_by_numpy(url, several):
+    """Errors of single rows are skipped, or told of map-style datasets, also where np.flatnonzero said which rows they are."""
+
+    @ss.batched
+    def odd_only(columns):
+        bad = np.flatnonzero(columns["y"].numpy() % 2 == 0)
+        if several and len(bad):
+            raise ss.RowErrors({row: ss.SampleError("even", key=row) for row in bad})
+        if len(bad):
+            raise ss.SampleError("even", key=bad[0])
+        return columns
+
+    stream = ss.ShardStream(url, batch_size=50, fields=["y"], transform=odd_only, on_error="skip", read=ss.ReadPolicy(max_skipped=10**6))
+    rows = [int(y) for batch in stream for y in batch["y"]]
+    assert rows and all(y % 2 for y in rows) and stream.report.num_skipped == stream.source.total_samples - len(rows)
+    dataset = ss.ShardDataset(ss.Dataset(url).shards[0], fields=["y"], transform=odd_only)
+    with pytest.raises(ss.TransformError) as caught:
+        dataset[[1, 2, 4]]
+    assert caught.value.key == 2

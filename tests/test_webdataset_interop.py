@@ -2,6 +2,7 @@
 
 import importlib.util
 import io
+import pickle
 import tarfile
 from pathlib import Path
 
@@ -145,3 +146,28 @@ def test_compressed_foreign_shards(tmp_path, monkeypatch, compression):
             member.size = len(data)
             tar.addfile(member, io.BytesIO(data))
     assert sorted(one["cls"] for one in ss.ShardStream([str(path)], shuffle=True)) == list(range(30))
+
+
+@pytest.mark.parametrize("num_workers", [0, 2])
+@pytest.mark.parametrize("batch_size", [None, 4])
+def test_samples_that_cannot_be_decoded_are_skipped_if_asked(tmp_path, batch_size, num_workers):
+    """on_error="skip" leaves out a sample with a broken or missing field, and counts and names it; a pickle is an error all the same."""
+    path = str(tmp_path / "a.tar")
+    with wds.TarWriter(path) as writer:
+        for i in range(20):
+            writer.write({"__key__": f"k{i}", "json": b"no" if i % 6 == 1 else b"{}", "id": str(i), **({} if i == 9 else {"txt": "t"})})
+    options = {"batch_size": batch_size, "fields": ["json", "id", "txt"]}
+    with pytest.raises(ss.CodecError, match="key k1"):
+        list(ss.StreamLoader(ss.ShardStream(path, **options), num_workers, multiprocessing_context="fork"))
+    stream = ss.ShardStream(path, on_error="skip", read=ss.ReadPolicy(max_skipped=5), **options)
+    got = [batch["id"] for batch in ss.StreamLoader(stream, num_workers, multiprocessing_context="fork")]
+    good = [i for i in range(20) if i % 6 != 1 and i != 9]
+    assert [int(i) for one in got for i in (one if batch_size else [one])] == good and len(got) == (5 if batch_size else len(good))
+    assert stream.report.num_skipped == 5 and sorted(error[error.index("key k") :].split(",")[0] for error in stream.report.errors) == [
+        "key k1", "key k13", "key k19", "key k7", "key k9"]  # fmt: skip
+    with pytest.raises(ss.ShardstreamError, match="skipped exceed max_skipped=4"):
+        list(ss.ShardStream(path, on_error="skip", read=ss.ReadPolicy(max_skipped=4), **options))
+    with wds.TarWriter(path) as writer:
+        writer.write({"__key__": "k", "pyd": pickle.dumps(1)})
+    with pytest.raises(ss.UnsafeFieldError, match="allow_unsafe"):
+        list(ss.ShardStream(path, on_error="skip", read=ss.ReadPolicy(max_skipped=4)))

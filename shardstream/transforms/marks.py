@@ -7,7 +7,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from shardstream.errors import ConfigError
+from shardstream.errors import ConfigError, RowErrors, SampleError
 
 
 class Place(NamedTuple):
@@ -44,3 +44,10 @@ def check_unplaced(transform: Callable | None) -> None:
         raise ConfigError(
             "a transform marked @ss.placed needs the epoch and position of a row, which only a ShardStream has."
         )
+
+
+def row_errors(error: Exception, num_rows: int) -> dict[int, SampleError]:
+    """Return what a batched transform says of single rows of those that it was given, by their number; nothing if it failed otherwise."""
+    said = error.errors if isinstance(error, RowErrors) else {error.key: error} if isinstance(error, SampleError) else {}
+    is_said = all(isinstance(row, (int, np.integer)) and not isinstance(row, bool) and 0 <= row < num_rows for row in said)
+    return {int(row): one for row, one in said.items()} if is_said else {}
