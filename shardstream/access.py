@@ -12,7 +12,6 @@ from operator import index as as_integer
 from typing import Any
 
 import numpy as np
-import torch
 from torch.utils.data import Dataset
 
 from shardstream._native.gather import RowNumbers
@@ -25,6 +24,19 @@ from shardstream.forms import Forms
 from shardstream.reader import Block
 from shardstream.schema import Schema
 from shardstream.transforms.marks import check_unplaced, row_errors
+
+
+def one_row(rows: Any) -> int | None:
+    """Return the number that a single row is chosen by; None of anything else, as of a bool."""
+    if type(rows) is int:
+        return rows
+    is_bool = isinstance(rows, bool) or str(getattr(rows, "dtype", "")).endswith("bool")
+    if is_bool or not (isinstance(rows, int) or getattr(rows, "ndim", None) == 0):
+        return None
+    try:
+        return as_integer(rows)
+    except TypeError:
+        return None
 
 
 def as_integers(rows: Any, num_rows: int) -> np.ndarray:
@@ -42,8 +54,10 @@ def as_integers(rows: Any, num_rows: int) -> np.ndarray:
             return np.ascontiguousarray(numbers)
         if numbers.size == 0:
             return np.empty(0, np.int64)
-        if numbers.dtype == object and all(isinstance(number, int) for number in rows):
-            raise IndexError(f"row {max(rows, key=abs)} is outside the {num_rows} rows.")  # too large for any dtype
+        if numbers.dtype == object and all(isinstance(number, int) and not isinstance(number, bool) for number in numbers):
+            if (far := max(numbers, key=abs)) not in range(-(2**63), 2**63):
+                raise IndexError(f"row {far} is outside the {num_rows} rows.")
+            return numbers.astype(np.int64)
         if numbers.dtype.kind in "iu":
             if numbers.dtype.kind == "u" and int(numbers.max()) >= num_rows:
                 raise IndexError(f"row {numbers.max()} is outside the {num_rows} rows.")
@@ -100,8 +114,8 @@ class RowAccess(Dataset):
         return self._numbers.num_rows
 
     def __getitem__(self, rows: Any) -> dict[str, Any]:
-        if isinstance(rows, (int, np.integer)) or (isinstance(rows, torch.Tensor) and rows.ndim == 0):
-            return self.__getitems__([as_integer(rows)])[0]
+        if (number := one_row(rows)) is not None:
+            return self.__getitems__([number])[0]
         self._load()
         numbers = as_integers(rows, self._numbers.num_rows)
         if self._transform is None:

@@ -3,14 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from operator import index as as_integer
 from typing import Any
 
 import numpy as np
-import torch
 from torch.utils.data import Dataset
 
-from shardstream.access import row_numbers
+from shardstream.access import one_row, row_numbers
 from shardstream.collate import Jagged, KeyedJagged, collate_rows, column_length, rows_of, split_rows, stack, take_rows
 from shardstream.errors import ConfigError, TransformError
 from shardstream.transforms.marks import check_unplaced
@@ -57,8 +55,8 @@ class MemoryDataset(Dataset):
         return self._num_rows
 
     def __getitem__(self, rows: Any) -> tuple[Any, Any]:
-        if isinstance(rows, (int, np.integer)) or (isinstance(rows, torch.Tensor) and rows.ndim == 0):
-            (number,) = row_numbers([as_integer(rows)], len(self)).tolist()
+        if (number := one_row(rows)) is not None:
+            (number,) = row_numbers([number], len(self)).tolist()
             return _row(self.features, number), _row(self.targets, number)
         numbers = row_numbers(rows, len(self))
         return _take(self.features, numbers), _take(self.targets, numbers)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
@@ -13,6 +14,7 @@ from shardstream.reader import Block, BlockReader
 from shardstream.schema import Schema
 from shardstream.source import open_source
 from shardstream.storage import Fetcher
+from shardstream.storage.urls import normalise
 
 THREADS = 8  # blocks asked for at once
 
@@ -36,6 +38,7 @@ class ShardDataset(RowAccess):
         ragged, keyed: Forms of ragged fields, and fields that come as one column, as of :class:`ShardStream`.
 
     Raises:
+        ConfigError: ``shard_url`` is no URL, or another argument not legal.
         ShardNotFoundError, ShardError, ChecksumError: At the first use: the shard is missing or damaged.
 
     Example:
@@ -49,7 +52,8 @@ class ShardDataset(RowAccess):
                  storage_options: dict | None = None,
                  *, ragged: str | Padded | dict[str, str | Padded] = "jagged", keyed: dict[str, list[str]] | None = None):  # fmt: skip
         super().__init__(Forms(sparse, ragged, keyed, dtypes), transform, allow_unsafe)
-        self.shard_url, self._wanted, self._storage_options = str(shard_url), fields, storage_options
+        normalise(shard_url)  # checks it
+        self.shard_url, self._wanted, self._storage_options = os.fspath(shard_url), fields, storage_options
 
     def _open(self) -> tuple[Schema | None, list[str] | None, list[Block]]:
         source = open_source([self.shard_url], None, self._storage_options)

@@ -23,7 +23,7 @@ def walk(command, path=()):
 
 
 COMMANDS = [path for path in walk(GROUP) if path]
-WITHOUT_JSON = {("view",), ("cache",), ("tokenizer",)}  # a server; groups
+WITHOUT_JSON = {("cache",), ("tokenizer",)}  # groups
 
 
 def filled(words, **places) -> list[str]:

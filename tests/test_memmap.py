@@ -20,6 +20,7 @@ from torch.utils.data import BatchSampler, DataLoader, RandomSampler
 
 import shardstream as ss
 from shardstream.memmap.layout import list_parts
+from shardstream.verify import verify
 from tests.tiers import SCHEMA, assert_is_sample, assert_same, samples
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -329,3 +330,38 @@ def test_a_placed_transform_is_refused(written):
     """Rows of a map-style dataset have no epoch and no position."""
     with pytest.raises(ss.ConfigError, match="@ss.placed"):
         ss.MemmapDataset(written[0], transform=ss.placed(lambda sample, place: sample))
+
+
+@pytest.mark.parametrize("row", [True, np.True_, np.array(True), torch.tensor(True)])
+def test_a_bool_is_no_row_number(written, row):
+    """Whose ever it is: what looks like a mask of one row is not the first or second row."""
+    for dataset in (ss.MemmapDataset(written[0]), ss.MemoryDataset(np.arange(5), np.arange(5))):
+        with pytest.raises(TypeError, match="not 0-D of bool"):
+            dataset[row]
+
+
+def test_integers_of_any_kind_choose_a_row():
+    """numpy's and torch's, also without axes, and Python's in an array of objects."""
+    dataset = ss.MemoryDataset(np.arange(5), np.arange(5))
+    assert [dataset[row][0] for row in (2, np.int8(2), np.uint64(2), np.array(2), torch.tensor(2))] == [2] * 5
+    assert dataset[np.array([1, -1], object)][0].tolist() == [1, 4]
+    with pytest.raises(IndexError, match=f"row {2**70}"):
+        dataset[np.array([1, 2**70], object)]
+
+
+@pytest.mark.parametrize("place", [None, 5, "", b"x", ["a"]])
+def test_what_is_no_place_is_refused_at_construction(place):
+    """A place must be a text or a path, of a folder one of this machine."""
+    schema = ss.Schema(y=ss.Dense("int64"))
+    for opens in (ss.ShardDataset, ss.MemmapDataset, lambda place: ss.MemmapWriter(place, schema)):
+        with pytest.raises(ss.ConfigError, match="must be a non-empty text or path"):
+            opens(place)
+    with pytest.raises(ss.ConfigError, match="not a local folder"):
+        ss.MemmapDataset("s3://bucket/words")
+
+
+def test_mapped_columns_are_no_shards(written):
+    """What reads shards says what stands there instead."""
+    for read in (verify, lambda url: next(iter(ss.ShardStream(url)))):
+        with pytest.raises(ss.DatasetNotFoundError, match="memory-mapped columns"):
+            read(written[0])

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import http.client
+import json
 import io
 import re
 import shutil
@@ -206,9 +207,12 @@ def test_floats_that_are_no_numbers_are_left_out(tmp_path):
     assert sum(a.distributions[0].counts) == 3 and b.distributions[0].summary == "none"
 
 
-def test_the_command_serves_until_interrupted(dataset):
-    process = subprocess.Popen([sys.executable, "-m", "shardstream", "view", dataset], cwd=ROOT, stdout=subprocess.PIPE, text=True)
-    link = re.search(r"http://\S+", process.stdout.readline())[0]
+@pytest.mark.parametrize("as_json", [False, True])
+def test_the_command_serves_until_interrupted(dataset, as_json):
+    arguments = [sys.executable, "-m", "shardstream", "view", dataset, *(["--json"] if as_json else [])]
+    process = subprocess.Popen(arguments, cwd=ROOT, stdout=subprocess.PIPE, text=True)
+    line = process.stdout.readline()
+    link = json.loads(line)["link"] if as_json else re.search(r"http://\S+", line)[0]
     connection = http.client.HTTPConnection(link.split("/")[2], timeout=20)
     connection.request("GET", "/" + link.split("/", 3)[3])
     assert connection.getresponse().status == 200

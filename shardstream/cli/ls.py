@@ -70,7 +70,18 @@ def command(
             "shards": _shards(snapshot) if shards else None,
         })  # fmt: skip
         return
-    typer.echo(f"{log.store.url}")
+    _print_head(log.store.url, snapshot, fresh_s, classes)
+    _print_tables(snapshot, producers, shown)
+    if shards:
+        rows = [(s["url"], f"{s['num_samples']:,}", show.nbytes(s["nbytes"])) for s in _shards(snapshot)]
+        show.table(("shard", "samples", "size"), rows, ("samples", "size"))
+
+
+def _print_head(url: str, snapshot: Any, fresh_s: float | None, classes: dict[str, list[str]]) -> None:
+    """Print what the version is, and its fields."""
+    from shardstream.cli import show
+
+    typer.echo(url)
     size = f"{snapshot.num_samples:,} samples, {show.nbytes(snapshot.nbytes)}, {len(snapshot.shards):,} shards"
     fresh = "" if fresh_s is None else f"; newest data {_age(fresh_s)} old"
     typer.echo(f"version {snapshot.version}: {size}{fresh}")
@@ -84,6 +95,12 @@ def command(
     else:
         rows = [(name, _kind(kind), _classes(classes.get(name))) for name, kind in snapshot.schema.items()]
         show.table(("field", "kind", "classes"), rows)
+
+
+def _print_tables(snapshot: Any, producers: list[dict[str, Any]], shown: list) -> None:
+    """Print tags, producers and the newest versions."""
+    from shardstream.cli import show
+
     if snapshot.tags:
         show.table(("tag", "version"), sorted(snapshot.tags.items(), key=lambda tag: (tag[1], tag[0])), ("version",))
     if producers:
@@ -95,9 +112,6 @@ def command(
             for v in map(_described, shown)]  # fmt: skip
     show.table(("version", "kind", "time (UTC)", "shards added", "removed", "producer"), rows,
                ("version", "shards added", "removed"))  # fmt: skip
-    if shards:
-        rows = [(s["url"], f"{s['num_samples']:,}", show.nbytes(s["nbytes"])) for s in _shards(snapshot)]
-        show.table(("shard", "samples", "size"), rows, ("samples", "size"))
 
 
 def _freshness(log: Any, snapshot: Any, shown: list) -> float | None:

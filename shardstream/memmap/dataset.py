@@ -14,7 +14,7 @@ from shardstream.collate import Jagged, KeyedJagged
 from shardstream.errors import DatasetError, EmptyDatasetError
 from shardstream.forms import Forms, Padded
 from shardstream.memmap import virtual
-from shardstream.memmap.layout import PartRecord, list_parts, map_piece, pieces, read_part, read_schema
+from shardstream.memmap.layout import PartRecord, checked_folder, list_parts, map_piece, pieces, read_part, read_schema
 from shardstream.reader import Block, checked_fields
 from shardstream.schema import Dense, Schema, Sparse
 
@@ -40,6 +40,7 @@ class MemmapDataset(RowAccess):
     (SIGBUS): committed parts must not be changed.
 
     Raises:
+        ConfigError: ``folder`` is no local path, or another argument not legal.
         DatasetNotFoundError: At the first use: there is no dataset in ``folder``.
         EmptyDatasetError: It has no committed part.
         DatasetError: A file is missing or is not what its part says.
@@ -49,7 +50,7 @@ class MemmapDataset(RowAccess):
                  dtypes: dict[str, Any] | None = None, transform: Callable | None = None,
                  *, ragged: str | Padded | dict[str, str | Padded] = "jagged", keyed: dict[str, list[str]] | None = None):  # fmt: skip
         super().__init__(Forms(sparse, ragged, keyed, dtypes), transform)
-        self.folder, self._wanted = os.fspath(folder), fields
+        self.folder, self._wanted = checked_folder(folder), fields
 
     @property
     def schema(self) -> Schema:

@@ -22,16 +22,18 @@ from dataclasses import dataclass
 import msgspec
 import numpy as np
 
-from shardstream.errors import DatasetError, DatasetNotFoundError
+from shardstream.errors import ConfigError, DatasetError, DatasetNotFoundError
 from shardstream.log import new_id
 from shardstream.log.ids import UUID
 from shardstream.schema import Dense, Field, Ragged, Schema, Sparse
+from shardstream.source import MAPPED_FILES
 from shardstream.storage import local
 
-__all__ = ["PieceSpec", "encode_schema", "list_parts", "new_id", "pieces", "read_part", "read_schema", "write_schema"]
+__all__ = ["PieceSpec", "checked_folder", "encode_schema", "list_parts", "new_id", "pieces", "read_part", "read_schema", "write_schema"]
 
 FORMAT = 1
-SCHEMA_FILE, UNFINISHED_FILE, PART_FILE = "schema.json", "unfinished.json", "part.json"
+SCHEMA_FILE, UNFINISHED_FILE = MAPPED_FILES
+PART_FILE = "part.json"
 UNFINISHED = "a conversion that is under way or was killed; run the same shardstream convert again, or delete the folder."
 MAX_PART_SAMPLES = 2**32 - 1  # rows are named by uint32 within a part
 
@@ -72,6 +74,15 @@ def pieces(name: str, field: Field) -> list[PieceSpec]:
         return [PieceSpec(f"{name}.indices.npy", "uint32", (), "values"), PieceSpec(f"{name}.indptr.npy", "int64", (), "offsets"), *values]
     dtype = field.dtype if isinstance(field, Ragged) else "uint8"
     return [PieceSpec(f"{name}.values.npy", dtype, (), "values"), PieceSpec(f"{name}.offsets.npy", "int64", (), "offsets")]
+
+
+def checked_folder(folder: str | os.PathLike) -> str:
+    """Return a folder's path as a text; ConfigError if it is none of this machine."""
+    if not isinstance(folder, (str, os.PathLike)) or not isinstance(path := os.fspath(folder), str) or not path:
+        raise ConfigError(f"a folder must be a non-empty text or path, not {folder!r:.100}.")
+    if "://" in path:
+        raise ConfigError(f"{path!r} is not a local folder, which memory mapping needs; ss.ShardWriter writes to URLs, ss.ShardStream reads them.")
+    return path
 
 
 def encode_schema(schema: Schema) -> bytes:

@@ -23,6 +23,7 @@ from shardstream.memmap.layout import (
     SCHEMA_FILE,
     UNFINISHED_FILE,
     PieceSpec,
+    checked_folder,
     encode_part,
     encode_schema,
     list_parts,
@@ -61,9 +62,7 @@ class MemmapWriter:
     def __init__(self, folder: str | os.PathLike, schema: Schema, part_nbytes: int | str = "1GB"):
         if not isinstance(schema, Schema):
             raise SchemaError(f"schema must be an ss.Schema, not {type(schema).__name__}.")
-        self.folder, self.schema = os.fspath(folder), schema
-        if "://" in self.folder:
-            raise ConfigError(f"{self.folder!r} is not a local folder, which memory mapping needs; ss.ShardWriter writes to URLs.")
+        self.folder, self.schema = checked_folder(folder), schema
         self._part_nbytes = parse_nbytes(part_nbytes, "part_nbytes")
         try:
             self._claim()

@@ -13,7 +13,7 @@ import re
 import sysconfig
 import typing
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, Literal
 
 import msgspec
 import yaml
@@ -25,6 +25,7 @@ Path = tuple[str | int, ...]
 VARIABLE = re.compile(r"\$\{([A-Za-z_][A-Za-z0-9_]*)\}")
 KEY = re.compile(r"[^.\[\]]+(?:\.[^.\[\]]+|\[\d+\])*")  # steps[0].hash.dim, or steps.0.hash.dim
 UNKNOWN_KEY = re.compile(r"Object contains unknown field `(.*)`")
+WRONG_VALUE = re.compile(r"Invalid enum value '?(.*?)'?", re.DOTALL)
 MISSING_KEY = re.compile(r"Object missing required field `(.*)`")
 INNER_PATH = re.compile(r"(.*?)(?: - at `\$(.*)`)?\Z", re.DOTALL)
 STEP_OF_PATH = re.compile(r"\.([^.\[\]]+)|\[(\d+)\]")  # "$.types[...]" leads to types
@@ -114,11 +115,13 @@ class Document:
                 raise self.unknown((*path, *deeper, unknown[1]), unknown[1], _known_keys(kind, deeper)) from None
             if missing := MISSING_KEY.fullmatch(message):
                 raise self.error((*path, *deeper), f"the key {missing[1]!r} is missing.") from None
+            if wrong := WRONG_VALUE.fullmatch(message):
+                raise self.unknown((*path, *deeper), wrong[1], _known_values(kind, deeper), "value") from None
             raise self.error((*path, *deeper), f"{message[:1].lower()}{message[1:]}.".replace("`", "")) from None
 
     def unknown(self, path: Path, name: str, known: list[str], what: str = "key") -> ConfigError:
-        """Return the error for a name, at ``path``, that is none of the known ones; it says the nearest."""
-        near = difflib.get_close_matches(name, known, n=1)
+        """Return the error for a name, at ``path``, that is none of the known ones; it says the nearest, of values all."""
+        near = difflib.get_close_matches(name, known, n=1) if what != "value" else []
         hint = f"; did you mean {near[0]!r}?" if near else f"; known: {', '.join(known)}." if known else "."
         return self.error(path, f"unknown {what} {name!r}{hint}")
 
@@ -142,12 +145,24 @@ class Document:
 def _known_keys(kind: Any, path: Path) -> list[str]:
     """Return the keys of the struct at ``path`` below a struct; none where no struct is."""
     for name in path:
-        kinds = {field.encode_name: field.type for field in msgspec.structs.fields(kind)}
-        inner = [kinds.get(name), *typing.get_args(kinds.get(name))]  # a struct, or "struct | None"
+        inner = [of_key := _kind_of(kind, name), *typing.get_args(of_key)]  # a struct, or "struct | None"
         kind = next((one for one in inner if isinstance(one, type) and issubclass(one, msgspec.Struct)), None)
         if kind is None:
             return []
     return [field.encode_name for field in msgspec.structs.fields(kind)]
+
+
+def _known_values(kind: Any, path: Path) -> list[str]:
+    """Return the words that may stand at ``path`` below a struct, as far as literals say."""
+    for name in path:
+        kind = _kind_of(kind, name) if isinstance(name, str) and isinstance(kind, type) else kind
+    literals = [kind, *typing.get_args(kind)]  # of "literal | None", or of a list of literals
+    return [str(word) for one in literals if typing.get_origin(one) is Literal for word in typing.get_args(one)]
+
+
+def _kind_of(kind: Any, name: str | int) -> Any:
+    """Return the type of a struct's key, None if it has no such key."""
+    return next((field.type for field in msgspec.structs.fields(kind) if field.encode_name == name), None)
 
 
 def _can_hold(target: Any, part: str | int) -> bool:
