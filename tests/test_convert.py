@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import fcntl
 import itertools
 import json
 import os
@@ -145,3 +146,40 @@ def test_the_files_layout_has_no_columns(tmp_path):
         writer.write({"__key__": "a", "txt": "b"})
     with pytest.raises(ss.SchemaError, match="files layout"):
         to_memmap(str(tmp_path / "files"), str(tmp_path / "mapped"))
+
+
+def test_ctrl_c_when_all_is_shown_takes_nothing_back(dataset, tmp_path, monkeypatch):
+    """An interrupt that comes with the last rename leaves the dataset that is there."""
+    folder, rename = str(tmp_path / "t"), os.rename
+
+    def renamed(source, target):
+        rename(source, target)
+        if target.endswith("schema.json"):
+            raise KeyboardInterrupt
+
+    monkeypatch.setattr(os, "rename", renamed)
+    with pytest.raises(KeyboardInterrupt):
+        to_memmap(dataset, folder)
+    assert len(ss.MemmapDataset(folder)) == ss.Dataset(dataset).num_samples
+
+
+@pytest.mark.parametrize("is_finished", [False, True])
+def test_a_conversion_that_ends_while_another_begins(tmp_path, monkeypatch, is_finished):
+    """The lock counts on the file that stands there now, not on one that its owner has removed or renamed meanwhile."""
+    folder, real, others = str(tmp_path / "t"), fcntl.flock, []
+
+    def locked(descriptor, how):
+        if not others:  # the first of them has opened the file when the second one ends
+            path = os.path.join(folder, "unfinished.json")
+            others.append(os.rename(path, os.path.join(folder, "schema.json")) if is_finished else os.unlink(path))
+        return real(descriptor, how)
+
+    monkeypatch.setattr(fcntl, "flock", locked)
+    if is_finished:
+        with pytest.raises(ss.ConfigError, match="holds a dataset already"):
+            WholeWriter(folder, SCHEMA)
+        assert os.listdir(folder) == ["schema.json"]
+    else:
+        with WholeWriter(folder, SCHEMA) as writer:
+            assert os.path.exists(os.path.join(folder, "unfinished.json"))
+        assert writer.num_samples == 0 and os.listdir(folder) == ["schema.json"]

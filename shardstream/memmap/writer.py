@@ -173,9 +173,8 @@ class WholeWriter(MemmapWriter):
     def _claim(self) -> None:
         self._path, schema_path = (os.path.join(self.folder, name) for name in (UNFINISHED_FILE, SCHEMA_FILE))
         os.makedirs(self.folder, exist_ok=True)
-        self._lock: int | None = os.open(self._path, os.O_RDWR | os.O_CREAT, 0o666)
+        self._lock = self._locked()
         try:
-            fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
             if os.path.exists(schema_path):
                 with suppress(FileNotFoundError):
                     os.unlink(self._path)
@@ -186,11 +185,24 @@ class WholeWriter(MemmapWriter):
             os.pwrite(self._lock, data, 0)
             os.fsync(self._lock)
             local.fsync_folder(self.folder)
-        except BaseException as error:
+        except BaseException:
             os.close(self._lock)
-            if isinstance(error, BlockingIOError):
-                raise ConfigError(f"another conversion to {self.folder!r} is under way.") from error
             raise
+
+    def _locked(self) -> int:
+        """Return a descriptor of the file that stands for unfinished rows, with its lock."""
+        while True:
+            lock = os.open(self._path, os.O_RDWR | os.O_CREAT, 0o666)
+            try:
+                fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                if os.path.samestat(os.fstat(lock), os.stat(self._path)):
+                    return lock
+            except BlockingIOError as error:
+                os.close(lock)
+                raise ConfigError(f"another conversion to {self.folder!r} is under way.") from error
+            except FileNotFoundError:
+                pass
+            os.close(lock)  # whoever had it renamed or removed it between the two calls
 
     def close(self) -> None:
         """Commit all parts, and show them. A second call does nothing."""
@@ -202,10 +214,11 @@ class WholeWriter(MemmapWriter):
 
     def _discard(self) -> None:
         super()._discard()
-        self._remove_parts()
-        os.unlink(self._path)
+        if os.path.exists(self._path):  # else Ctrl-C came when all was shown
+            self._remove_parts()
+            os.unlink(self._path)
+            self.num_samples_committed = 0
         os.close(self._lock)
-        self.num_samples_committed = 0
 
     def _remove_parts(self) -> None:
         for part in list_parts(self.folder):
