@@ -12,9 +12,10 @@ from dataclasses import dataclass
 
 from shardstream._native.crc32c import crc32c
 from shardstream.codecs.foreign import OpenShard, open_shards
-from shardstream.errors import SchemaError
+from shardstream.errors import ConfigError, SchemaError
 from shardstream.log import Log, ShardRecord, ShardTable, new_id
 from shardstream.storage import Fetcher, Store, expand_urls
+from shardstream.storage.secrets import in_url
 from shardstream.storage.urls import redact
 
 
@@ -41,9 +42,14 @@ def adopt(urls: str | os.PathLike | Iterable, dataset: str, storage_options: dic
     The dataset is created if there is none. Shards must keep their bytes: a reader checks them.
 
     Raises:
+        ConfigError: A shard's URL has credentials in it, which would stand in the log.
         SchemaError: The shards' fields differ from each other's, or from the dataset's.
         ShardError, ShardNotFoundError: A shard cannot be used; nothing was committed.
     """
+    urls = expand_urls(urls, storage_options)
+    if (bare := next(filter(in_url, urls), None)) is not None:
+        raise ConfigError(f"the URL of {redact(bare)} has credentials in it, which the log would give to all who read the dataset; "
+                          "give them by the environment or as storage_options.")  # fmt: skip
     shards = index_shards(urls, storage_options)
     schema = shards[0].schema
     for shard in shards:

@@ -7,6 +7,7 @@ from datetime import datetime
 from shardstream.log import Log, Snapshot
 from shardstream.schema import Schema
 from shardstream.storage import Store
+from shardstream.storage.urls import redact
 
 
 class Dataset:
@@ -63,4 +64,4 @@ class Dataset:
         return self.num_samples
 
     def __repr__(self) -> str:
-        return f"Dataset({self.url!r}, version={self.version}, {self.num_samples} samples, {len(self.snapshot.shards)} shards)"
+        return f"Dataset({redact(self.url)!r}, version={self.version}, {self.num_samples} samples, {len(self.snapshot.shards)} shards)"

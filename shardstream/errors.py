@@ -12,11 +12,23 @@ key        the sample's key (files layout) or row number (blocks layout)
 field      the column
 offset     byte offset in the shard where the problem was seen
 =========  =====================================================================
+
+No message or place holds what may be secret in a URL: users, passwords and queries are left out of it.
 """
 
 from __future__ import annotations
 
+import re
+
 PLACES = ("shard", "block", "key", "field", "offset")
+QUERY = re.compile(r"(\w+://[^\s?'\"<>]*)\?[^\s'\"<>]*")
+USER = re.compile(r"(\w+://)[^\s/'\"<>]+@")
+HEADER = re.compile(r"(authorization|x-amz-security-token|x-amz-[a-z-]*key[a-z-]*)(['\"]?\s*[:=]\s*)[^\n]*", re.I)
+
+
+def scrubbed(text: str) -> str:
+    """Return a message without what may be secret: queries and users of URLs, signed headers."""
+    return HEADER.sub(r"\1\2...", USER.sub(r"\1", QUERY.sub(r"\1", text)))
 
 
 class ShardstreamError(Exception):
@@ -24,8 +36,9 @@ class ShardstreamError(Exception):
 
     def __init__(self, message: str, *, shard: str | None = None, block: int | None = None, key=None,
                  field: str | None = None, offset: int | None = None):  # fmt: skip
-        super().__init__(message)
-        self.message = message
+        self.message = scrubbed(message)
+        super().__init__(self.message)
+        shard = shard if shard is None else scrubbed(shard)
         self.shard, self.block, self.key, self.field, self.offset = shard, block, key, field, offset
 
     def __str__(self) -> str:

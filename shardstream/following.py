@@ -16,7 +16,7 @@ from functools import cached_property
 from typing import NamedTuple
 
 from shardstream.codecs.shard import ShardIndex
-from shardstream.config import parse_seconds
+from shardstream.config import RetryPolicy, parse_seconds
 from shardstream.errors import ConfigError, DatasetNotFoundError, ShardNotFoundError
 from shardstream.log import Log, ShardTable, Step
 from shardstream.log.travel import canonical
@@ -86,11 +86,11 @@ def start_of(log: Log, options: FollowOptions, newest: Source) -> Source:
     return source_of_snapshot(log.snapshot(options.start))
 
 
-def followed_log(url: str | list[str], storage_options: dict | None) -> Log:
+def followed_log(url: str | list[str], storage_options: dict | None, retry: RetryPolicy = RetryPolicy()) -> Log:
     """Return the log of the dataset at ``url``, which must be one; lists and folders of shards have none."""
     if not isinstance(url, str) or names_shards(url):
         raise ConfigError(f"follow=True needs the URL of a dataset; {url!r} names shards, and a list of them does not grow.")
-    return Log(Store(url, storage_options))
+    return Log(Store(url, storage_options, retry))
 
 
 @dataclass(frozen=True, eq=False)

@@ -14,7 +14,7 @@ from shardstream.reader import Block, BlockReader
 from shardstream.schema import Schema
 from shardstream.source import open_source
 from shardstream.storage import Fetcher
-from shardstream.storage.urls import normalise
+from shardstream.storage.urls import normalise, redact
 
 THREADS = 8  # blocks asked for at once
 
@@ -66,4 +66,4 @@ class ShardDataset(RowAccess):
         return source.schema, self._wanted if source.schema is None else reader.fields, blocks
 
     def __repr__(self) -> str:
-        return f"ShardDataset({self.shard_url!r})"
+        return f"ShardDataset({redact(self.shard_url)!r})"

@@ -16,6 +16,7 @@ import numpy as np
 
 from shardstream._native.crc32c import crc32c
 from shardstream.codecs.shard import ShardIndex
+from shardstream.config import RetryPolicy
 from shardstream.errors import ChecksumError, ConfigError, DatasetNotFoundError, SchemaError, ShardNotFoundError
 from shardstream.log import Log, ShardTable, Snapshot
 from shardstream.order.state import list_id
@@ -99,7 +100,7 @@ class Source:
 
 
 def open_source(url_or_urls, version: int | str | None = None, storage_options: dict | None = None,
-                progress: Callable | None = None) -> Source:  # fmt: skip
+                progress: Callable | None = None, retry: RetryPolicy = RetryPolicy()) -> Source:  # fmt: skip
     """Return the source at a dataset's URL, or of a list, glob, brace pattern or folder of shards.
 
     ``version`` is a number, a tag or a time, as :meth:`Log.snapshot` takes it.
@@ -111,7 +112,7 @@ def open_source(url_or_urls, version: int | str | None = None, storage_options: 
     url_or_urls = checked_urls(url_or_urls)
     if isinstance(url_or_urls, str):
         url = url_or_urls
-        log = Log(Store(url, storage_options)) if not names_shards(url) else None
+        log = Log(Store(url, storage_options, retry)) if not names_shards(url) else None
         if log is not None:
             try:
                 return source_of_snapshot(log.snapshot(version))
@@ -121,7 +122,7 @@ def open_source(url_or_urls, version: int | str | None = None, storage_options: 
     if version is not None:
         raise ConfigError(f"version={version!r} needs the URL of a dataset; {url_or_urls!r} is not one.")
     try:
-        urls = expand_urls(url_or_urls, storage_options)
+        urls = expand_urls(url_or_urls, storage_options, retry)
     except DatasetNotFoundError:
         if isinstance(url_or_urls, str) and any(os.path.isfile(os.path.join(url_or_urls, name)) for name in MAPPED_FILES):
             raise DatasetNotFoundError(f"{url_or_urls!r} holds memory-mapped columns, no shards: ss.MemmapDataset reads them, and "
@@ -129,7 +130,7 @@ def open_source(url_or_urls, version: int | str | None = None, storage_options: 
         raise
     if not urls:
         raise DatasetNotFoundError(f"there is no dataset and no shard at {url_or_urls!r}.")
-    return source_of_shards(urls, Fetcher(storage_options), progress)
+    return source_of_shards(urls, Fetcher(storage_options, retry), progress)
 
 
 def source_of_snapshot(snapshot: Snapshot) -> Source:

@@ -257,10 +257,10 @@ class ShardStream(IterableDataset):
             return self._open_followed(self._follow)
         version = self._asked["version"] if self._loaded is None else self._loaded.version
         try:
-            source = open_source(self._urls, version, self.recipe.storage_options)
+            source = self._source_at(version)
         except DatasetNotFoundError:
             if self._loaded is not None:  # perhaps it is another dataset, which never had this version
-                self._loaded.check_dataset(open_source(self._urls, None, self.recipe.storage_options).id)
+                self._loaded.check_dataset(self._source_at(None).id)
             raise
         if not isinstance(version, int) and source.version is not None:  # a tag may move while ranks start
             source = self._agreed(source)
@@ -271,11 +271,14 @@ class ShardStream(IterableDataset):
         self._position = self._state.position  # apart from the rest, since it changes with every batch
         self._source, self._reader = source, None
 
+    def _source_at(self, version: int | str | datetime | None) -> Source:
+        return open_source(self._urls, version, self.recipe.storage_options, retry=self.recipe.read.retry)
+
     def _open_followed(self, options: FollowOptions) -> None:
         """As :meth:`_open`, for a stream that follows: nothing but the log is read."""
         if options.idle_timeout_s is not None and self._place[1] > 1:
             raise ConfigError(f"idle_timeout= on {self._place[1]} ranks would end them at different batches: use until= or 'shardstream end'.")
-        log = followed_log(self._urls, self.recipe.storage_options)
+        log = followed_log(self._urls, self.recipe.storage_options, retry=self.recipe.read.retry)
         newest = source_of_snapshot(log.snapshot())
         if self._loaded is None:
             start = start_of(log, options, newest)
@@ -300,7 +303,7 @@ class ShardStream(IterableDataset):
             if self._follow is not None:
                 arguments["follow"] = asdict(self._follow)
             version = agreed_version(newest.id, newest.version, arguments)
-            return newest if version == newest.version else open_source(self._urls, version, self.recipe.storage_options)
+            return newest if version == newest.version else self._source_at(version)
         if self._asked["version"] is None and (worker.id == 0 if worker is not None else self._place[1] > 1):
             warn_if_young(newest.time, newest.version)
         return newest

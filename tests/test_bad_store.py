@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 import shardstream as ss
-from shardstream.errors import ChecksumError, ShardNotFoundError, StorageRefused
+from shardstream.errors import ChecksumError, ShardNotFoundError, StorageError, StorageRefused
 from shardstream.storage import Store, retry
 from tests import bad_store
 
@@ -92,3 +92,13 @@ def test_missing_and_replaced_objects(proxied, many_requests):
     assert any(gone in message for message in skipping.report.errors) and any(replaced in message for message in skipping.report.errors)
     with pytest.raises((ChecksumError, ShardNotFoundError), match="exceed max_skipped=10"):
         list(stream(proxied, on_error="skip", read=ss.ReadPolicy(retry=quick, max_skipped=10)))
+
+
+@pytest.mark.parametrize("place, options", [("", {}), ("", {"follow": True}), ("/*.tar", {}), ("/x.tar", {})], ids=str)
+def test_opening_keeps_the_given_retries(proxied, place, options):
+    """What a stream asks for before its first block is repeated by its own ``RetryPolicy`` too, each request so many times."""
+    proxied.proxy.plan(faults=["500"])
+    once = ss.ReadPolicy(retry=ss.RetryPolicy(max_attempts=2, first_delay_s=0.01))
+    with pytest.raises(StorageError, match="InternalError|500"):
+        list(ss.ShardStream(proxied.url + place, storage_options=proxied.storage_options, read=once, **options))
+    assert sum(proxied.proxy.stats()["requests"].values()) <= 2 * 14

@@ -1,14 +1,20 @@
 """Credentials go to the store and nowhere else: not to logs, errors, tracebacks, states, pickles, shards, entries or cached files."""
 
+import contextlib
+import functools
+import http.server
 import json
 import logging
 import pickle
+import threading
 import traceback
 
 import numpy as np
 import pytest
 
 import shardstream as ss
+from shardstream.adopt import adopt
+from shardstream.cli import main
 from shardstream.storage import Store, ranges
 from tests import tiny_s3
 
@@ -59,3 +65,91 @@ def test_credentials_stay_out_of_everything(client, monkeypatch, caplog, tmp_pat
     assert len(seen) > 15
     for text in seen:
         assert not any(secret.encode() in text for secret in SECRETS)
+
+
+class Lent(http.server.SimpleHTTPRequestHandler):
+    """Files of a folder; ``status`` is what is answered to who asks for a shard."""
+
+    status = 0
+
+    def log_message(self, *arguments):
+        pass
+
+    def do_GET(self):
+        path = self.translate_path(self.path)
+        if self.status and path.endswith(".tar"):
+            return self.send_error(self.status)
+        try:
+            with open(path, "rb") as file:
+                data = file.read()
+        except OSError:
+            return self.send_error(404)
+        begin, _, end = self.headers.get("Range", "bytes=0-").removeprefix("bytes=").partition("-")
+        part = data[int(begin) : int(end) + 1 if end else None]
+        self.send_response(206)
+        self.send_header("Content-Length", str(len(part)))
+        self.send_header("Content-Range", f"bytes {begin}-{int(begin) + len(part) - 1}/{len(data)}")
+        self.end_headers()
+        self.wfile.write(part)
+
+
+@pytest.fixture
+def lent(tmp_path):
+    """A dataset on a web server, and the server's handler and address."""
+    with ss.ShardWriter(str(tmp_path / "data"), schema=ss.Schema(y=ss.Dense("int64"))) as writer:
+        writer.write_batch({"y": np.arange(100)})
+    handler = type("Handler", (Lent,), {})
+    server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), functools.partial(handler, directory=str(tmp_path)))
+    thread = threading.Thread(target=server.serve_forever, daemon=True)
+    thread.start()
+    yield handler, f"127.0.0.1:{server.server_address[1]}"
+    server.shutdown()
+    server.server_close()
+    thread.join()
+
+
+def test_credentials_in_urls_stay_out_of_messages(lent, caplog, capfd, tmp_path):
+    """A password or a signature in a URL opens what it should, and is in no text, error, log or command's output."""
+    handler, address = lent
+    base = f"http://{SECRETS[0]}:p@{SECRETS[1]}@{address}/data"
+    caplog.set_level(logging.DEBUG, "shardstream")
+    read = ss.ReadPolicy(retry=QUICK)
+    assert sum(len(batch["y"]) for batch in ss.ShardStream(base, batch_size=10)) == 100
+    shard = ss.Dataset(base).shards[0]
+    signed = f"{shard}?X-Amz-Signature={SECRETS[0]}&x={SECRETS[1]}"
+    seen = [repr(ss.Dataset(base)), repr(ss.ShardDataset(signed)), repr(Store(base))]
+
+    def fails(call) -> None:
+        with pytest.raises(ss.ShardstreamError) as caught:
+            call()
+        seen.extend([str(caught.value), repr(caught.value), *map(str, vars(caught.value).values()),
+                     "".join(traceback.format_exception(caught.value))])  # fmt: skip
+
+    for wrong in (f"{base}-not-there", f"{base}/x.tar?sig={SECRETS[0]}", [f"{base}/x.tar?sig={SECRETS[0]}"]):
+        fails(lambda wrong=wrong: list(ss.ShardStream(wrong, read=read)))
+    for options in ({"version": 7}, {"version": "no-tag"}, {"follow": True, "version": 3}, {"fields": ["z"]}):
+        fails(lambda options=options: list(ss.ShardStream(base, read=read, **options)))
+    for status in (403, 404, 500, 401, 416):
+        handler.status = status
+        fails(lambda: list(ss.ShardStream(base, read=read)))
+        fails(lambda: list(ss.ShardStream([signed], read=read)))
+    fails(lambda: ss.ShardWriter(base, schema=ss.Schema(z=ss.Dense("int64"))))
+    for arguments in (["ls", base], ["verify", base], ["gc", base], ["tag", base, "t"], ["ls", f"{base}x"]):
+        with contextlib.suppress(SystemExit):
+            main(arguments)
+        seen += capfd.readouterr()
+    seen += [record.getMessage() for record in caplog.records]
+    for text in seen:
+        assert not any(secret in text for secret in SECRETS), text
+
+
+def test_urls_with_credentials_are_not_put_into_a_log(lent, tmp_path):
+    """To adopt a shard by a URL that has a password or a signature in it is refused; by any other query it is not."""
+    _, address = lent
+    shard = ss.Dataset(f"http://{address}/data").shards[0]
+    for bad in (f"{shard}?X-Amz-Signature={SECRETS[0]}", f"{shard}?sv=1&sig={SECRETS[0]}", f"{shard}?token={SECRETS[0]}",
+                shard.replace("http://", f"http://me:{SECRETS[0]}@")):  # fmt: skip
+        with pytest.raises(ss.ConfigError, match="credentials in it") as caught:
+            adopt([shard, bad], str(tmp_path / "adopted"))
+        assert SECRETS[0] not in str(caught.value) and not (tmp_path / "adopted").exists()
+    assert adopt([f"{shard}?download=true"], str(tmp_path / "adopted")).num_new == 1

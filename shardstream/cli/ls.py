@@ -80,8 +80,9 @@ def command(
 def _print_head(url: str, snapshot: Any, fresh_s: float | None, classes: dict[str, list[str]]) -> None:
     """Print what the version is, and its fields."""
     from shardstream.cli import show
+    from shardstream.storage.urls import redact
 
-    typer.echo(url)
+    typer.echo(redact(url))
     size = f"{snapshot.num_samples:,} samples, {show.nbytes(snapshot.nbytes)}, {len(snapshot.shards):,} shards"
     fresh = "" if fresh_s is None else f"; newest data {_age(fresh_s)} old"
     typer.echo(f"version {snapshot.version}: {size}{fresh}")

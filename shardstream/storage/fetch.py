@@ -296,12 +296,15 @@ class Fetcher:
                     data = first_of(lambda: start_get(url, begin, end, self.storage_options, timeout_s), pace,
                                     self.retry.hedge_factor, timeout_s)  # fmt: skip
                 except Exception as error:
-                    if status_of(error) == 416:  # the range begins at or after the object's end
-                        return _complete(np.empty(0, np.uint8), url, begin, end)
                     if status_of(error) in SLOW_DOWN:
                         pace.slow_down()
-                    raise
-                pace.succeeded(monotonic() - started, len(data))
+                    if status_of(error) != 416:
+                        raise
+                    data = None  # the range begins at or after the object's end
+                else:
+                    pace.succeeded(monotonic() - started, len(data))
+            if data is None:  # out here, where the client's error is no context of ours: its text may hold a signed URL
+                return _complete(np.empty(0, np.uint8), url, begin, end)
             num_short += len(data) < end - begin
             if len(data) < end - begin and num_short < MAX_SHORT:
                 raise ConnectionError(f"{len(data)} bytes came instead of {end - begin}.")

@@ -17,8 +17,7 @@ from collections.abc import Callable, Iterator
 from typing import TypeVar
 
 from shardstream.config import RetryPolicy
-from shardstream.errors import ShardstreamError, StorageError, StorageRefused
-from shardstream.storage.secrets import scrubbed
+from shardstream.errors import ShardstreamError, StorageError, StorageRefused, scrubbed
 
 logger = logging.getLogger("shardstream")
 

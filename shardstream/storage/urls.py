@@ -16,6 +16,7 @@ from typing import Any
 
 from braceexpand import UnbalancedBracesError, braceexpand
 
+from shardstream.config import RetryPolicy
 from shardstream.errors import ConfigError, DatasetNotFoundError
 from shardstream.storage.clients import filesystem, run
 from shardstream.storage.retry import DEFAULT_RETRY, attempt
@@ -84,7 +85,7 @@ def redact(url: str) -> str:
     return f"{head}://{host.rpartition('@')[2]}{slash}{path}"
 
 
-def expand_urls(urls: str | os.PathLike | Iterable, storage_options: dict | None = None) -> list[str]:
+def expand_urls(urls: str | os.PathLike | Iterable, storage_options: dict | None = None, retry: RetryPolicy = DEFAULT_RETRY) -> list[str]:
     """Return the shard URLs that a URL, pattern, folder or list of these stands for.
 
     ``{000..012}`` and ``{a,b}`` expand in the order written, ``*``, ``?`` and ``[...]`` and folders
@@ -101,7 +102,7 @@ def expand_urls(urls: str | os.PathLike | Iterable, storage_options: dict | None
     found: list[str] = []
     for pattern in urls:
         for url in _braces(normalise(pattern)):
-            found.extend(_shards_at(url, storage_options))
+            found.extend(_shards_at(url, storage_options, retry))
             if len(found) > MAX_EXPANDED_URLS:
                 raise ConfigError(f"{redact(str(pattern))} stands for more than {MAX_EXPANDED_URLS:,} shards.")
     return found
@@ -119,21 +120,21 @@ def _braces(pattern: str) -> list[str]:
     return expanded
 
 
-def _shards_at(url: str, storage_options: dict | None) -> list[str]:
+def _shards_at(url: str, storage_options: dict | None, retry: RetryPolicy) -> list[str]:
     if protocol(url) in ("http", "https"):
         return [url]  # '?' and '[' are part of a query there, and there is no listing
     if any(mark in posixpath.basename(url) or mark in url for mark in "*?["):
-        names = _listed(url, storage_options, pattern=True)
+        names = _listed(url, storage_options, retry, pattern=True)
     elif url.endswith(SHARD_ENDINGS):
         return [url]
     else:
-        names = [name for name in _listed(url, storage_options, pattern=False) if name.endswith(SHARD_ENDINGS)]
+        names = [name for name in _listed(url, storage_options, retry, pattern=False) if name.endswith(SHARD_ENDINGS)]
     if not names:
         raise DatasetNotFoundError(f"no shard matches {redact(url)}.")
     return sorted(names)
 
 
-def _listed(url: str, storage_options: dict | None, pattern: bool) -> list[str]:
+def _listed(url: str, storage_options: dict | None, retry: RetryPolicy, pattern: bool) -> list[str]:
     """Return the URLs of the files that a glob matches or that a folder holds, one level deep."""
     client = filesystem(protocol(url), storage_options)
 
@@ -144,7 +145,7 @@ def _listed(url: str, storage_options: dict | None, pattern: bool) -> list[str]:
         return [item["name"] for item in run(client, "ls", url, timeout_s=timeout_s, detail=True) if item["type"] == "file"]
 
     try:
-        paths = attempt(DEFAULT_RETRY, f"listing {redact(url)}", request)
+        paths = attempt(retry, f"listing {redact(url)}", request)
     except (FileNotFoundError, NotADirectoryError):
         return []
     return [normalise(client.unstrip_protocol(path)) for path in paths]
