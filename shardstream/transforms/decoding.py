@@ -11,12 +11,13 @@ import numpy as np
 import torch
 
 from shardstream.buffers import BufferPool
-from shardstream.codecs.images import CHANNELS, EncodedImage, can_decode, open_image, pillow, resized
+from shardstream.codecs.images import CHANNELS, EncodedImage, can_decode, decode_jpeg_into, open_image, pillow, resized
 from shardstream.errors import ConfigError, RowErrors, SampleError
 
 MAX_PIXELS = 2**26  # 192 MiB of RGB
 MAX_SIDE = 2**15
 THREAD_NBYTES = 64 * 1024  # encoded bytes below which another thread gains nothing
+SMALL_NBYTES = 2048  # of an image: threads that decode smaller ones wait for the interpreter's lock more than they decode
 
 _threads: tuple[int, ThreadPoolExecutor] | None = None
 
@@ -82,8 +83,10 @@ class DecodeImages:
             out = self._pool.empty((len(data), height, width, CHANNELS[self.mode]), np.uint8)
 
         def decode(row: int) -> None:
+            one = data[row]
             try:
-                self._decode(self._opened(data[row]), row, out)
+                if self.size is not None or type(one) is not bytes or not decode_jpeg_into(one, self.mode, out[row]):
+                    self._decode(self._opened(one), row, out)
             except ConfigError:
                 raise
             except Exception as error:  # the decoders raise what they like, on any bytes
@@ -98,6 +101,8 @@ class DecodeImages:
     def _num_threads(self, data: list) -> int:
         wanted = torch.get_num_threads() if self.num_threads is None else self.num_threads
         nbytes = sum(len(one) for one in data if isinstance(one, bytes))
+        if nbytes < SMALL_NBYTES * len(data):
+            return 1
         return max(1, min(wanted, len(os.sched_getaffinity(0)), nbytes // THREAD_NBYTES))
 
     def _opened(self, data: Any) -> EncodedImage:
