@@ -1,211 +1,160 @@
 """Measure how fast samples are read, by this library and others: samples/s, memory, CPU, first batch, bytes on disk.
 
-    python -m benchmarks.read                                   # everything; half an hour (make bench)
-    python -m benchmarks.read --quick                           # a tenth of the samples, no workers; minutes (make bench-quick)
-    python -m benchmarks.read --workloads sparse --contenders ours limit --workers 0 1
-    python -m benchmarks.read --s3                              # ours, from S3 beside local disk
+    python -m benchmarks.read                                   # all that is missing; some 25 minutes (make bench)
+    python -m benchmarks.read --prepare                         # only write the samples, some minutes that nothing need be quiet for
+    python -m benchmarks.read --next                            # one piece of up to 100 s; exit status 3 if none is missing
+    python -m benchmarks.read --quick                           # a tenth of the samples or so, no workers, short turns; 3 minutes (make bench-quick)
+    python -m benchmarks.read --workloads sparse --workers 0 1 --again
+    python -m benchmarks.read --s3                              # also whole epochs from S3, at $AWS_ENDPOINT_URL
+    python -m benchmarks.read --report                          # put what stands there into docs/benchmarks.md, with its plot
 
-Every contender stores the same samples by its own writer, and delivers the same shuffled batches of 256 in a fresh
-process: imports; the loader is made and its first batch awaited; a whole epoch, in which samples, ids and content are
-added up and must be what was written; then epochs, cut after some seconds, whose median counts. The page cache is warm.
-Memory is the peak resident set of the process and of its largest worker beyond what imports took; CPU is user and system
-time of both over the timed epochs. One machine, one run: ratios hold, absolute figures are the machine's.
+Every contender stores the same samples by its own writer (``store.py``) and delivers the same shuffled batches of 256. A piece is one
+workload with one number of workers (or from S3), read by all contenders in turns (``race.py``), so ratios are those of turns that followed each other; the page
+cache is warm, and torch has one thread; what threads of its own a library has it may use. The median turn counts. CPU is user and system
+time of the whole tree of processes during the turns, memory the most that it had in anonymous and shared pages, proportionally, beyond
+what imports took. An epoch that is not exactly what was written is told so and is no rival.
+On S3 a turn is a whole epoch of a new loader without a cache, and the first batch is its best.
 
-Results go to ``build/bench/read.json`` as they come, beside those of other workloads and contenders that stand there from runs on the
-same machine with the same versions; ``--report`` makes the table and plots of docs/benchmarks.md of them.
+Results go to ``build/bench/read.json`` (``read-quick.json``) as they come, so that an interrupted run goes on where it was;
+what was measured on another machine or with other versions is measured anew. One machine, one run: ratios hold, absolute figures are the machine's.
 """
 
 from __future__ import annotations
 
 import argparse
-import gc
-import importlib
-import json
 import os
-import platform
-import re
-import resource
-import shutil
-import statistics
 import subprocess
 import sys
-import tempfile
 import time
-from pathlib import Path
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
 
-from benchmarks.read.contenders import ALL
+from benchmarks.read import store
+from benchmarks.read.contenders import MODULES, REMOTE, STORED_AS
+from benchmarks.read.race import race, race_from_s3
+from benchmarks.read.results import ROOT, Results
 
-ROOT = Path(__file__).resolve().parents[2]
-RESULTS = ROOT / "build/bench/read.json"
 NAMES = ("tokens", "sparse", "ragged", "tabular", "images", "blobs")
-REPEATS, EPOCH_S = 3, 3.0
+NOTHING_MISSING = 3
+
+
+@dataclass(frozen=True)
+class Piece:
+    """What is measured at once; ``num_workers`` is None for S3."""
+
+    workload: str
+    num_workers: int | None
+
+    @property
+    def name(self) -> str:
+        return f"{self.workload}, {'S3' if self.num_workers is None else f'{self.num_workers} workers'}"
+
+
+@dataclass(frozen=True)
+class Size:
+    """How much is measured: rounds of turns, and how many samples there are."""
+
+    is_quick: bool
+    rounds: int
+    turn_s: float
+
+    def num_samples(self, workload: str) -> int:
+        from benchmarks.read.workloads import WORKLOADS
+
+        return WORKLOADS[workload].num_quick if self.is_quick else WORKLOADS[workload].num_samples
+
+
+FULL, QUICK = Size(False, 5, 0.8), Size(True, 3, 0.25)
 
 
 def main() -> int:
     parser = argparse.ArgumentParser(prog="python -m benchmarks.read", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--workloads", nargs="+", choices=NAMES, default=NAMES)
-    parser.add_argument("--contenders", nargs="+", choices=ALL, default=ALL)
+    parser.add_argument("--contenders", nargs="+", choices=MODULES, default=list(MODULES), help="fewer of them are printed, but not kept")
     parser.add_argument("--workers", nargs="+", type=int, default=None, help="numbers of worker processes (default 0 1 2; quick: 0)")
-    parser.add_argument("--quick", action="store_true", help="a tenth of the samples, workers 0, shorter epochs")
-    parser.add_argument("--s3", action="store_true", help="ours also from S3, at $AWS_ENDPOINT_URL")
-    parser.add_argument("--report", action="store_true", help="only make docs/benchmarks.md and its plots of the results")
-    parser.add_argument("--child", nargs=6, help=argparse.SUPPRESS)
+    parser.add_argument("--quick", action="store_true", help="fewer samples, workers 0, shorter turns")
+    parser.add_argument("--s3", action="store_true", help="also from S3, at $AWS_ENDPOINT_URL")
+    parser.add_argument("--prepare", action="store_true", help="only write the samples")
+    parser.add_argument("--next", action="store_true", help=f"measure one piece that is missing; exit status {NOTHING_MISSING} if there is none")
+    parser.add_argument("--again", action="store_true", help="measure also what has been measured")
+    parser.add_argument("--report", action="store_true", help="only put what has been measured into docs/benchmarks.md and its plot")
     arguments = parser.parse_args()
-    if arguments.child:
-        child(*arguments.child)
-        return 0
+    size = QUICK if arguments.quick else FULL
+    results = Results(ROOT / f"build/bench/read{'-quick' if arguments.quick else ''}.json")
     if not arguments.report:
-        measure_all(arguments)
-    from benchmarks.read.report import write_report
+        wanted = [piece for piece in pieces(arguments) if arguments.again or results.lacks(piece.name, size.num_samples(piece.workload))]
+        if arguments.next and not wanted:
+            print("nothing is missing", file=sys.stderr)
+            return NOTHING_MISSING
+        wanted = wanted[:1] if arguments.next else wanted
+        prepare(arguments, dict.fromkeys(piece.workload for piece in wanted), size, results)
+        for piece in [] if arguments.prepare else wanted:
+            measure(piece, arguments.contenders, size, results)
+    if arguments.report or not (arguments.prepare or arguments.next):
+        from benchmarks.read.report import write_report
 
-    write_report(json.loads(RESULTS.read_text()), print_only=not arguments.report)
+        write_report(results, print_only=not arguments.report)
     return 0
 
 
-def measure_all(arguments) -> None:
-    """Measure, and keep each result at once."""
-    workers = arguments.workers or ([0] if arguments.quick else [0, 1, 2])
-    for name in arguments.workloads:
-        with tempfile.TemporaryDirectory(prefix=f"shardstream-bench-{name}-") as folder:
-            wanted = json.dumps(run_child("expect", "limit", name, folder, arguments.quick))
-            for contender in arguments.contenders:
-                for place in ["local", *(["s3"] if arguments.s3 and contender == "ours" else [])]:
-                    url = f"{folder}/{contender}" if place == "local" else f"{os.environ.get('SHARDSTREAM_BENCH_BUCKET', 's3://shardstream-bench')}/{os.path.basename(folder)}"
-                    stored = run_child("write", contender, name, url, arguments.quick)
-                    for num_workers in [0] if contender == "limit" else workers:
-                        found = run_child(str(num_workers), contender, name, url, arguments.quick, wanted)
-                        run = {"workload": name, "contender": contender, "place": place, "num_workers": num_workers, **stored, **found}
-                        keep(run, arguments.quick)
-                        print(shown(run), file=sys.stderr, flush=True)
-                    if place == "local":
-                        shutil.rmtree(url, ignore_errors=True)
+def pieces(arguments: argparse.Namespace) -> Iterator[Piece]:
+    for num_workers in arguments.workers or ([0] if arguments.quick else [0, 1, 2]):
+        yield from (Piece(workload, num_workers) for workload in arguments.workloads)
+    if arguments.s3:
+        yield from (Piece(workload, None) for workload in arguments.workloads)
 
 
-def keep(run: dict, quick: bool) -> None:
-    """Put a result into the file, in the place of an older one of the same; those of another machine or other versions go."""
-    measured_on, runs = machine(), []
-    if RESULTS.exists():
-        old = json.loads(RESULTS.read_text())
-        if old["quick"] == quick and all(old["machine"][name] == measured_on[name] for name in ("cpu", "cores", "python", "versions")):
-            runs = [other for other in old["runs"] if any(other[name] != run[name] for name in ("workload", "contender", "place", "num_workers"))]
-    runs = sorted([*runs, run], key=lambda run: (NAMES.index(run["workload"]), ALL.index(run["contender"]), run["place"], run["num_workers"]))
-    RESULTS.parent.mkdir(parents=True, exist_ok=True)
-    RESULTS.write_text(json.dumps({"machine": measured_on, "quick": quick, "runs": runs}, indent=1))
+def prepare(arguments: argparse.Namespace, workloads: dict[str, None], size: Size, results: Results) -> None:
+    """Write all samples that are not there yet, two processes at a time, each for one contender."""
+    writers = dict.fromkeys([*(STORED_AS.get(contender, contender) for contender in arguments.contenders), "limit"])
+    commands = {}
+    for contender in writers:
+        missing = [f"{workload}={size.num_samples(workload)}" for workload in workloads if store.about(contender, workload, size.num_samples(workload)) is None]
+        if missing:
+            commands[contender] = [sys.executable, "-m", "benchmarks.read.store", contender, *missing]
+    with ThreadPoolExecutor(2) as pool:
+        done = list(pool.map(lambda command: subprocess.run(command, cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True), commands.values()))
+    for contender, process in zip(commands, done):
+        if process.returncode:
+            print(f"{contender} could not write:\n{process.stdout[-2000:]}", file=sys.stderr)
+    for workload in workloads:
+        sizes = {contender: store.about(contender, workload, size.num_samples(workload)) for contender in writers if contender != "limit"}
+        results.stored.setdefault(workload, {}).update({contender: found for contender, found in sizes.items() if found})
+        if arguments.s3:
+            for contender in REMOTE:
+                if contender in writers and sizes.get(contender):
+                    store.upload(contender, workload, size.num_samples(workload))
+    results.save()
 
 
-def run_child(step: str, contender: str, workload: str, folder: str, quick: bool, wanted: str = "") -> dict:
-    """Return what a fresh process found; ``{"error": ...}`` if it failed, which the table shows."""
-    command = [sys.executable, "-m", "benchmarks.read", "--child", step, contender, workload, folder, str(int(quick)), wanted]
-    done = subprocess.run(command, cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, timeout=1800)
-    if done.returncode:
-        return {"error": done.stderr.strip().splitlines()[-1][:200] if done.stderr.strip() else f"exit status {done.returncode}"}
-    return json.loads(done.stdout.splitlines()[-1])
-
-
-# -- in a process of its own ----------------------------------------------------------------------
-
-
-def child(step: str, contender: str, name: str, folder: str, quick: str, wanted: str) -> None:
-    from benchmarks.read.workloads import WORKLOADS
-
-    workload = WORKLOADS[name]
-    num_samples = workload.num_samples // (10 if quick == "1" else 1)
-    module = importlib.import_module(f"benchmarks.read.contenders.{contender}")
-    place = folder if "://" in folder else Path(folder)
-    if step == "expect":
-        print(json.dumps({"totals": expected(workload, num_samples)}))
-    elif step == "write":
-        begin = time.perf_counter()
-        module.write(workload, num_samples, place)
-        print(json.dumps({"num_samples": num_samples, "write_s": time.perf_counter() - begin, "disk_nbytes": stored_nbytes(folder)}))
+def measure(piece: Piece, contenders: list[str], size: Size, results: Results) -> None:
+    """Measure a piece, show it, and keep it if nobody was left out."""
+    begin, num_samples = time.perf_counter(), size.num_samples(piece.workload)
+    wanted = store.about("limit", piece.workload, num_samples)["totals"]
+    if piece.num_workers is None:
+        chosen = [contender for contender in contenders if contender in REMOTE]
+        urls = {contender: store.upload(contender, piece.workload, num_samples) for contender in chosen}
+        runs = race_from_s3(piece.workload, num_samples, wanted, urls, max(1, size.rounds // 2))
     else:
-        print(json.dumps(measure(module, workload, json.loads(wanted)["totals"], place, int(step), EPOCH_S / (4 if quick == "1" else 1))))
+        chosen = [contender for contender in contenders if piece.num_workers == 0 or contender not in ("limit", "ours_streamed")]
+        folders = {contender: str(num_samples) if contender == "limit" else str(store.folder_of(contender, piece.workload, num_samples) / "data")
+                   for contender in chosen}  # fmt: skip
+        runs = race(piece.workload, num_samples, wanted, folders, piece.num_workers, size.rounds, size.turn_s)
+    for run in runs:
+        print(shown(piece, run), file=sys.stderr)
+    print(f"{piece.name}: {time.perf_counter() - begin:.0f} s", file=sys.stderr, flush=True)
+    if set(contenders) == set(MODULES):
+        results.keep(piece.name, {"workload": piece.workload, "num_workers": piece.num_workers, "num_samples": num_samples, "runs": runs})
 
 
-def measure(module, workload, wanted: list[int], folder, num_workers: int, epoch_s: float) -> dict:
-    """Return the figures of one contender, and whether an epoch was exactly what was written: its sums are those ``wanted``."""
-    gc.collect()
-    before_nbytes = peak_nbytes()
-    begin = time.perf_counter()
-    loader = module.loader(workload, folder, num_workers)
-    batches = iter(loader)
-    first = next(batches)
-    first_s = time.perf_counter() - begin
-    totals = [0, 0, 0]
-    for batch in chain_first(first, batches):
-        totals = [total + part for total, part in zip(totals, workload.digest(batch))]
-    is_exact = totals == wanted
-    cpu_s, speeds, timed = cpu_seconds(), [], 0
-    for _ in range(REPEATS):
-        begin, count = time.perf_counter(), 0
-        batches = iter(loader)
-        for batch in batches:
-            count += len(batch["id"])
-            if time.perf_counter() - begin > epoch_s:
-                break
-        speeds.append(count / (time.perf_counter() - begin))
-        timed += count
-        del batches
-    return {"samples_per_s": statistics.median(speeds), "first_s": first_s, "is_exact": is_exact,
-            "cpu_us_per_sample": (cpu_seconds() - cpu_s) / timed * 1e6, "memory_nbytes": peak_nbytes() - before_nbytes}  # fmt: skip
-
-
-def chain_first(first, rest):
-    yield first
-    yield from rest
-
-
-def expected(workload, num_samples: int) -> list[int]:
-    """Return the sums over what was written, a batch at a time as it is delivered."""
-    from benchmarks.read.workloads import BATCH
-
-    totals, waiting = [0, 0, 0], []
-    for sample in workload.samples(num_samples):
-        waiting.append(sample)
-        if len(waiting) == BATCH or sample["id"] == num_samples - 1:
-            totals = [total + part for total, part in zip(totals, workload.digest(workload.collate(waiting)))]
-            waiting = []
-    return totals
-
-
-def peak_nbytes() -> int:
-    """Return the peak resident bytes of this process and of its largest child."""
-    return sum(resource.getrusage(who).ru_maxrss * 1024 for who in (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN))
-
-
-def cpu_seconds() -> float:
-    return sum(use.ru_utime + use.ru_stime for use in map(resource.getrusage, (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN)))
-
-
-def stored_nbytes(folder: str) -> int:
-    if "://" in folder:
-        import shardstream as ss
-
-        return ss.Dataset(folder).nbytes
-    return sum(path.stat().st_size for path in Path(folder).rglob("*") if path.is_file())
-
-
-# -- the machine ----------------------------------------------------------------------------------
-
-
-def machine() -> dict:
-    from importlib.metadata import PackageNotFoundError, version
-
-    versions = {}
-    for name in ("shardstream", "torch", "numpy", "webdataset", "mosaicml-streaming", "litdata", "datasets", "simplejpeg"):
-        try:
-            versions[name] = version(name)
-        except PackageNotFoundError:
-            pass
-    cpu = re.search(r"model name\s*: (.*)", Path("/proc/cpuinfo").read_text())
-    return {"cpu": cpu[1] if cpu else platform.machine(), "cores": os.cpu_count(), "python": platform.python_version(),
-            "load": round(os.getloadavg()[0], 1), "date": time.strftime("%Y-%m-%d"), "versions": versions}  # fmt: skip
-
-
-def shown(run: dict) -> str:
+def shown(piece: Piece, run: dict) -> str:
     """Return one line about a run."""
-    head = f"{run['workload']:8} {run['contender']:12} {run['place']:6} workers {run['num_workers']}"
+    from benchmarks.read.figures import Figures
+
+    head = f"  {piece.name:18} {run['contender']:13}"
     if "error" in run:
         return f"{head}  failed: {run['error']}"
-    return (f"{head}  {run['samples_per_s']:12,.0f}/s  first {run['first_s']:6.3f} s  {run['cpu_us_per_sample']:8.1f} us CPU  "
-            f"{run['memory_nbytes'] / 1e6:7.0f} MB  {run['disk_nbytes'] / 1e6:7.1f} MB on disk{'' if run['is_exact'] else '  NOT THE SAMPLES THAT WERE WRITTEN'}")  # fmt: skip
+    figures = Figures.of(run)
+    return (f"{head}  {figures.samples_per_s:12,.0f}/s +-{figures.spread:4.0%}  first {figures.first_s:6.3f} s  {figures.cpu_us:8.1f} us CPU  "
+            f"{figures.memory_nbytes / 1e6:7.0f} MB{'' if run['is_exact'] else '  NOT THE SAMPLES THAT WERE WRITTEN'}")  # fmt: skip

@@ -5,16 +5,9 @@ import torch
 
 from benchmarks.read.workloads import BATCH, DIM, decode_jpeg
 
-NAME = "arrays in RAM"
 
-
-def write(workload, num_samples, folder):
-    folder.mkdir(parents=True)
-    np.save(folder / "num_samples.npy", num_samples)
-
-
-def loader(workload, folder, num_workers):
-    num_samples = int(np.load(folder / "num_samples.npy"))
+def loader(contender, workload, folder, num_workers):
+    num_samples = int(folder)  # nothing is stored
     order = np.random.default_rng(1).permutation(num_samples)
     batches = [order[begin : begin + BATCH] for begin in range(0, num_samples, BATCH)]
     samples = list(workload.samples(num_samples))
