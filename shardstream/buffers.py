@@ -36,6 +36,9 @@ class BufferPool:
         self._fresh: dict[int, deque[_Buffer]] = {}  # those that take none
         self._lent: set[_Buffer] = set()  # keeps the callbacks alive
 
+    def __reduce__(self) -> tuple:
+        return BufferPool, ()  # what has one travels without its memory
+
     @property
     def num_idle_bytes(self) -> int:
         """Bytes of memory that free buffers take."""

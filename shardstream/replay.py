@@ -73,10 +73,7 @@ class ReplayStream(ShardStream):
         self._iterator, self._is_checked, self._pool = 0, False, BufferPool()
 
     def __getstate__(self) -> dict:
-        return {**self.__dict__, "_pool": None}  # the parts travel as streams do
-
-    def __setstate__(self, state: dict) -> None:
-        self.__dict__.update(state, _pool=BufferPool())
+        return self.__dict__  # the parts travel as streams do
 
     def __iter__(self) -> Iterator[Any]:
         return self.joined([iter(part) for part in self.parts])
@@ -111,7 +108,7 @@ class ReplayStream(ShardStream):
             self._is_checked = True
 
     def set_epoch(self, epoch: int) -> None:
-        """Do nothing: there is one epoch, 0."""
+        """Do nothing for epoch 0, the only one; any other is a ConfigError."""
         self._followed.set_epoch(epoch)
 
     @property

@@ -1,7 +1,6 @@
 """Plain web servers as a source of files and shards: what they refuse, lose or do not say is told as what it is."""
 
 import http.server
-import threading
 
 import pytest
 
@@ -9,6 +8,7 @@ import shardstream as ss
 from shardstream.config import RetryPolicy
 from shardstream.errors import ShardNotFoundError, StorageError, StorageRefused
 from shardstream.storage import Fetcher, find
+from tests.web_server import serving
 
 QUICK = RetryPolicy(first_delay_s=0.001, max_delay_s=0.01, deadline_s=10.0, max_attempts=3)
 LINES = b"".join(b'{"y": %d}\n' % y for y in range(50))
@@ -52,13 +52,8 @@ def web(monkeypatch):
     """A handler to set faults of, and the server's URL."""
     monkeypatch.setattr(find, "DEFAULT_RETRY", QUICK)
     handler = type("Handler", (Handler,), {"faults": []})
-    server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), handler)
-    thread = threading.Thread(target=server.serve_forever, daemon=True)
-    thread.start()
-    yield handler, f"http://127.0.0.1:{server.server_address[1]}"
-    server.shutdown()
-    server.server_close()
-    thread.join()
+    with serving(handler) as url:
+        yield handler, url
 
 
 @pytest.mark.parametrize("faults, expected", [

@@ -22,6 +22,7 @@ from shardstream.rowmaker import RowMaker, Task
 from shardstream.source import open_source
 from shardstream.storage import Cache, Fetcher, Store, fetch
 from shardstream.window import WindowReader
+from tests.web_server import serving
 
 SCHEMA = ss.Schema(t=ss.Ragged("uint8"), y=ss.Dense("int64"))
 NUM_SAMPLES, BLOCK_ROWS = 6000, 100
@@ -290,13 +291,8 @@ def web(tmp_path):
         for y in range(2000):
             writer.write({"t": [y % 251] * 20, "y": y})
     handler = type("Handler", (RangeHandler,), {"asked": []})
-    server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), functools.partial(handler, directory=str(tmp_path)))
-    thread = threading.Thread(target=server.serve_forever, daemon=True)
-    thread.start()
-    yield handler, f"http://127.0.0.1:{server.server_address[1]}/data"
-    server.shutdown()
-    server.server_close()
-    thread.join()
+    with serving(functools.partial(handler, directory=str(tmp_path))) as url:
+        yield handler, f"{url}/data"
 
 
 def test_datasets_on_plain_web_servers(web):

@@ -12,11 +12,11 @@ from __future__ import annotations
 
 import base64
 import http.server
-import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 
 from shardstream._native.crc32c import crc32c
+from tests.web_server import serving
 
 
 class TinyS3(http.server.BaseHTTPRequestHandler):
@@ -77,13 +77,5 @@ class TinyS3(http.server.BaseHTTPRequestHandler):
 def running(**settings) -> Iterator[tuple[type[TinyS3], dict]]:
     """Yield the server's handler class, with its ``objects``, and the storage options that lead to it."""
     handler = type("Handler", (TinyS3,), {"objects": {}, "checksums": [], **settings})
-    server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), handler)
-    server.daemon_threads = True
-    thread = threading.Thread(target=server.serve_forever, daemon=True)
-    thread.start()
-    try:
-        yield handler, {"endpoint_url": f"http://127.0.0.1:{server.server_address[1]}", "key": "tiny", "secret": "tiny-secret"}
-    finally:
-        server.shutdown()
-        server.server_close()
-        thread.join()
+    with serving(handler) as url:
+        yield handler, {"endpoint_url": url, "key": "tiny", "secret": "tiny-secret"}

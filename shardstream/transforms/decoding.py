@@ -64,12 +64,6 @@ class DecodeImages:
                               "pip install 'shardstream[image]'.")  # fmt: skip
         self._pool = BufferPool()
 
-    def __getstate__(self) -> dict:
-        return {**self.__dict__, "_pool": None}
-
-    def __setstate__(self, state: dict) -> None:
-        self.__dict__.update(state, _pool=BufferPool())
-
     def __call__(self, columns: dict[str, Any]) -> dict[str, Any]:
         """Return the columns with the images decoded."""
         if self.field not in columns:

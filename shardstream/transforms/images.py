@@ -65,10 +65,7 @@ class Images:
         self._pool = BufferPool()
 
     def __getstate__(self) -> dict:
-        return {**self.__dict__, "_native": {}, "_pool": None}
-
-    def __setstate__(self, state: dict) -> None:
-        self.__dict__.update(state, _pool=BufferPool())
+        return {**self.__dict__, "_native": {}}
 
     def __call__(self, columns: dict[str, Any], place: Place) -> dict[str, Any]:
         """Return the columns with the images transformed."""

@@ -39,12 +39,6 @@ class Standardize:
             raise ConfigError(f"mean and std have {len(self.mean)} and {len(self.std)} numbers.")
         self._pool = BufferPool()
 
-    def __getstate__(self) -> dict:
-        return {**self.__dict__, "_pool": None}
-
-    def __setstate__(self, state: dict) -> None:
-        self.__dict__.update(state, _pool=BufferPool())
-
     def __call__(self, columns: dict[str, Any]) -> dict[str, Any]:
         """Return the columns with the one standardized."""
         if self.field not in columns:
