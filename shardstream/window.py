@@ -17,15 +17,15 @@ import math
 import queue
 import threading
 import time
-from collections import Counter
+from collections import Counter, deque
 from collections.abc import Iterator, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor, wait
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 
-from shardstream._native.gather import Rows
+from shardstream._native.gather import NeededBlocks, Rows
 from shardstream.buffers import BufferPool
 from shardstream.errors import ConfigError, ShardstreamError
 from shardstream.order.epoch import Chunk, EpochOrder
@@ -186,6 +186,8 @@ class WindowReader:
         self._first, self._step, self._end = first, step, end
         self.budget = MemoryBudget(memory_limit_nbytes - memory_limit_nbytes // REST, reader.pool)
         self._pool = ThreadPoolExecutor(num_threads, thread_name_prefix="shardstream-read")
+        self._num_threads, self._num_reading = num_threads, 0
+        self._todo: deque[tuple[_Part, dict[Key, _SharedBlock]]] = deque()  # parts to read
         self._shared, reader.kept = reader.kept, {}
         for part, num_blocks in Counter(shared.part for shared in self._shared.values()).items():
             part.num_blocks = num_blocks
@@ -229,6 +231,7 @@ class WindowReader:
                 if not self._planner.is_alive():
                     break
                 self._planner.join(0.01)
+        self._todo.clear()
         self._pool.shutdown(wait=True, cancel_futures=True)
         self._decide_to_keep()
         if self._keeps:
@@ -263,10 +266,10 @@ class WindowReader:
         """Wait for the first blocks of a chunk, as many as are needed now."""
         begun = time.perf_counter()
         for key in chunk.keys[len(chunk.blocks) : num_blocks]:
-            try:
-                chunk.add(self._shared[key].future.result())
-            except ShardstreamError as error:
-                chunk.add(error)
+            content = self._shared[key].wait()
+            if not isinstance(content, (Block, ShardstreamError)):
+                raise content
+            chunk.add(content)
         if chunk.nbytes > self.budget.limit_nbytes:  # they were larger than their stored bytes let expect
             raise self._too_large(chunk.nbytes * len(chunk.keys) // len(chunk.blocks), len(chunk.keys))
         self._reader.stats.add(wait_for_blocks=time.perf_counter() - begun)
@@ -320,9 +323,10 @@ class WindowReader:
 
     def _wait_until_read(self, plan: Plan) -> None:
         with self._lock:
-            waiting = {self._shared[key].future for key in plan.keys if key in self._shared}
-        while waiting and not self._closed:
-            waiting = wait(waiting, timeout=0.05).not_done
+            waiting = [self._shared[key] for key in plan.keys if key in self._shared]
+        for shared in waiting:
+            while not self._closed and shared.wait(0.05) is None:
+                pass
 
     def _chunks_to_plan(self) -> Iterator[Chunk]:
         """Yield the order's chunks, of about ``CHUNK_SAMPLES`` or ``CHUNK_NBYTES`` each."""
@@ -343,26 +347,18 @@ class WindowReader:
         # rows' blocks, and no sort is needed.
         own = [starts[ordinal] for ordinal in ordinals.tolist()]
         begins = np.concatenate([np.empty(0, np.int64), *(of_shard + number * SHARD_ROWS for number, of_shard in enumerate(own))])
-        place = chunk.row + shard * SHARD_ROWS
-        block = np.searchsorted(begins, place, "right") - 1
-        first_row = np.full(len(begins), -1)
-        first_row[block[::-1]] = np.arange(len(block) - 1, -1, -1)  # of what is assigned twice, the last stays
-        by_need = np.flatnonzero(first_row >= 0)
-        by_need = by_need[np.argsort(first_row[by_need])]
-        slot_of = np.empty(len(begins), np.uint32)
-        slot_of[by_need] = np.arange(len(by_need))
+        needed = NeededBlocks(begins, chunk.row + shard * SHARD_ROWS)
         first_block = np.cumsum([0, *map(len, own)])
-        shard_of = np.searchsorted(first_block, by_need, "right") - 1
-        keys = list(zip(ordinals[shard_of].tolist(), (by_need - first_block[shard_of]).tolist()))
+        shard_of = np.searchsorted(first_block, needed.blocks, "right") - 1
+        keys = list(zip(ordinals[shard_of].tolist(), (needed.blocks - first_block[shard_of]).tolist()))
         keys = [(ordinal, -1) if (ordinal, -1) in failures else (ordinal, number) for ordinal, number in keys]
         places = {}
         if chunk.line is not None:
-            firsts = first_row[by_need]
+            firsts = needed.first_rows
             lanes = (chunk.positions.start + firsts * chunk.positions.step) % self._order.lanes
             places = dict(zip(keys, zip(lanes.tolist(), (chunk.line[firsts] - chunk.row[firsts]).tolist())))
         keys += _blocks_of([span for span in chunk.spans if (span[0], -1) not in failures], starts, set(keys))
-        slot = slot_of[block]
-        return Plan(keys, places, Rows(slot, (place - begins[block]).astype(np.uint32)), np.maximum.accumulate(slot).astype(np.int64) + 1, failures)
+        return Plan(keys, places, needed.rows, needed.num_needed, failures)
 
     def _block_starts(self, ordinals: list[int]) -> tuple[dict[int, np.ndarray], dict[Key, ShardstreamError]]:
         """Return the rows at which each shard's blocks begin, and errors: a shard without index counts as one block."""
@@ -395,7 +391,7 @@ class WindowReader:
             if key in plan.failures:
                 with self._lock:
                     shared = self._shared[key] = _SharedBlock(_Part(0), 0, 1)
-                    shared.future.set_exception(plan.failures[key])
+                    shared.set(plan.failures[key])
             elif key not in self._shared and not self._request_part(key, plan.places.get(key), sizes, position):
                 return False
         with self._lock:
@@ -445,8 +441,30 @@ class WindowReader:
         shared = {each: _SharedBlock(part, size, num_plans=int(each in sizes)) for each, size in [(key, sizes[key]), *needed]}
         with self._lock:
             self._shared.update(shared)
-        self._pool.submit(self._read, part, shared)
+        self._have_read(part, shared)
         return True
+
+    def _have_read(self, part: _Part, shared: dict[Key, _SharedBlock]) -> None:
+        """Have a thread read a part; those that read go on by themselves, so that this costs no Future."""
+        self._todo.append((part, shared))
+        with self._lock:
+            if self._num_reading == self._num_threads:
+                return
+            self._num_reading += 1
+        self._pool.submit(self._read_all)
+
+    def _read_all(self) -> None:
+        """Read parts until there are none."""
+        while True:
+            try:
+                todo = self._todo.popleft()
+            except IndexError:
+                with self._lock:
+                    if not self._todo:
+                        self._num_reading -= 1
+                        return
+            else:
+                self._read(*todo)
 
     def _drop_ahead(self, position: int | None = None) -> None:
         """Let go of blocks that no plan counts on: those that should have been needed by ``position``, by default all."""
@@ -476,9 +494,7 @@ class WindowReader:
         for each, block in zip(shared.values(), found):
             if isinstance(block, Block):
                 each.nbytes = block.nbytes
-                each.future.set_result(block)
-            else:
-                each.future.set_exception(block)
+            each.set(block)
 
 
 class _Part:
@@ -515,8 +531,21 @@ class _SharedBlock:
 
     def __init__(self, part: _Part, nbytes: int, num_plans: int):
         self.part, self.nbytes, self.num_plans = part, nbytes, num_plans
-        self.future: Future = Future()
+        self._content: Block | BaseException | None = None
+        self._coming = threading.Lock()  # a Future has a condition and two locks, and blocks come by the thousand
+        self._coming.acquire()
+
+    def set(self, content: Block | BaseException) -> None:
+        """Let those who wait have what came: the block, or why there is none."""
+        self._content = content
+        self._coming.release()
+
+    def wait(self, timeout_s: float = -1) -> Block | BaseException | None:
+        """Return what came, when it has come; None if it has not within ``timeout_s``."""
+        if self._content is None and self._coming.acquire(timeout=timeout_s):
+            self._coming.release()
+        return self._content
 
     @property
     def is_here(self) -> bool:
-        return self.future.done() and self.future.exception() is None
+        return isinstance(self._content, Block)

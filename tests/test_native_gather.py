@@ -4,7 +4,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
-from shardstream._native.gather import DTYPES, DenseBlocks, KeyedBlocks, RaggedBlocks, RowNumbers, Rows
+from shardstream._native.gather import DTYPES, DenseBlocks, KeyedBlocks, NeededBlocks, RaggedBlocks, RowNumbers, Rows
 from shardstream.errors import CodecError
 from tests.twins import gather as twin
 
@@ -42,6 +42,20 @@ def test_rows_are_found_by_their_number(sizes, numbers):
     assert list(zip(rows.slot.tolist(), rows.row.tolist())) == [twin.locate(sizes, number) for number in numbers]
     part = rows.part(len(numbers) // 2, len(numbers))
     assert part.row.tolist() == rows.row[len(numbers) // 2 :].tolist()
+
+
+@given(st.lists(st.integers(0, 9), min_size=1, max_size=12), st.data())
+def test_blocks_are_numbered_as_they_are_needed(sizes, data):
+    """Blocks of no rows among them, and what lies before all blocks is refused."""
+    begins = np.cumsum([2**50, *sizes])[:-1]
+    places = data.draw(st.lists(st.integers(2**50, 2**50 + sum(sizes) + 3), max_size=30))
+    needed = NeededBlocks(begins, np.array(places, np.int64))
+    found, firsts = twin.number_blocks(begins.tolist(), places)
+    assert list(zip(needed.rows.slot.tolist(), needed.rows.row.tolist(), needed.num_needed.tolist(), strict=True)) == found
+    assert list(zip(needed.blocks.tolist(), needed.first_rows.tolist(), strict=True)) == firsts
+    for bad in (begins, np.empty(0, np.int64)):
+        with pytest.raises(ValueError, match="before all blocks"):
+            NeededBlocks(bad, np.array([2**50, 2**50 - 1]))
 
 
 def test_numbers_near_the_limits_of_int64_are_outside():

@@ -36,6 +36,18 @@ enum ss_status ss_locate_rows(const int64_t *starts, size_t num_slots, const int
 			      size_t num_rows, uint32_t *slot, uint32_t *row, size_t *bad_ret);
 
 /*
+ * ss_number_blocks() finds the block of each row and numbers blocks in the order in which rows
+ * need them.  Block b begins at begins[b], ascending, and places[i] is not below begins[0].
+ * It writes slot[i], the number of row i's block; row[i], its distance from where that
+ * begins (below 2^32); num_needed[i], how many blocks rows 0 .. i need; and of each
+ * numbered block block[number] and first_row[number], both with room for num_blocks.
+ * Returns how many blocks are numbered.  'scratch' has room for num_blocks.
+ */
+size_t ss_number_blocks(const int64_t *begins, size_t num_blocks, const int64_t *places, size_t num_rows,
+			uint32_t *slot, uint32_t *row, int64_t *num_needed, int64_t *block,
+			int64_t *first_row, uint32_t *scratch);
+
+/*
  * ss_gather_dense() writes rows of 'row_num_elements' elements each, cast from
  * 'from' to 'to', to out[0 .. num_rows * row_num_elements).  blocks[s] points to
  * row 0 of the block in slot s.  Blocks and 'out' need no alignment and must not

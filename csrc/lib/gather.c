@@ -24,6 +24,19 @@ prefetch_bytes(const uint8_t *begin, size_t nbytes)
 		__builtin_prefetch(begin + i);
 }
 
+/* The last of ascending 'starts' that is not above 'number'; halves are chosen without a branch. */
+static const int64_t *
+last_not_above(const int64_t *starts, size_t num_starts, int64_t number)
+{
+	for (size_t left = num_starts; left > 1;) {
+		size_t half = left / 2;
+
+		starts += starts[half] <= number ? half : 0;
+		left -= half;
+	}
+	return starts;
+}
+
 enum ss_status
 ss_locate_rows(const int64_t *starts, size_t num_slots, const int64_t *numbers, size_t num_rows,
 	       uint32_t *slot, uint32_t *row, size_t *bad_ret)
@@ -37,19 +50,38 @@ ss_locate_rows(const int64_t *starts, size_t num_slots, const int64_t *numbers, 
 			*bad_ret = i;
 			return SS_ERR_RANGE;
 		}
-		/* The last start that is not above the number; halves are chosen without a branch. */
-		const int64_t *begin = starts;
+		const int64_t *begin = last_not_above(starts, num_slots, number);
 
-		for (size_t left = num_slots; left > 1;) {
-			size_t half = left / 2;
-
-			begin += begin[half] <= number ? half : 0;
-			left -= half;
-		}
 		slot[i] = (uint32_t)(begin - starts);
 		row[i] = (uint32_t)(number - *begin);
 	}
 	return SS_OK;
+}
+
+size_t
+ss_number_blocks(const int64_t *begins, size_t num_blocks, const int64_t *places, size_t num_rows,
+		 uint32_t *slot, uint32_t *row, int64_t *num_needed, int64_t *block,
+		 int64_t *first_row, uint32_t *scratch)
+{
+	uint32_t *number_of = scratch;
+	uint32_t num_numbered = 0;
+
+	if (num_blocks > 0)
+		memset(number_of, 0xFF, num_blocks * sizeof(*number_of));	/* UINT32_MAX: no number yet */
+	for (size_t i = 0; i < num_rows; i++) {
+		const int64_t *begin = last_not_above(begins, num_blocks, places[i]);
+		size_t b = (size_t)(begin - begins);
+
+		if (number_of[b] == UINT32_MAX) {
+			block[num_numbered] = (int64_t)b;
+			first_row[num_numbered] = (int64_t)i;
+			number_of[b] = num_numbered++;
+		}
+		slot[i] = number_of[b];
+		row[i] = (uint32_t)(places[i] - *begin);
+		num_needed[i] = num_numbered;
+	}
+	return num_numbered;
 }
 
 int

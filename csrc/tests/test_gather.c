@@ -159,9 +159,54 @@ casts_any_float_to_any_integer(void)
 	CHECK(out[0] == 0 && out[1] == UINT64_MAX && out[2] == 0 && out[3] == UINT64_MAX && out[5] == (uint64_t)1 << 63 && out[7] == UINT64_MAX && out[8] == 0);
 }
 
+/* Blocks of any size, none too, against a search from the front; outputs end where a page does. */
+static void
+numbers_blocks_in_the_order_of_need(void)
+{
+	uint64_t seed = 4;
+
+	for (int round = 0; round < 300; round++) {
+		size_t num_blocks = 1 + test_random(&seed) % 9, num_rows = test_random(&seed) % 30, num_numbered = 0;
+		int64_t *begins = (int64_t *)(void *)guarded_alloc(num_blocks * 8);
+		int64_t *places = (int64_t *)(void *)guarded_alloc(num_rows * 8);
+		int64_t *num_needed = (int64_t *)(void *)guarded_alloc(num_rows * 8);
+		int64_t *block = (int64_t *)(void *)guarded_alloc(num_blocks * 8);
+		int64_t *first_row = (int64_t *)(void *)guarded_alloc(num_blocks * 8);
+		uint32_t *slot = (uint32_t *)(void *)guarded_alloc(num_rows * 4);
+		uint32_t *row = (uint32_t *)(void *)guarded_alloc(num_rows * 4);
+		uint32_t *scratch = (uint32_t *)(void *)guarded_alloc(num_blocks * 4);
+		for (size_t b = 1; b < num_blocks; b++)
+			begins[b] = begins[b - 1] + (int64_t)(test_random(&seed) % 6);
+		for (size_t i = 0; i < num_rows; i++)
+			places[i] = (int64_t)(test_random(&seed) % (uint64_t)(begins[num_blocks - 1] + 4));
+		size_t found = ss_number_blocks(begins, num_blocks, places, num_rows, slot, row, num_needed, block,
+						first_row, scratch);
+		for (size_t i = 0; i < num_rows; i++) {
+			size_t b = num_blocks - 1;
+			while (begins[b] > places[i])
+				b--;
+			if (num_numbered < found && first_row[num_numbered] == (int64_t)i)
+				CHECK_EQ(block[num_numbered++], b);
+			CHECK_EQ(block[slot[i]], b);
+			CHECK_EQ(row[i], places[i] - begins[b]);
+			CHECK_EQ(num_needed[i], num_numbered);
+		}
+		CHECK_EQ(found, num_numbered);
+		guarded_free((uint8_t *)begins, num_blocks * 8);
+		guarded_free((uint8_t *)places, num_rows * 8);
+		guarded_free((uint8_t *)num_needed, num_rows * 8);
+		guarded_free((uint8_t *)block, num_blocks * 8);
+		guarded_free((uint8_t *)first_row, num_blocks * 8);
+		guarded_free((uint8_t *)slot, num_rows * 4);
+		guarded_free((uint8_t *)row, num_rows * 4);
+		guarded_free((uint8_t *)scratch, num_blocks * 4);
+	}
+}
+
 int
 main(void)
 {
+	numbers_blocks_in_the_order_of_need();
 	pads_rows_within_their_bounds();
 	joins_columns_key_by_key();
 	refuses_rows_that_are_not_there();

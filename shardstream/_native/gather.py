@@ -86,6 +86,35 @@ class RowNumbers:
         return rows
 
 
+class NeededBlocks:
+    """Blocks numbered in the order in which rows need them.
+
+    Args:
+        begins: int64, ascending: where each block begins.
+        places: int64, of each row, none below the first block; a block's rows are at most 2**32 from its begin.
+
+    Attributes:
+        rows: Which block each row is in, by its number in this order, and which of its rows it is.
+        num_needed: int64: how many blocks rows ``0 .. i`` need.
+        blocks: int64: which of ``begins`` each numbered block is.
+        first_rows: int64: the row that needs it first.
+    """
+
+    def __init__(self, begins: np.ndarray, places: np.ndarray):
+        begins, places = np.ascontiguousarray(begins, np.int64), np.ascontiguousarray(places, np.int64)
+        slot, row = np.empty((2, len(places)), np.uint32)
+        blocks, self.num_needed = np.empty((2, len(begins)), np.int64), np.empty(len(places), np.int64)
+        scratch = np.empty(len(begins), np.uint32)
+        if len(places) and (not len(begins) or places.min() < begins[0]):
+            raise ValueError("a row lies before all blocks.")
+        self.rows = Rows(slot, row)
+        num_blocks = lib.ss_number_blocks(
+            ffi.from_buffer(INT64S, begins), len(begins), ffi.from_buffer(INT64S, places), len(places), *self.rows.pointers,
+            ffi.from_buffer(INT64S, self.num_needed), ffi.from_buffer(INT64S, blocks[0]), ffi.from_buffer(INT64S, blocks[1]),
+            ffi.from_buffer(UINT32S, scratch))  # fmt: skip
+        self.blocks, self.first_rows = blocks[:, :num_blocks]
+
+
 class DenseBlocks:
     """One dense column: an array ``(num_samples, *row_shape)`` a slot, all of one dtype; slots without one have no rows."""
 

@@ -11,6 +11,18 @@ def locate(sizes, number):
     return rows[number]
 
 
+def number_blocks(begins, places):
+    """Return (slot, row, num_needed) of each row, and (block, first row) of each block that is needed, in the order of need."""
+    numbers, firsts, found = {}, [], []
+    for i, place in enumerate(places):
+        block = max(b for b, begin in enumerate(begins) if begin <= place)
+        if block not in numbers:
+            numbers[block] = len(numbers)
+            firsts.append((block, i))
+        found.append((numbers[block], place - begins[block], len(numbers)))
+    return found, firsts
+
+
 def cast(values, dtype):
     """Return ``values.astype(dtype)``, but floats beyond an integer's range as the nearest one, and NaN as 0."""
     if values.dtype == bool:
