@@ -54,8 +54,8 @@ class Jagged(NamedTuple):
         if self.values.ndim != 1 or str(self.values.dtype).removeprefix("torch.") not in DENSE_DTYPES:
             raise ConfigError(f"to_padded: values are {self.values.dtype} {tuple(self.values.shape)}, not 1-D of {', '.join(DENSE_DTYPES)}.")
         values, offsets = self.values.detach().numpy(force=True), self.offsets.numpy(force=True)
-        num_rows = len(offsets) - 1
-        if offsets.dtype.kind != "i" or num_rows < 0 or offsets[0] < 0 or offsets[-1] > len(values) or (np.diff(offsets) < 0).any():
+        num_rows = offsets.size - 1
+        if offsets.ndim != 1 or offsets.dtype.kind != "i" or num_rows < 0 or offsets[0] < 0 or offsets[-1] > len(values) or (np.diff(offsets) < 0).any():
             raise ConfigError(f"to_padded: offsets must be integers that ascend from 0 or more to at most {len(values)}, the number of values.")
         padded = Padded(max(1, int(np.diff(offsets).max(initial=0))) if length is None else length, value, keep, pad)
         out = np.empty((num_rows, padded.length), values.dtype)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import multiprocessing
 import time
 import warnings
 import weakref
@@ -42,6 +43,8 @@ class StreamLoader:
             raise ConfigError(f"StreamLoader takes an ss.ShardStream, not {type(stream).__name__}.")
         if isinstance(num_workers, bool) or not isinstance(num_workers, int) or num_workers < 0:
             raise ConfigError(f"num_workers={num_workers!r} must be an integer of at least 0.")
+        if isinstance(multiprocessing_context, str) and multiprocessing_context not in (methods := multiprocessing.get_all_start_methods()):
+            raise ConfigError(f"multiprocessing_context={multiprocessing_context!r} is not one of {', '.join(methods)}.")
         self.dataset = stream
         self.num_workers = num_workers
         self._pin = pin_memory and torch.cuda.is_available()

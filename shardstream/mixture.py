@@ -82,7 +82,11 @@ def _checked_weights(weights: Any) -> tuple[float, ...]:
     """Return weights as a tuple of Python's numbers, which a state has; those of numpy and torch are as good."""
     if isinstance(weights, (str, bytes, Mapping)) or not isinstance(weights, Iterable):
         raise ConfigError(f"weights={weights!r:.100} must be a list of numbers, one for each stream, or None.")
-    plain = tuple(weight.item() if hasattr(weight, "item") else weight for weight in weights)
+    try:
+        plain = tuple(weight.item() if hasattr(weight, "item") else weight for weight in weights)
+        all(float(weight) for weight in plain if isinstance(weight, int))
+    except (ValueError, RuntimeError, OverflowError) as error:  # rows of a matrix; integers that no float holds
+        raise ConfigError(f"weights={weights!r:.100} must be a list of numbers, one for each stream, or None.") from error
     if any(isinstance(weight, bool) for weight in plain):
         raise ConfigError(f"weights={list(plain)!r:.100} must be numbers, not bools.")
     return plain

@@ -35,6 +35,7 @@ from shardstream.source import Source, open_source, source_of_snapshot
 from shardstream.stats import Stats
 from shardstream.storage import Cache
 from shardstream.storage.urls import checked_urls
+from shardstream.transforms.marks import check_callable
 
 SAMPLES_AT_ONCE = 256  # rows gathered together when samples are delivered one by one
 CACHE_LIMIT = "100GB"
@@ -104,6 +105,7 @@ class ShardStream(IterableDataset):
             raise ConfigError(f"batch_size={batch_size!r} must be an integer of at least 1, or None for samples.")
         if isinstance(fields, str):
             raise ConfigError(f"fields={fields!r} must be a list of names.")
+        check_callable(transform)
         if on_error not in ("raise", "skip"):
             raise ConfigError(f"on_error={on_error!r} must be 'raise' or 'skip'.")
         if epochs is not None and (isinstance(epochs, bool) or not isinstance(epochs, int) or epochs < 1):

@@ -200,7 +200,7 @@ def test_a_jagged_is_padded_either_way(keep, pad, expected):
     assert ss.Jagged(torch.empty(0), torch.zeros(1, dtype=torch.int64)).to_padded().shape == (0, 1)
 
 
-@pytest.mark.parametrize("offsets", [[0, 8, 2, 10], [0, 8, 2], [-5, 3], [0, 11], [0, 10**6, 5], [], [0.0, 10.0]])
+@pytest.mark.parametrize("offsets", [[[0, 2], [2, 4]], 0, [0, 8, 2, 10], [0, 8, 2], [-5, 3], [0, 11], [0, 10**6, 5], [], [0.0, 10.0]])
 def test_jagged_to_padded_reads_no_memory_beyond_its_values(offsets):
     with pytest.raises(ss.ConfigError, match="offsets must be integers that ascend"):
         ss.Jagged(torch.arange(10), torch.tensor(offsets)).to_padded(4)

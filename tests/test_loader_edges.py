@@ -270,3 +270,9 @@ def test_counts_stay_when_a_state_changes_the_version(tmp_path, num_workers):
     stats = one.stats()
     assert (stats["num_batches"], stats["num_rows"]) == (30, 300) and stats["num_blocks"] >= 3
     assert pickle.loads(pickle.dumps(one.dataset)).stats.sums()["num_rows"] == 0
+
+
+def test_an_unknown_way_to_start_workers_is_refused_at_once(tmp_path):
+    stream = ss.ShardStream(write(str(tmp_path / "d"), 10), batch_size=4)
+    with pytest.raises(ss.ConfigError, match="'thread' is not one of .*fork"):
+        ss.StreamLoader(stream, num_workers=1, multiprocessing_context="thread")

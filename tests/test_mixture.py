@@ -269,7 +269,7 @@ def test_what_does_not_fit_together(folder, tmp_path):
     ]:  # fmt: skip
         with pytest.raises(ss.ConfigError, match=message):
             ss.mix(streams, weights)
-    for weights, message in [(0.5, "a list of numbers"), ("ab", "a list of numbers"), ([True, 1], "not bools"), (["1", 1], "finite numbers"), ([], "1 to 64 numbers")]:
+    for weights, message in [(0.5, "a list of numbers"), (np.ones((2, 2)), "a list of numbers"), ([10**400, 1], "a list of numbers"), ("ab", "a list of numbers"), ([True, 1], "not bools"), (["1", 1], "finite numbers"), ([], "1 to 64 numbers")]:
         with pytest.raises(ss.ConfigError, match=message):
             ss.mix([stream(), stream("b")], weights)
     for streams in (None, stream("nowhere"), 3):  # and nothing is read to find out

@@ -504,3 +504,12 @@ def test_options_of_lines_may_be_nested(tmp_path):
     }  # fmt: skip
     report = ss.pack(config, progress=False)
     assert (report.datasets[0].num_samples, report.num_rejected) == (2, 1)
+
+
+def test_a_line_without_end_is_a_reject(tmp_path, tiny, monkeypatch):
+    """What would not fit in memory is counted as one bad record of its file, and the other files are read."""
+    monkeypatch.setattr("shardstream.packing.sources.lines.MAX_LINE_NBYTES", 64)
+    write(tmp_path / "a.jsonl", b'{"n": "' + b"x" * 100 + b'"}\n')
+    write(tmp_path / "b.jsonl", b'{"n": 2}\n')
+    rows, rejects = read(kind="jsonl", paths=str(tmp_path))
+    assert [row["n"] for row in rows] == [2] and len(rejects) >= 1 and "a.jsonl has a line of more than 64 bytes" in rejects[0]

@@ -38,8 +38,15 @@ def placed(transform: Callable) -> Callable:
     return transform
 
 
+def check_callable(transform: Callable | None) -> None:
+    """Raise :class:`ConfigError` for what is no function."""
+    if transform is not None and not callable(transform):
+        raise ConfigError(f"transform={transform!r:.100} is not a function.")
+
+
 def check_unplaced(transform: Callable | None) -> None:
-    """Raise :class:`ConfigError` for a placed transform where rows have no place in a run: in a map-style dataset."""
+    """Raise :class:`ConfigError` for what is no function, or placed where rows have no place in a run: in a map-style dataset."""
+    check_callable(transform)
     if getattr(transform, "shardstream_placed", False):
         raise ConfigError(
             "a transform marked @ss.placed needs the epoch and position of a row, which only a ShardStream has."

@@ -76,6 +76,8 @@ class LinesSource(FilesSource):
             yield Chunk.of_records([], left)
         except ShardError as error:
             yield Chunk.of_records([], left, [damaged(piece.file, error)])
+        except SampleError as error:  # a line that has no end
+            yield Chunk.of_records([], left, [error])
 
     def _records_of(self, piece: Range, offset: int, data: bytes) -> tuple[list, list, Sequence[int]]:
         """Return the records of lines from ``offset`` on, each with its key; those that are none; and which line a record is."""
@@ -137,7 +139,7 @@ def blocks_of_lines(piece: Range, storage_options: dict) -> Iterator[tuple[int, 
                 data += stream.readline(MAX_LINE_NBYTES)
                 if len(data) >= MAX_LINE_NBYTES:
                     message = f"{printable(piece.file.place)} has a line of more than {MAX_LINE_NBYTES:,} bytes."
-                    raise SampleError(message, offset=offset)
+                    raise SampleError(message, key=f"{printable(piece.file.name)}:{offset}", offset=offset)
             yield offset, data.removesuffix(b"\n")
             offset += len(data)
 
