@@ -33,7 +33,7 @@ enum ss_bpe_kind {
 
 #define SS_BPE_MAX_TOKENS 2097151	/* ids and ranks are packed three to 64 bits */
 #define SS_BPE_IDS_SLACK 4		/* ids written past the last one, for stores of whole vectors */
-#define SS_BPE_CACHE_NBYTES 9437184	/* of the cache of one ss_bpe_scratch: 9 MiB */
+#define SS_BPE_CACHE_NBYTES 17301504	/* of the caches of one ss_bpe_scratch: 16.5 MiB */
 
 struct ss_bpe_vocab {
 	const uint8_t *kinds;		/* enum ss_bpe_kind of each id */

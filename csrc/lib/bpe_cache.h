@@ -8,6 +8,7 @@
  * so what a text repeats stays, and the size never changes.  Tokens are there from the
  * beginning, since a third of the new words are one.  Only pieces of at most
  * CACHE_MAX_NBYTES and CACHE_MAX_IDS are kept here; in English and code 98% are such.
+ * bpe_ring.h has others.
  */
 #ifndef BPE_CACHE_H
 #define BPE_CACHE_H
@@ -20,6 +21,7 @@
 #define CACHE_MAX_IDS 4
 #define CACHE_COUNT_SHIFT 29	/* an id takes 21 bits: the last one's upper bits say how many there are */
 #define CACHE_ID_MASK ((1u << CACHE_COUNT_SHIFT) - 1)
+#define CACHE_IN_RING 7		/* in place of a count: the ids stand in the ring, at the place in the first two */
 #ifndef CACHE_LOG2_BUCKETS	/* builds for fuzzing make it small: quick to begin, and full at once */
 #define CACHE_LOG2_BUCKETS 17
 #endif
@@ -43,45 +45,6 @@ struct cache_bucket {
 _Static_assert(sizeof(struct cache_bucket) == 64, "a bucket is one cache line");
 _Static_assert(CACHE_MAX_NBYTES == SHORT_MAX_NBYTES, "a new piece that can be kept is merged with others");
 _Static_assert(SS_BPE_IDS_SLACK >= CACHE_MAX_IDS, "an entry's ids are stored as one vector");
-
-/*
- * Pieces of 16 to LONG_MAX_NBYTES, such as the blanks that indent code, and at most LONG_MAX_IDS
- * have one place each, a cache line; what came last stays.
- */
-#define LONG_MAX_NBYTES 30
-#define LONG_MAX_IDS 8
-
-struct long_entry {
-	uint8_t nbytes, num_ids;	/* 0, 0: empty */
-	uint8_t bytes[LONG_MAX_NBYTES];
-	uint32_t ids[LONG_MAX_IDS];
-};
-
-#define LONG_NUM_ENTRIES (CACHE_NUM_BUCKETS / 8)
-
-_Static_assert(CACHE_LOG2_BUCKETS < 17 || SS_BPE_CACHE_NBYTES == CACHE_NUM_BUCKETS * sizeof(struct cache_bucket) +
-		       LONG_NUM_ENTRIES * sizeof(struct long_entry), "ss_bpe.h says how large the caches are");
-_Static_assert(sizeof(struct long_entry) == 64, "an entry is one cache line");
-_Static_assert(CACHE_MAX_NBYTES + 1 >= LONG_MAX_IDS, "a piece has room for as many ids as it has bytes");
-
-/* long_slot() returns the place of a piece of 16 bytes or more. */
-static inline size_t
-long_slot(const uint8_t *piece, size_t nbytes)
-{
-	uint64_t words[2], last[2];
-
-	memcpy(words, piece, sizeof(words));
-	memcpy(last, piece + nbytes - sizeof(last), sizeof(last));
-	uint64_t hash = (words[0] ^ (last[0] << 27 | last[0] >> 37)) * 0x9E3779B97F4A7C15u;
-	hash = (hash ^ words[1] ^ (last[1] << 41 | last[1] >> 23) ^ nbytes) * 0x9E3779B97F4A7C15u;
-	return hash / (UINT64_MAX / LONG_NUM_ENTRIES + 1);
-}
-
-static inline bool
-long_has(const struct long_entry *entry, const uint8_t *piece, size_t nbytes)
-{
-	return entry->nbytes == nbytes && memcmp(entry->bytes, piece, nbytes) == 0;
-}
 
 /* cache_key() returns the key of a piece of 1 to CACHE_MAX_NBYTES; 'avail' bytes may be read. */
 static inline struct cache_key

@@ -6,7 +6,7 @@
 #include <stdlib.h>
 #include <string.h>
 
-#include "bpe_cache.h"
+#include "bpe_ring.h"
 
 /* Pieces that are looked up together: enough to hide the cache's latency, few enough for the first-level cache. */
 #define BLOCK_PIECES 256
@@ -15,7 +15,7 @@ struct ss_bpe_scratch {
 	const ss_bpe *bpe;
 	pretok_fill_fn *fill;
 	struct cache_bucket *cache;
-	struct long_entry *long_pieces;
+	struct ring ring;
 	struct merge_memory memory;
 };
 
@@ -51,8 +51,10 @@ ss_bpe_scratch_new(const ss_bpe *bpe)
 	scratch->bpe = bpe;
 	scratch->fill = pretok_best_fill();
 	scratch->cache = table_alloc(CACHE_NUM_BUCKETS * sizeof(*scratch->cache));
-	scratch->long_pieces = table_alloc(LONG_NUM_ENTRIES * sizeof(*scratch->long_pieces));
-	if (scratch->cache == NULL || scratch->long_pieces == NULL) {
+	scratch->ring.words = table_reserve((RING_NUM_WORDS + SS_BPE_IDS_SLACK) * sizeof(*scratch->ring.words));
+	scratch->ring.sets = table_alloc(RING_NUM_SETS * sizeof(*scratch->ring.sets));
+	scratch->ring.head = 2 * RING_NUM_WORDS;	/* empty slots are too old */
+	if (scratch->cache == NULL || scratch->ring.words == NULL || scratch->ring.sets == NULL) {
 		ss_bpe_scratch_free(scratch);
 		return NULL;
 	}
@@ -66,7 +68,8 @@ ss_bpe_scratch_free(ss_bpe_scratch *scratch)
 	if (scratch == NULL)
 		return;
 	free(scratch->memory.data);
-	free(scratch->long_pieces);
+	free(scratch->ring.words);
+	free(scratch->ring.sets);
 	free(scratch->cache);
 	free(scratch);
 }
@@ -98,31 +101,37 @@ encode_piece(ss_bpe_scratch *scratch, const uint8_t *piece, size_t nbytes, uint3
 	return num;
 }
 
-/* As encode_piece(), of a piece that is too long for buckets. */
+/* As encode_piece(), of a piece that is too long for buckets; 'hash' is its. */
 static size_t
-encode_long_piece(ss_bpe_scratch *scratch, const uint8_t *piece, size_t nbytes, uint32_t *ids)
+encode_long_piece(ss_bpe_scratch *scratch, uint64_t hash, const uint8_t *piece, size_t nbytes, uint32_t *ids)
 {
-	if (nbytes > LONG_MAX_NBYTES)
+	if (nbytes > RING_MAX_NBYTES)
 		return encode_piece(scratch, piece, nbytes, ids);
-	struct long_entry *entry = &scratch->long_pieces[long_slot(piece, nbytes)];
-	if (long_has(entry, piece, nbytes)) {
-		memcpy(ids, entry->ids, sizeof(entry->ids));
-		return entry->num_ids;
-	}
-	size_t num = encode_piece(scratch, piece, nbytes, ids);
-	if (num != 0 && num <= LONG_MAX_IDS) {
-		entry->nbytes = (uint8_t)nbytes;
-		entry->num_ids = (uint8_t)num;
-		memcpy(entry->bytes, piece, nbytes);
-		memcpy(entry->ids, ids, num * sizeof(*ids));
+	size_t num = ring_find(&scratch->ring, hash, piece, nbytes, ids);
+	if (num == 0) {
+		num = encode_piece(scratch, piece, nbytes, ids);
+		if (num != 0)
+			ring_insert(&scratch->ring, hash, piece, nbytes, ids, num);
 	}
 	return num;
 }
 
-/* Where the cache may have a piece; without bucket if it is too long. */
+static void
+keep_ids(ss_bpe_scratch *scratch, struct cache_bucket *bucket, struct cache_key key, const uint32_t *ids, size_t num_ids)
+{
+	if (num_ids <= CACHE_MAX_IDS)
+		cache_insert(bucket, key, ids, num_ids);
+	else
+		ring_entry_insert(&scratch->ring, bucket, key, ids, num_ids);
+}
+
+/* Where the caches may have a piece. */
 struct lookup {
-	struct cache_key key;
-	struct cache_bucket *bucket;
+	union {
+		struct cache_key key;
+		uint64_t hash;			/* in the ring, of a piece that is too long for buckets */
+	};
+	struct cache_bucket *bucket;		/* NULL: too long */
 };
 
 /* The ids of a block's pieces have a gap for each new short piece until they are filled together. */
@@ -131,20 +140,33 @@ struct block {
 	struct short_piece gaps[BLOCK_PIECES];
 	struct lookup *gap_lookups[BLOCK_PIECES];
 	size_t num_gaps;
+	uint8_t longs[BLOCK_PIECES];	/* the numbers of pieces that the ring may have */
 };
 
+_Static_assert(BLOCK_PIECES <= UINT8_MAX + 1, "a piece's number fits");
+
 static void
-look_up_soon(ss_bpe_scratch *scratch, struct lookup *lookups, const uint8_t *text, size_t begin, const uint32_t *ends,
+look_up_soon(ss_bpe_scratch *scratch, struct block *block, const uint8_t *text, size_t begin, const uint32_t *ends,
 	     size_t num, size_t readable_nbytes)
 {
+	size_t num_longs = 0;
+
 	for (size_t i = 0, at = begin; i < num; at = ends[i++]) {
-		lookups[i].bucket = NULL;
-		if (ends[i] - at <= CACHE_MAX_NBYTES) {
-			lookups[i].key = cache_key(text + at, ends[i] - at, readable_nbytes - at);
-			lookups[i].bucket = &scratch->cache[cache_slot(lookups[i].key)];
-			__builtin_prefetch(lookups[i].bucket, 1);
+		struct lookup *lookup = &block->lookups[i];
+		size_t nbytes = ends[i] - at;
+		lookup->bucket = NULL;
+		if (nbytes <= CACHE_MAX_NBYTES) {
+			lookup->key = cache_key(text + at, nbytes, readable_nbytes - at);
+			lookup->bucket = &scratch->cache[cache_slot(lookup->key)];
+			__builtin_prefetch(lookup->bucket, 1);
+		} else if (nbytes <= RING_MAX_NBYTES) {
+			lookup->hash = ring_hash(text + at, nbytes);
+			__builtin_prefetch(ring_set(&scratch->ring, lookup->hash));
+			block->longs[num_longs++] = (uint8_t)i;
 		}
 	}
+	for (size_t i = 0; i < num_longs; i++)
+		ring_prefetch(&scratch->ring, block->lookups[block->longs[i]].hash);
 }
 
 /*
@@ -179,14 +201,38 @@ fill_gaps(ss_bpe_scratch *scratch, struct block *block, uint32_t *ids, size_t nu
 
 		for (size_t k = 0; k < gap->num_tokens && !bpe->same_numbers; k++)
 			gap->tokens[k] = bpe->external[gap->tokens[k]];
-		if (gap->num_tokens <= CACHE_MAX_IDS && !cache_has(&lookup->bucket->entries[0], lookup->key))
-			cache_insert(lookup->bucket, lookup->key, gap->tokens, gap->num_tokens);
+		if (!cache_has(&lookup->bucket->entries[0], lookup->key))
+			keep_ids(scratch, lookup->bucket, lookup->key, gap->tokens, gap->num_tokens);
 		memmove(end, begin, num * sizeof(*ids));
 		end += num;
 		begin = gap->tokens + gap->nbytes;
 	}
 	memmove(end, begin, (size_t)(last - begin) * sizeof(*ids));
 	return (size_t)(end + (last - begin) - ids);
+}
+
+/*
+ * Writes the ids of piece i of a block, which its bucket does not have, or leaves a gap for them; returns how many
+ * places it takes, or 0 if there is no memory.
+ */
+static __attribute__((noinline)) size_t
+encode_new_piece(ss_bpe_scratch *scratch, struct block *block, size_t i, const uint8_t *piece, size_t nbytes,
+		 uint32_t *ids)
+{
+	struct lookup *lookup = &block->lookups[i];
+	size_t num;
+
+	if (lookup->bucket == NULL)
+		return encode_long_piece(scratch, lookup->hash, piece, nbytes, ids);
+	if (is_for_merging(scratch->bpe, lookup->key, piece, nbytes)) {
+		block->gaps[block->num_gaps] = (struct short_piece){ piece, (uint32_t)nbytes, 0, ids };
+		block->gap_lookups[block->num_gaps++] = lookup;
+		return nbytes;
+	}
+	num = encode_piece(scratch, piece, nbytes, ids);
+	if (num != 0)
+		keep_ids(scratch, lookup->bucket, lookup->key, ids, num);
+	return num;
 }
 
 /* Writes the ids of pieces that end at ends[0 .. num) and returns how many, or SIZE_MAX if there is no memory. */
@@ -198,30 +244,25 @@ encode_block(ss_bpe_scratch *scratch, const uint8_t *text, size_t begin, const u
 	size_t num_ids = 0;
 
 	block.num_gaps = 0;
-	look_up_soon(scratch, block.lookups, text, begin, ends, num, readable_nbytes);
+	look_up_soon(scratch, &block, text, begin, ends, num, readable_nbytes);
 	for (size_t i = 0, at = begin; i < num; at = ends[i++]) {
 		struct cache_bucket *bucket = block.lookups[i].bucket;
 		struct cache_key key = block.lookups[i].key;
-		uint32_t nbytes = ends[i] - (uint32_t)at;
+		size_t new = 0;
 
 		if (bucket != NULL && cache_has(&bucket->entries[0], key)) {
-			num_ids += cache_ids(&bucket->entries[0], ids + num_ids);
+			new = cache_ids(&bucket->entries[0], ids + num_ids);
 		} else if (bucket != NULL && cache_has(&bucket->entries[1], key)) {
 			cache_promote(bucket);
-			num_ids += cache_ids(&bucket->entries[0], ids + num_ids);
-		} else if (bucket != NULL && is_for_merging(scratch->bpe, key, text + at, nbytes)) {
-			block.gaps[block.num_gaps] = (struct short_piece){ text + at, nbytes, 0, ids + num_ids };
-			block.gap_lookups[block.num_gaps++] = &block.lookups[i];
-			num_ids += nbytes;
-		} else {
-			size_t new = bucket != NULL ? encode_piece(scratch, text + at, nbytes, ids + num_ids)
-						    : encode_long_piece(scratch, text + at, nbytes, ids + num_ids);
-			if (new == 0)
-				return SIZE_MAX;
-			if (bucket != NULL && new <= CACHE_MAX_IDS)
-				cache_insert(bucket, key, ids + num_ids, new);
-			num_ids += new;
+			new = cache_ids(&bucket->entries[0], ids + num_ids);
 		}
+		if (new == CACHE_IN_RING)
+			new = ring_entry_ids(&scratch->ring, &bucket->entries[0], ids + num_ids);
+		if (new == 0)
+			new = encode_new_piece(scratch, &block, i, text + at, ends[i] - at, ids + num_ids);
+		if (new == 0)
+			return SIZE_MAX;
+		num_ids += new;
 	}
 	return block.num_gaps == 0 ? num_ids : fill_gaps(scratch, &block, ids, num_ids);
 }

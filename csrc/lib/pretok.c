@@ -9,20 +9,7 @@
 const uint8_t *
 pretok_next(enum ss_pretok_pattern pattern, const uint8_t *p, const uint8_t *end)
 {
-	switch (pattern) {
-	case SS_PRETOK_GPT2:
-		return next_gpt2(p, end);
-	case SS_PRETOK_CL100K:
-		return next_cl100k(p, end, 3, true);
-	case SS_PRETOK_LLAMA3:
-		return next_cl100k(p, end, 3, false);
-	case SS_PRETOK_QWEN2:
-		return next_cl100k(p, end, 1, false);
-	case SS_PRETOK_O200K:
-		return next_o200k(p, end);
-	default:
-		return end;
-	}
+	return next_piece(pattern, p, end);
 }
 
 size_t

@@ -11,6 +11,7 @@
 
 #include <stdbool.h>
 
+#include "ss_pretok.h"
 #include "unicode_classes.h"
 
 static inline bool
@@ -252,6 +253,26 @@ next_o200k(const uint8_t *p, const uint8_t *end)
 		return q;
 	}
 	return skip_blanks(p, end, false, true);
+}
+
+/* next_piece() is pretok_next(), to be compiled into loops for one pattern. */
+static inline const uint8_t *
+next_piece(enum ss_pretok_pattern pattern, const uint8_t *p, const uint8_t *end)
+{
+	switch (pattern) {
+	case SS_PRETOK_GPT2:
+		return next_gpt2(p, end);
+	case SS_PRETOK_CL100K:
+		return next_cl100k(p, end, 3, true);
+	case SS_PRETOK_LLAMA3:
+		return next_cl100k(p, end, 3, false);
+	case SS_PRETOK_QWEN2:
+		return next_cl100k(p, end, 1, false);
+	case SS_PRETOK_O200K:
+		return next_o200k(p, end);
+	default:
+		return end;
+	}
 }
 
 #endif

@@ -44,6 +44,28 @@ keep_valid(struct ascii_classes *c)
 	c->slash &= c->valid;
 }
 
+/* Whether the piece at p begins with a character that is not ASCII, or with a blank and one. */
+static inline bool
+begins_with_others(const uint8_t *p, const uint8_t *end)
+{
+	return p < end && (p[0] >= 0x80 || (p[0] == ' ' && p + 1 < end && p[1] >= 0x80));
+}
+
+/* Writes the end of one piece, and of those after it in which a window would find nothing. */
+static inline size_t
+others_ends(enum ss_pretok_pattern pattern, struct place *at, uint32_t *ends, size_t ends_avail)
+{
+	const uint8_t *p = at->text + at->begin, *end = at->text + at->text_nbytes;
+	size_t num = 0;
+
+	do {
+		p = next_piece(pattern, p, end);
+		ends[num++] = (uint32_t)(p - at->text);
+	} while (num + PRETOK_MIN_ENDS <= ends_avail && begins_with_others(p, end));
+	at->begin = (size_t)(p - at->text);
+	return num;
+}
+
 #define AVX2 __attribute__((target("avx2,bmi,bmi2,lzcnt,popcnt"), always_inline)) static inline
 
 /* The bytes from 'low' to 'low' + 'span'. */
@@ -174,14 +196,14 @@ write_ends_avx512(uint64_t cuts, uint32_t begin, uint32_t *ends)
 			bool at_end = end - p <= WINDOW_NBYTES && c.valid == low_bits((unsigned)(end - p));        \
 			uint64_t cuts = ascii_cuts(pattern, &c, p, end, at_end);                                   \
 			num += WRITE_ENDS(cuts, (uint32_t)at.begin, ends + num);                                   \
-			if (at_end)                                                                                \
+			if (at_end) {                                                                              \
 				at.begin = at.text_nbytes;                                                         \
-			else if (cuts != 0)                                                                        \
-				at.begin += 63 - (size_t)__builtin_clzll(cuts);                                    \
-			else                                                                                       \
-				at.begin = (size_t)(pretok_next(pattern, p, end) - at.text);                       \
-			if (at_end || cuts == 0)                                                                   \
 				ends[num++] = (uint32_t)at.begin;                                                  \
+			} else if (cuts != 0) {                                                                    \
+				at.begin += 63 - (size_t)__builtin_clzll(cuts);                                    \
+			} else {                                                                                   \
+				num += others_ends(pattern, &at, ends + num, ends_avail - num);                    \
+			}                                                                                          \
 		}                                                                                                  \
 		return num;                                                                                        \
 	}

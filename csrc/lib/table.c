@@ -16,17 +16,26 @@
 #define HUGE_PAGE_NBYTES ((size_t)1 << 21)
 
 void *
-table_alloc(size_t nbytes)
+table_reserve(size_t nbytes)
 {
 	void *table = NULL;
 
 	if (nbytes < HUGE_PAGE_NBYTES / 2)
-		return calloc(1, nbytes);
+		return malloc(nbytes);
 	if (posix_memalign(&table, HUGE_PAGE_NBYTES, nbytes) != 0)
 		return NULL;
 #if defined(__linux__)
 	madvise(table, nbytes, MADV_HUGEPAGE);	/* may fail: then the pages are small */
 #endif
-	memset(table, 0, nbytes);
+	return table;
+}
+
+void *
+table_alloc(size_t nbytes)
+{
+	void *table = table_reserve(nbytes);
+
+	if (table != NULL)
+		memset(table, 0, nbytes);
 	return table;
 }

@@ -14,4 +14,7 @@
  */
 void *table_alloc(size_t nbytes);
 
+/* table_reserve() is table_alloc() without the zeros: what is never written takes no memory. */
+void *table_reserve(size_t nbytes);
+
 #endif

@@ -130,32 +130,79 @@ steps_of(ss_bpe_scratch *scratch, const char *text, uint32_t *ids)
 	return ss_bpe_scratch_steps(scratch) - before;
 }
 
-/* Up to 15 bytes and 4 ids, or 30 and 8; single tokens before they are met. */
+/* Up to 255 bytes, whatever their ids; single tokens before they are met. */
 static void
 remembers_pieces(void)
 {
-	static const struct { const char *text; uint32_t num_ids, ids[12]; bool is_kept; } pieces[] = {
-		{ "hello", 1, { 261 }, true },
-		{ "heabc", 2, { 258, 257 }, true },
-		{ "abcabcabcabcabc", 5, { 257, 257, 257, 257, 257 }, false },
-		{ "hellohellohellox", 4, { 261, 261, 261, 'x' }, true },
-		{ "hellohexellohell", 7, { 261, 258, 'x', 'e', 259, 'o', 260 }, true },
-		{ "hellohexllohehell", 7, { 261, 258, 'x', 259, 'o', 258, 260 }, true },
-		{ "hellohellohellohellohellohello", 6, { 261, 261, 261, 261, 261, 261 }, true },
-		{ "hellohellohellohellohellohellox", 7, { 261, 261, 261, 261, 261, 261, 'x' }, false },
-		{ "abcabcabcabcabcabcabcabcabc", 9, { 257, 257, 257, 257, 257, 257, 257, 257, 257 }, false },
+	static const struct { const char *text; uint32_t num_ids, ids[12]; } pieces[] = {
+		{ "hello", 1, { 261 } },
+		{ "heabc", 2, { 258, 257 } },
+		{ "abcabcabcabcabc", 5, { 257, 257, 257, 257, 257 } },
+		{ "hellohellohellox", 4, { 261, 261, 261, 'x' } },
+		{ "hellohexellohell", 7, { 261, 258, 'x', 'e', 259, 'o', 260 } },
+		{ "hellohexllohehell", 7, { 261, 258, 'x', 259, 'o', 258, 260 } },
+		{ "hellohellohellohellohellohello", 6, { 261, 261, 261, 261, 261, 261 } },
+		{ "hellohellohellohellohellohellox", 7, { 261, 261, 261, 261, 261, 261, 'x' } },
+		{ "abcabcabcabcabcabcabcabcabc", 9, { 257, 257, 257, 257, 257, 257, 257, 257, 257 } },
 	};
+	char longest[257];
 	ss_bpe *bpe = new_bpe();
 	ss_bpe_scratch *scratch = ss_bpe_scratch_new(bpe);
-	uint32_t ids[64];
+	uint32_t ids[256 + SS_BPE_IDS_SLACK];
 
 	for (int round = 0; round < 2; round++) {
 		for (size_t i = 0; i < sizeof(pieces) / sizeof(pieces[0]); i++) {
 			bool found = steps_of(scratch, pieces[i].text, ids) == 0;
-			CHECK_EQ(found, pieces[i].is_kept && (round == 1 || pieces[i].num_ids == 1));
+			CHECK_EQ(found, round == 1 || pieces[i].num_ids == 1);
 			CHECK(memcmp(ids, pieces[i].ids, pieces[i].num_ids * sizeof(*ids)) == 0);
 		}
+		for (size_t nbytes = 255; nbytes <= 256; nbytes++) {
+			memset(longest, 'x', nbytes);
+			longest[nbytes] = '\0';
+			CHECK_EQ(steps_of(scratch, longest, ids) == 0, round == 1 && nbytes == 255);
+			CHECK_EQ(ids[nbytes - 1], 'x');
+		}
 	}
+	ss_bpe_scratch_free(scratch);
+	ss_bpe_free(bpe);
+}
+
+/* More pieces than the caches hold, of all lengths, some again and again: always the ids of caches that know nothing. */
+static void
+forgets_pieces_and_nothing_else(void)
+{
+	static char seen[256][301];
+	ss_bpe *bpe = new_bpe();
+	ss_bpe_scratch *scratch = ss_bpe_scratch_new(bpe), *fresh = NULL;
+	uint32_t ids[300 + SS_BPE_IDS_SLACK], expected[300 + SS_BPE_IDS_SLACK];
+	uint64_t seed = 5;
+
+	for (int i = 0; i < 4000; i++) {
+		char *text = seen[i % 3 ? (int)(test_random(&seed) % 256) : i / 3 % 256];
+		if (i % 3 == 0 || text[0] == '\0') {
+			uint64_t r = test_random(&seed);
+			size_t nbytes = 1 + r % (r >> 32 & 1 ? 300 : 16);
+			for (size_t k = 0; k < nbytes; k++)
+				text[k] = "abchelo\xE4"[test_random(&seed) % 8];
+			text[nbytes] = '\0';
+		}
+		if (i % 16 == 0) {
+			ss_bpe_scratch_free(fresh);
+			fresh = ss_bpe_scratch_new(bpe);
+		}
+		memset(ids, 0, sizeof(ids));
+		memset(expected, 0, sizeof(expected));
+		steps_of(scratch, text, ids);
+		steps_of(fresh, text, expected);
+		size_t nbytes = 0, num = 0;
+		while (nbytes < strlen(text)) {
+			size_t more;
+			CHECK_EQ(ids[num], expected[num]);
+			CHECK_EQ(ss_bpe_decoded_nbytes(bpe, &ids[num++], 1, &more), SS_OK);
+			nbytes += more;
+		}
+	}
+	ss_bpe_scratch_free(fresh);
 	ss_bpe_scratch_free(scratch);
 	ss_bpe_free(bpe);
 }
@@ -264,6 +311,7 @@ main(void)
 	encodes_and_decodes_a_batch();
 	any_bytes_come_back_and_nothing_else_is_touched();
 	remembers_pieces();
+	forgets_pieces_and_nothing_else();
 	merges_by_the_list_what_is_a_token();
 	knows_tokens_and_their_halves();
 	refuses_broken_vocabularies();
