@@ -62,7 +62,8 @@ def as_integers(rows: Any, num_rows: int) -> np.ndarray:
             if numbers.dtype.kind == "u" and int(numbers.max()) >= num_rows:
                 raise IndexError(f"row {numbers.max()} is outside the {num_rows} rows.")
             return numbers.astype(np.int64)
-    raise TypeError(f"rows are chosen by an integer, a slice or a 1-D sequence of integers, not {numbers.ndim}-D of {numbers.dtype}.")
+    raise TypeError("rows are chosen by an integer, a slice or a 1-D sequence of integers, not "
+                    f"{numbers.ndim}-D of {numbers.dtype}.")  # fmt: skip
 
 
 def row_numbers(rows: Any, num_rows: int) -> np.ndarray:
@@ -84,8 +85,8 @@ def row_numbers(rows: Any, num_rows: int) -> np.ndarray:
 class RowAccess(Dataset):
     """A map-style dataset over blocks.
 
-    ``ds[i]`` is one sample, a dict as :class:`ShardStream` gives it without ``batch_size``; ``ds[rows]``, for a slice or
-    a list of integers, is a batch, a dict of columns; ``__getitems__`` is what ``DataLoader`` calls for
+    ``ds[i]`` is one sample, a dict as :class:`ShardStream` gives it without ``batch_size``; ``ds[rows]``, for a slice
+    or a list of integers, is a batch, a dict of columns; ``__getitems__`` is what ``DataLoader`` calls for
     the rows of a batch that its ``collate_fn`` is to join. Nothing is opened before the first use, and a pickle
     holds no data, so worker processes open the dataset themselves.
     """
@@ -175,7 +176,8 @@ class RowAccess(Dataset):
         except Exception as error:
             for row, one in row_errors(error, num_rows).items():
                 number = int(row_numbers(numbers, len(self))[row])
-                raise TransformError(f"transform raised {type(error).__name__}: {one.message}", key=number, field=one.field) from error
+                raise TransformError(f"transform raised {type(error).__name__}: {one.message}", key=number,
+                                     field=one.field) from error  # fmt: skip
             raise TransformError(f"transform raised {type(error).__name__}: {error}") from error
         if not isinstance(made, dict) or any(column_length(column) != num_rows for column in made.values()):
             raise TransformError(f"a batched transform must return a dict of columns of {num_rows} rows; rows of a map-style "

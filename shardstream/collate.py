@@ -43,24 +43,30 @@ class Jagged(NamedTuple):
         return self.offsets.diff()
 
     def to_padded(self, length: int | None = None, value: float = 0, *, keep: str = "start", pad: str = "right") -> torch.Tensor:
-        """Return the values as ``(batch, length)``, longer rows cut and shorter ones filled up with ``value``, by one C call.
+        """Return the values as ``(batch, length)``, longer rows cut and shorter ones filled up with ``value``, by one C
+        call.
 
-        Arguments are those of :class:`Padded`; without ``length`` it is that of the longest row. A stream makes rows of one
-        length by ``ragged=``; padding to the longest of a batch belongs to the loop, or to ``StreamLoader(collate=)``.
+        Arguments are those of :class:`Padded`; without ``length`` it is that of the longest row. A stream makes rows of
+        one length by ``ragged=``; padding to the longest of a batch belongs to the loop, or to
+        ``StreamLoader(collate=)``.
 
         Raises:
-            ConfigError: An argument is not legal, values are not 1-D or of a dtype that no column has, or offsets do not cut them.
+            ConfigError: An argument is not legal, values are not 1-D or of a dtype that no column has, or offsets do
+                not cut them.
         """
         if self.values.ndim != 1 or str(self.values.dtype).removeprefix("torch.") not in DENSE_DTYPES:
-            raise ConfigError(f"to_padded: values are {self.values.dtype} {tuple(self.values.shape)}, not 1-D of {', '.join(DENSE_DTYPES)}.")
+            raise ConfigError(f"to_padded: values are {self.values.dtype} {tuple(self.values.shape)}, "
+                              f"not 1-D of {', '.join(DENSE_DTYPES)}.")  # fmt: skip
         values, offsets = self.values.detach().numpy(force=True), self.offsets.numpy(force=True)
         num_rows = offsets.size - 1
         if offsets.ndim != 1 or offsets.dtype.kind != "i" or num_rows < 0 or offsets[0] < 0 or offsets[-1] > len(values) or (np.diff(offsets) < 0).any():
-            raise ConfigError(f"to_padded: offsets must be integers that ascend from 0 or more to at most {len(values)}, the number of values.")
+            raise ConfigError("to_padded: offsets must be integers that ascend from 0 or more to at "
+                              f"most {len(values)}, the number of values.")  # fmt: skip
         padded = Padded(max(1, int(np.diff(offsets).max(initial=0))) if length is None else length, value, keep, pad)
         out = np.empty((num_rows, padded.length), values.dtype)
         rows = Rows(np.zeros(num_rows, np.uint32), np.arange(num_rows, dtype=np.uint32))
-        RaggedBlocks.of([offsets], [values]).gather_padded(rows, out, padded.filler(out.dtype), keep == "end", pad == "left")
+        RaggedBlocks.of([offsets], [values]).gather_padded(rows, out, padded.filler(out.dtype), keep == "end",
+                                                           pad == "left")  # fmt: skip
         return torch.from_numpy(out)
 
 
@@ -100,7 +106,8 @@ class KeyedJagged(NamedTuple):
         columns = {}
         for place, (key, begin, end) in enumerate(zip(self.keys, bounds, bounds[1:])):
             offsets = self.offsets[place * self.num_rows : (place + 1) * self.num_rows + 1] - begin
-            columns[key] = Jagged(self.values[begin:end], offsets, None if self.weights is None else self.weights[begin:end])
+            columns[key] = Jagged(self.values[begin:end], offsets,
+                                  None if self.weights is None else self.weights[begin:end])  # fmt: skip
         return columns
 
     @classmethod
@@ -112,7 +119,8 @@ class KeyedJagged(NamedTuple):
         """
         nums_rows = {len(column.offsets) - 1 for column in columns.values()}
         if len(nums_rows) != 1:
-            raise ConfigError(f"a KeyedJagged is made of columns of one number of rows, not of {sorted(nums_rows) or 'none'}.")
+            raise ConfigError("a KeyedJagged is made of columns of one number of rows, not of "
+                              f"{sorted(nums_rows) or 'none'}.")  # fmt: skip
         ends = np.cumsum([0, *(len(column.values) for column in columns.values())]).tolist()
         offsets = torch.cat([torch.zeros(1, dtype=torch.int64), *(column.offsets[1:] + end for column, end in zip(columns.values(), ends))])
         weights = None
@@ -190,8 +198,9 @@ def collate_rows(samples: list[dict[str, Any]], is_part: bool = False) -> tuple[
     """Return a batch of samples, and the origin of each column.
 
     Numbers and equal shapes are stacked to tensors, 1-D tensors of different lengths become a :class:`Jagged`,
-    rows of a :class:`KeyedJagged` one again, everything else is a list. A field that some of the samples lack is None there. If ``is_part``, numbers and
-    tensors of several types stay lists, for the type that they would get depends on the rest of the batch.
+    rows of a :class:`KeyedJagged` one again, everything else is a list. A field that some of the samples lack is None
+    there. If ``is_part``, numbers and tensors of several types stay lists, for the type that they would get depends on
+    the rest of the batch.
     """
     names = dict.fromkeys(name for sample in samples for name in sample)
     stacked = {name: stack([sample.get(name) for sample in samples], is_part) for name in names}
@@ -245,7 +254,8 @@ def concatenate(batches: list[dict[str, Any]], pool: BufferPool) -> dict[str, An
 def join(batches: list[dict[str, Any]], pool: BufferPool, is_by_row: bool) -> dict[str, Any]:
     """Return the rows of several batches as one, whatever each of them became by itself.
 
-    ``is_by_row`` says that columns were collated from rows, by :func:`collate_rows`: then those whose parts differ are collated anew.
+    ``is_by_row`` says that columns were collated from rows, by :func:`collate_rows`: then those whose parts differ are
+    collated anew.
 
     Raises:
         TransformError: Others differ.
@@ -302,7 +312,8 @@ def _concatenate(columns: list, pool: BufferPool) -> Any:
     if isinstance(first, torch.Tensor) and first.layout == torch.sparse_csr:
         parts = [Jagged(column.col_indices(), column.crow_indices(), column.values()) for column in columns]
         indices, indptr, values = _concatenate(parts, pool)
-        return torch.sparse_csr_tensor(indptr, indices, values, size=(len(indptr) - 1, first.shape[1]), check_invariants=False)
+        return torch.sparse_csr_tensor(indptr, indices, values, size=(len(indptr) - 1, first.shape[1]),
+                                       check_invariants=False)  # fmt: skip
     if isinstance(first, np.ndarray):
         return np.concatenate(columns)
     if isinstance(first, torch.Tensor):

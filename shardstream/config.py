@@ -32,7 +32,8 @@ def parse_seconds(duration: float | int | str, name: str = "duration") -> float:
     """Return a duration in seconds from ``5``, ``0.5``, ``"200ms"``, ``"5s"``, ``"10min"``, ``"7d"``."""
     match = None if isinstance(duration, bool) else SIZE.match(str(duration))
     if match is None or match[2] not in SECONDS:
-        raise ConfigError(f"{name}={duration!r} is not a duration; write seconds or '200ms', '5s', '10min', '2h', '7d'.")
+        raise ConfigError(f"{name}={duration!r} is not a duration; write seconds or '200ms', '5s', "
+                          "'10min', '2h', '7d'.")  # fmt: skip
     return float(match[1]) * SECONDS[match[2]]
 
 
@@ -72,8 +73,8 @@ class ReadPolicy:
     """What reading may use. None of it changes which samples come, or their order.
 
     Attributes:
-        memory_limit: Bytes of block data a process may hold, as ``"1GB"`` or a number. A dataset that takes at most half of
-            it, decoded, stays in memory from epoch to epoch, for as long as its stream lives.
+        memory_limit: Bytes of block data a process may hold, as ``"1GB"`` or a number. A dataset that takes at most
+            half of it, decoded, stays in memory from epoch to epoch, for as long as its stream lives.
         threads: Threads that fetch, verify and decode; ``None`` chooses.
         max_skipped: Samples that ``on_error="skip"`` may lose before it becomes an error.
         retry: How failed requests are repeated.

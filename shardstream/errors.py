@@ -73,7 +73,8 @@ class SampleError(ShardstreamError, ValueError):
 
 
 class RowErrors(SampleError):
-    """Rows that a batched transform can't use: ``errors`` has the SampleError of each, by its number; the message is that of the first.
+    """Rows that a batched transform can't use: ``errors`` has the SampleError of each, by its number; the message is
+    that of the first.
 
     Where ``on_error="skip"``, a stream leaves these rows out and calls the transform again.
     """

@@ -20,7 +20,8 @@ from shardstream.schema import SPARSE_VALUE_DTYPES, Schema, Sparse
 
 
 def sparse_collate(dim: int | Mapping[str, int], form: str = "dense", dtype: Any = "float32") -> Callable[[list], Any]:
-    """Return a ``collate_fn`` that expands index sets: ``[(indices, target), ...]`` to ``(float32 (bs, dim), targets)``.
+    """Return a ``collate_fn`` that expands index sets: ``[(indices, target), ...]`` to ``(float32 (bs, dim),
+    targets)``.
 
     A feature is a list or array of distinct indices in ``[0, dim)``, in any order, or a tuple ``(indices, values)``
     of two of one length. Targets are stacked to a tensor where they can be, else they are a list.
@@ -47,7 +48,8 @@ def sparse_collate(dim: int | Mapping[str, int], form: str = "dense", dtype: Any
     if not dims:
         raise ConfigError("dim={} names no field to expand.")
     for size in dims.values():
-        BatchAssembler(Schema(x=Sparse(size)), ["x"], Forms(sparse=form, dtypes={"x": dtype}), BufferPool())  # checks them
+        # checks them
+        BatchAssembler(Schema(x=Sparse(size)), ["x"], Forms(sparse=form, dtypes={"x": dtype}), BufferPool())
     return _SparseCollate(tuple(dims.items()), form, dtype)
 
 
@@ -67,7 +69,8 @@ class _SparseCollate:
         try:
             features, targets = zip(*samples, strict=True)
         except (TypeError, ValueError) as error:
-            raise SampleError(f"a sample must be (feature, target) or a dict, not {type(samples[0]).__name__}.") from error
+            raise SampleError("a sample must be (feature, target) or a dict, not "
+                              f"{type(samples[0]).__name__}.") from error  # fmt: skip
         made = self._columns(features) if isinstance(features[0], dict) else _expanded(features, self.dims[0][1], self.form, self.dtype)
         return made, stack(list(targets))[0]
 
@@ -97,7 +100,8 @@ def _expanded(rows: Any, dim: int, form: str, dtype: Any, field: str | None = No
     sets = [_array(row[0] if pair else row, field, number) for number, (row, pair) in enumerate(zip(rows, pairs))]
     for number, indices in enumerate(sets):
         if indices.ndim != 1 or (indices.size and indices.dtype.kind not in "iu"):
-            raise SampleError(f"indices must be a 1-D array of integers, not {indices.ndim}-D of {indices.dtype}.", field=field, key=number)
+            raise SampleError(f"indices must be a 1-D array of integers, not {indices.ndim}-D of {indices.dtype}.",
+                              field=field, key=number)  # fmt: skip
     indptr = np.zeros(len(sets) + 1, np.int64)
     np.cumsum([len(indices) for indices in sets], out=indptr[1:])
     values = None
@@ -111,14 +115,16 @@ def _expanded(rows: Any, dim: int, form: str, dtype: Any, field: str | None = No
         values = np.concatenate(weights)
         values = values if values.dtype.name in SPARSE_VALUE_DTYPES else values.astype(np.float32)
     try:
-        indices, values = sort_rows(np.concatenate([array.astype(np.int64, copy=False) for array in sets]), indptr, dim, values)
+        indices, values = sort_rows(np.concatenate([array.astype(np.int64, copy=False) for array in sets]), indptr, dim,
+                                    values)  # fmt: skip
     except SampleError as error:
         error.field = field
         raise
     schema = Schema(x=Sparse(dim, None if values is None else values.dtype.name))
     block = Block({"x": (indices, indptr, values)}, len(sets), 0)
     rows = Rows(np.zeros(len(sets), np.uint32), np.arange(len(sets), dtype=np.uint32))
-    return BatchAssembler(schema, ["x"], Forms(sparse=form, dtypes={"x": dtype}), BufferPool()).table_of([block]).gather(rows)["x"]
+    return BatchAssembler(schema, ["x"], Forms(sparse=form, dtypes={"x": dtype}),
+                          BufferPool()).table_of([block]).gather(rows)["x"]  # fmt: skip
 
 
 def _array(row: Any, field: str | None, number: int) -> np.ndarray:

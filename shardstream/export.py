@@ -62,7 +62,8 @@ def export(url_or_urls, pattern: str, fields: list[str] | None = None, shard_nby
 
     Raises:
         ConfigError: The pattern has no number, a shard of it exists, or two fields would be one member.
-        SampleError: A key or field of the files layout is no safe name: absolute, with ``..``, ...; names shard and key.
+        SampleError: A key or field of the files layout is no safe name: absolute, with ``..``, ...; names shard and
+            key.
     """
     folder, name = _parsed(pattern)
     store, limit = Store(folder, storage_options), parse_nbytes(shard_nbytes, "shard_nbytes")
@@ -84,7 +85,9 @@ def export(url_or_urls, pattern: str, fields: list[str] | None = None, shard_nby
 
 
 def _check_members(names: list[str], schema: Schema) -> None:
-    """Raise if a sparse field's values and another field would be one member; nothing else can be, as names have no dots."""
+    """Raise if a sparse field's values and another field would be one member; nothing else can be, as names have no
+    dots.
+    """
     for name in names:
         other = f"{name}_values"
         has_values = isinstance(schema[name], Sparse) and schema[name].values is not None
@@ -118,7 +121,8 @@ class _Shards:
             self.finish()
         if self._file is None:
             if self._exists(self._name % len(self.urls)):
-                raise ConfigError(f"{self._store.join(self._name % len(self.urls))} exists; export to another place, or remove it first.")
+                raise ConfigError(f"{self._store.join(self._name % len(self.urls))} exists; export to "
+                                  "another place, or remove it first.")  # fmt: skip
             self._file = open(os.path.join(self._folder.name, "shard.tar"), "xb")  # closed by finish() or close()
         self._keys.add(key)
         self.num_samples += 1

@@ -64,7 +64,8 @@ class FollowOptions:
             raise ConfigError(f"follow_group={follow_group!r} must be an integer of at least 1.")
         if start is not None and start not in ("beginning", "end"):
             start = canonical(start)
-        return cls(start, until, follow_group, None if idle_timeout is None else parse_seconds(idle_timeout, "idle_timeout"))
+        return cls(start, until, follow_group,
+                   None if idle_timeout is None else parse_seconds(idle_timeout, "idle_timeout"))  # fmt: skip
 
 
     @property
@@ -81,7 +82,8 @@ def start_of(log: Log, options: FollowOptions, newest: Source) -> Source:
     """Return the version at which a run begins."""
     if options.start in (None, "end"):
         return newest
-    if options.start == "beginning":  # where nothing was there yet; gc may have given up version 0, and all of its shards still stand
+    # where nothing was there yet; gc may have given up version 0, and all of its shards still stand
+    if options.start == "beginning":
         return replace(newest, version=0, num_samples=newest.num_samples[:0], nbytes=0)
     return source_of_snapshot(log.snapshot(options.start))
 
@@ -89,7 +91,8 @@ def start_of(log: Log, options: FollowOptions, newest: Source) -> Source:
 def followed_log(url: str | list[str], storage_options: dict | None, retry: RetryPolicy = RetryPolicy()) -> Log:
     """Return the log of the dataset at ``url``, which must be one; lists and folders of shards have none."""
     if not isinstance(url, str) or names_shards(url):
-        raise ConfigError(f"follow=True needs the URL of a dataset; {url!r} names shards, and a list of them does not grow.")
+        raise ConfigError(f"follow=True needs the URL of a dataset; {url!r} names shards, and a list of "
+                          "them does not grow.")  # fmt: skip
     return Log(Store(url, storage_options, retry))
 
 
@@ -155,7 +158,8 @@ class Segmenter:
         if not self._tables or not is_whole:
             return None
         self._first_end = None
-        segment = self._segment(self._after, entry.version, entry.time, ShardTable.concatenate(self._tables).based(self._url))
+        segment = self._segment(self._after, entry.version, entry.time,
+                                ShardTable.concatenate(self._tables).based(self._url))  # fmt: skip
         self._after, self._tables, self.num_waiting = entry.version, [], 0
         return segment if segment.end > segment.base else None
 
@@ -212,7 +216,9 @@ class GrowingSource:
 
 
 class Known(NamedTuple):
-    """What a follower knows: the samples below cumulative position ``end``; whether the log has no more, and whether to stop."""
+    """What a follower knows: the samples below cumulative position ``end``; whether the log has no more, and whether to
+    stop.
+    """
 
     end: int
     is_over: bool
@@ -242,7 +248,8 @@ class Follower:
         self._segments: list[Segment] = []
         is_partial = follow.after is not None and follow.after < version
         after = follow.after if is_partial else version
-        self._segmenter = Segmenter(log.store.url, options, after, follow.base, version if is_partial else None, next_shard)
+        self._segmenter = Segmenter(log.store.url, options, after, follow.base, version if is_partial else None,
+                                    next_shard)  # fmt: skip
         if follow.after is None or 0 < follow.after == version:
             self._begin_at(version, whole=follow.after is None)
         self._feed = log.feed(state.dataset, after)
@@ -329,7 +336,9 @@ class Follower:
             self._changed.notify_all()
 
     def num_committed(self) -> int:
-        """Return the cumulative samples that the log has; what is too far ahead to be known is counted now, by reading it."""
+        """Return the cumulative samples that the log has; what is too far ahead to be known is counted now, by reading
+        it.
+        """
         with self._changed:
             known, version = self._segmenter.end + self._segmenter.num_waiting, self._feed.version
             if self._segmenter.is_over or len(self._segments) < MAX_SEGMENTS:
@@ -380,7 +389,8 @@ class Follower:
                 self._changed.notify_all()
 
     def _may_read(self) -> bool:
-        """Wait until there is room for more segments; False when there is nothing more to read, or nobody who wants it."""
+        """Wait until there is room for more segments; False when there is nothing more to read, or nobody who wants it.
+        """
         with self._changed:
             self._changed.wait_for(lambda: self._is_closed or len(self._segments) < MAX_SEGMENTS or self._segmenter.end < self._wanted)
             return not self._is_closed and not self._segmenter.is_over

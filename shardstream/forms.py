@@ -1,7 +1,7 @@
 """Which form each field has in a batch: ``Padded``, and ``Forms``, what a stream or dataset was asked for.
 
-Forms are those of rows, never of a batch as a whole: a row comes out the same whatever other rows are with it, so that batches do
-not depend on who made their rows. ``assemble.py`` makes them.
+Forms are those of rows, never of a batch as a whole: a row comes out the same whatever other rows are with it, so that
+batches do not depend on who made their rows. ``assemble.py`` makes them.
 """
 
 from __future__ import annotations
@@ -23,14 +23,16 @@ MAX_PADDED_LENGTH = 2**31
 
 @dataclass(frozen=True)
 class Padded:
-    """The form of a ragged field whose rows have one length: a tensor ``(B, length)``, longer rows cut and shorter ones filled up.
+    """The form of a ragged field whose rows have one length: a tensor ``(B, length)``, longer rows cut and shorter ones
+    filled up.
 
     Args:
         length: Of each row.
         value: What fills up, as a pad token's id; it must be a number of the dtype that comes out.
         keep: Which part of a longer row stays: its "start" or its "end".
         pad: Where a shorter row is filled up: to its "right" or "left".
-        mask: Name of a further column, bool ``(B, length)``: True where the row's own values stand. Left out, there is none.
+        mask: Name of a further column, bool ``(B, length)``: True where the row's own values stand. Left out, there is
+            none.
     """
 
     length: int
@@ -49,7 +51,8 @@ class Padded:
         if self.pad not in ("right", "left"):
             raise ConfigError(f"Padded: pad={self.pad!r} must be 'right' or 'left'.")
         if self.mask is not None and (not isinstance(self.mask, str) or not NAME.match(self.mask)):
-            raise ConfigError(f"Padded: mask={self.mask!r} must be a name of lower-case letters, digits and '_', a letter first.")
+            raise ConfigError(f"Padded: mask={self.mask!r} must be a name of lower-case letters, digits "
+                              "and '_', a letter first.")  # fmt: skip
 
     def filler(self, dtype: np.dtype, field: str | None = None) -> np.ndarray:
         """Return ``value`` as one element of ``dtype``.
@@ -64,7 +67,8 @@ class Padded:
         except (TypeError, ValueError, OverflowError):
             fits = False
         if not fits:
-            raise ConfigError(f"Padded: value={self.value!r} is no number of {dtype}, as the rows come out.", field=field)
+            raise ConfigError(f"Padded: value={self.value!r} is no number of {dtype}, as the rows come out.",
+                              field=field)  # fmt: skip
         return filler
 
 
@@ -78,7 +82,8 @@ class Forms:
     dtypes: Mapping[str, Any] | None = None
 
     def of(self, schema: Schema, fields: list[str]) -> Forms:
-        """Return the same with an entry for each of ``fields`` that ``sparse`` and ``ragged`` are for, and dtypes by their names.
+        """Return the same with an entry for each of ``fields`` that ``sparse`` and ``ragged`` are for, and dtypes by
+        their names.
 
         Raises:
             ConfigError: A field or form is not what it should be.
@@ -86,11 +91,13 @@ class Forms:
         keyed = _keyed(schema, fields, self.keyed or {})
         alone = [name for name in fields if not any(name in members for members in keyed.values())]
         sparse = _by_field("sparse", self.sparse, [name for name in alone if isinstance(schema[name], Sparse)], "dense")
-        ragged = _by_field("ragged", self.ragged, [name for name in alone if isinstance(schema[name], Ragged)], "jagged")
+        ragged = _by_field("ragged", self.ragged, [name for name in alone if isinstance(schema[name], Ragged)],
+                           "jagged")  # fmt: skip
         columns = [*alone, *keyed, *(form.mask for form in ragged.values() if isinstance(form, Padded) and form.mask is not None)]
         twice = [name for place, name in enumerate(columns) if name in columns[:place]]
         if twice:
-            raise ConfigError(f"two columns of a batch would be named {twice[0]!r}: give keyed= or mask= another name.", field=twice[0])
+            raise ConfigError(f"two columns of a batch would be named {twice[0]!r}: give keyed= or mask= another name.",
+                              field=twice[0])  # fmt: skip
         return Forms(sparse, ragged, keyed, _dtype_names(schema, alone, self.dtypes or {}))
 
 
@@ -101,7 +108,8 @@ def _by_field(argument: str, asked: Any, names: list[str], default: str) -> dict
         return dict.fromkeys(names, asked)
     for name, form in asked.items():
         if name not in names:
-            raise ConfigError(f"{argument}= names {name!r}, which is not a {argument} field with a column of its own; those are {names}.", field=name)
+            raise ConfigError(f"{argument}= names {name!r}, which is not a {argument} field with a column of its own; "
+                              f"those are {names}.", field=name)  # fmt: skip
         _check_form(argument, form, name)
     return {**dict.fromkeys(names, default), **asked}
 
@@ -117,7 +125,8 @@ def _check_form(argument: str, form: Any, field: str | None = None) -> None:
 def _keyed(schema: Schema, fields: list[str], asked: Mapping[str, list[str]]) -> dict[str, list[str]]:
     """Return the fields of each keyed column."""
     if not isinstance(asked, Mapping) or not all(isinstance(members, (list, tuple)) for members in asked.values()):
-        raise ConfigError(f"keyed={asked!r} must be a dict of a column's name to the list of its fields.")  # a set has another order in each process
+        # a set has another order in each process
+        raise ConfigError(f"keyed={asked!r} must be a dict of a column's name to the list of its fields.")
     seen: set[str] = set()
     for column, members in asked.items():
         if not isinstance(column, str) or not NAME.match(column):
@@ -144,7 +153,8 @@ def _dtype_names(schema: Schema, fields: list[str], asked: Mapping[str, Any]) ->
             raise ConfigError(f"dtypes= names {field!r}; fields with a dtype are "
                               f"{[f for f in fields if not isinstance(schema[f], (Text, Bytes))]}.", field=field)  # fmt: skip
         if dtype is None:
-            raise ConfigError("dtypes= gives None, which numpy takes for float64: leave the field out, or name the dtype.", field=field)
+            raise ConfigError("dtypes= gives None, which numpy takes for float64: leave the field out, or name the "
+                              "dtype.", field=field)  # fmt: skip
         try:
             name = str(dtype).removeprefix("torch.") if isinstance(dtype, torch.dtype) else np.dtype(dtype).name
         except TypeError as error:

@@ -145,7 +145,8 @@ class Packer:
             weights = () if column.weights is None else (column.weights,)
             form = (column.values.dtype, *(part.dtype for part in weights))
             if any(dtype.itemsize > 8 for dtype in form):
-                raise TransformError(f"a worker process can't hand over a {type(column).__name__} of {' and '.join(map(str, form))}.")
+                raise TransformError(f"a worker process can't hand over a {type(column).__name__} of "
+                                     f"{' and '.join(map(str, form))}.")  # fmt: skip
             arrays = to_array(column.values), to_array(column.offsets), *map(to_array, weights)
             if isinstance(column, KeyedJagged):
                 return self._wire("keyed", (tuple(column.keys), *form), origin, *arrays)
@@ -182,14 +183,16 @@ class Packer:
         for kind, of_kind in (("str", str), ("bytes", bytes)):
             if isinstance(column, list) and all(type(item) is of_kind for item in column):
                 encoded = [item.encode("utf-8", "surrogatepass") for item in column] if kind == "str" else column
-                return self._wire(kind, None, origin, np.frombuffer(b"".join(encoded), np.uint8), _offsets(map(len, encoded)))
+                return self._wire(kind, None, origin, np.frombuffer(b"".join(encoded), np.uint8),
+                                  _offsets(map(len, encoded)))  # fmt: skip
         if isinstance(column, list) and _are_rows(column):
             return self._wire("rows", column[0].dtype, origin, to_array(torch.cat(column)), _offsets(map(len, column)))
         if isinstance(column, list) and all(type(item) is tuple and len(item) == 2 for item in column):
             values, weights = [item[0] for item in column], [item[1] for item in column]
             if _are_rows(values) and _are_rows(weights) and list(map(len, values)) == list(map(len, weights)):
                 form = values[0].dtype, weights[0].dtype
-                return self._wire("pairs", form, origin, to_array(torch.cat(values)), _offsets(map(len, values)), to_array(torch.cat(weights)))
+                return self._wire("pairs", form, origin, to_array(torch.cat(values)), _offsets(map(len, values)),
+                                  to_array(torch.cat(weights)))  # fmt: skip
         if isinstance(column, torch.Tensor):
             raise TransformError(f"a worker process can't hand over a tensor of layout {column.layout}.")
         data, buffers = _pickled(column)

@@ -31,7 +31,8 @@ def current_place() -> tuple[int, int]:
         return torch.distributed.get_rank(), torch.distributed.get_world_size()
     rank, world_size = os.environ.get("RANK", "0"), os.environ.get("WORLD_SIZE", "1")
     if not rank.isdigit() or not world_size.isdigit() or not int(rank) < int(world_size):
-        raise ConfigError(f"RANK={rank!r} and WORLD_SIZE={world_size!r} of the environment are not a rank and a world size.")
+        raise ConfigError(f"RANK={rank!r} and WORLD_SIZE={world_size!r} of the environment are not a "
+                          "rank and a world size.")  # fmt: skip
     return int(rank), int(world_size)
 
 
@@ -54,7 +55,8 @@ def agreed_version(dataset: str, version: int, arguments: dict[str, Any]) -> int
     store = torch.distributed.distributed_c10d._get_default_store()
     opened = _num_opened.setdefault(store, Counter())
     opened[dataset] += 1
-    mine = json.dumps({"version": version, "rank": torch.distributed.get_rank(), "arguments": arguments}, sort_keys=True)
+    mine = json.dumps({"version": version, "rank": torch.distributed.get_rank(), "arguments": arguments},
+                      sort_keys=True)  # fmt: skip
     first = json.loads(store.compare_set(f"shardstream/{dataset}/{opened[dataset]}", "", mine))
     if first["arguments"] != json.loads(mine)["arguments"]:
         raise ConfigError(f"rank {torch.distributed.get_rank()} opens a stream of dataset {dataset} with {arguments}, but rank {first['rank']} "

@@ -1,7 +1,7 @@
 """Several sources read as one: ``JoinedSource``, ``JoinedReader``, for mixtures.
 
-A shard is known as ``source << SHARD_BITS | its ordinal there`` (``order/mix_rows.py``), which everything above a reader
-passes on without looking at it.
+A shard is known as ``source << SHARD_BITS | its ordinal there`` (``order/mix_rows.py``), which everything above a
+reader passes on without looking at it.
 """
 
 from __future__ import annotations
@@ -31,7 +31,8 @@ class JoinedSource:
     def __post_init__(self):
         for source in self.sources:
             if isinstance(source, Source) and source.num_shards > 1 << SHARD_BITS:  # one that grows is read by itself
-                raise ConfigError(f"a source of a mixture has at most {1 << SHARD_BITS} shards, not {source.num_shards}: compact it.")
+                raise ConfigError(f"a source of a mixture has at most {1 << SHARD_BITS} shards, not "
+                                  f"{source.num_shards}: compact it.")  # fmt: skip
 
     @property
     def schema(self) -> Schema | None:
@@ -105,11 +106,13 @@ class JoinedReader:
 
 
 def check_columns(schemas: list[Schema | None], fields: list[str] | None) -> None:
-    """Raise SchemaError unless rows of all schemas make one batch: the same columns, of equal kinds, dtypes and shapes."""
+    """Raise SchemaError unless rows of all schemas make one batch: the same columns, of equal kinds, dtypes and shapes.
+    """
     if all(schema is None for schema in schemas):
         return  # the files layout: every row says for itself what it has
     if any(schema is None for schema in schemas):
-        raise SchemaError("a mixture is of sources in one layout: datasets with a schema, or shards of the files layout.")
+        raise SchemaError("a mixture is of sources in one layout: datasets with a schema, or shards of "
+                          "the files layout.")  # fmt: skip
     columns = [{name: replace(schema[name], default=None) for name in checked_fields(schema, fields)} for schema in schemas]
     for number, other in enumerate(columns):
         if other != columns[0]:

@@ -28,7 +28,8 @@ class StreamLoader:
         stream: What to load; its batches become the loader's.
         num_workers: Processes that make rows; 0 reads in threads of this process, which is enough unless
             decoding or ``transform`` takes more than one core.
-        pin_memory: Copy tensors into page-locked memory; where there is no CUDA a warning says that it is not done, as torch's does.
+        pin_memory: Copy tensors into page-locked memory; where there is no CUDA a warning says that it is not done, as
+            torch's does.
         collate: Function of a whole batch (or sample), called in this process on each.
         multiprocessing_context: How workers start: "forkserver", "spawn" or "fork", or a context of
             multiprocessing. With the first two, ``transform`` must pickle.
@@ -44,7 +45,8 @@ class StreamLoader:
         if isinstance(num_workers, bool) or not isinstance(num_workers, int) or num_workers < 0:
             raise ConfigError(f"num_workers={num_workers!r} must be an integer of at least 0.")
         if isinstance(multiprocessing_context, str) and multiprocessing_context not in (methods := multiprocessing.get_all_start_methods()):
-            raise ConfigError(f"multiprocessing_context={multiprocessing_context!r} is not one of {', '.join(methods)}.")
+            raise ConfigError(f"multiprocessing_context={multiprocessing_context!r} is not one of "
+                              f"{', '.join(methods)}.")  # fmt: skip
         self.dataset = stream
         self.num_workers = num_workers
         self._pin = pin_memory and torch.cuda.is_available()
@@ -85,7 +87,8 @@ class StreamLoader:
     def stats(self) -> dict[str, Any]:
         """Return where time and bytes have gone since the loader was made, in this process and its workers together.
 
-        ``"seconds"`` is a dict by stage. Stages of threads and workers overlap, so they do not sum up to the time that passed:
+        ``"seconds"`` is a dict by stage. Stages of threads and workers overlap, so they do not sum up to the time that
+        passed:
 
         =====================  =====================================================================================
         ``fetch``              threads: waiting for bytes of the store, the disk or the cache
@@ -100,9 +103,9 @@ class StreamLoader:
         ``wait_for_consumer``  the loop's own time between two batches
         =====================  =====================================================================================
 
-        The rest are counts: ``num_batches``, ``num_rows``, ``num_blocks`` read, ``num_bytes_read`` (stored bytes, from the cache
-        too), ``num_bytes_cached`` and ``num_cache_hits`` of these, and ``num_skipped`` and ``num_dropped`` samples. With workers,
-        what they have done for batches not delivered yet counts when these are.
+        The rest are counts: ``num_batches``, ``num_rows``, ``num_blocks`` read, ``num_bytes_read`` (stored bytes, from
+        the cache too), ``num_bytes_cached`` and ``num_cache_hits`` of these, and ``num_skipped`` and ``num_dropped``
+        samples. With workers, what they have done for batches not delivered yet counts when these are.
         """
         # Parts share what the dataset counts; each has workers of its own.
         parts = [part.sums() for part in (self._stats, self.dataset.stats, self._workers_stats, *(part._workers_stats for part in self._parts))]

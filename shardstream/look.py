@@ -48,7 +48,8 @@ class IndexSet:
 
 @dataclass(frozen=True)
 class Sample:
-    """One sample: its row in the dataset's order, its id ``<sid>:<row>`` (of a foreign shard, its key), and its fields."""
+    """One sample: its row in the dataset's order, its id ``<sid>:<row>`` (of a foreign shard, its key), and its fields.
+    """
 
     row: int
     id: str

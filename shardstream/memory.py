@@ -18,9 +18,9 @@ class MemoryDataset(Dataset):
     """Pairs (feature, target) by number, all in memory, with the features transformed once.
 
     Args:
-        features: Anything with a length (or ``shape``) and rows: array, tensor, list, scipy CSR matrix, pandas Series or
-            DataFrame (by position, whatever its index), :class:`Jagged`, :class:`KeyedJagged`; or a dict of such columns, whose
-            features are then dicts.
+        features: Anything with a length (or ``shape``) and rows: array, tensor, list, scipy CSR matrix, pandas Series
+            or DataFrame (by position, whatever its index), :class:`Jagged`, :class:`KeyedJagged`; or a dict of such
+            columns, whose features are then dicts.
         targets: As many targets.
         transform: Called once a feature, here and never again; or, marked ``@ss.batched``, once on all features. A
             feature for which it returns None is left out, and its target with it. With a dict of columns it
@@ -79,7 +79,8 @@ def _num_rows(column: Any) -> int:
             raise TypeError
         return column.shape[0] if hasattr(column, "shape") else len(column)
     except (TypeError, IndexError) as error:  # no length, or an array without axes
-        raise ConfigError(f"{column!r:.80} has no rows to choose by number: give an array, a tensor or a list.") from error
+        raise ConfigError(f"{column!r:.80} has no rows to choose by number: give an array, a "
+                          "tensor or a list.") from error  # fmt: skip
 
 
 def _row(column: Any, number: int) -> Any:

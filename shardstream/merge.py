@@ -105,7 +105,8 @@ def _rows_apart(part: Part, name: str) -> list:
     wire = part.wires.get(name)
     if wire is None:
         return [None] * part.num_rows
-    column = JOINS[wire.kind](wire.form, [[part.slot.array(where) for where in wire.arrays]], interleave(0, 1, part.num_rows), BufferPool())
+    column = JOINS[wire.kind](wire.form, [[part.slot.array(where) for where in wire.arrays]],
+                              interleave(0, 1, part.num_rows), BufferPool())  # fmt: skip
     return unstack(column, wire.origin)
 
 
@@ -156,7 +157,8 @@ def _join_array(form: Any, arrays: list, rows: Rows, pool: BufferPool) -> np.nda
 
 def _join_jagged(form: Any, arrays: list, rows: Rows, pool: BufferPool) -> Jagged:
     values, offsets, *weights = _ragged(arrays, rows, pool)
-    return Jagged(to_tensor(values, form[0]), torch.from_numpy(offsets), *(to_tensor(part, form[1]) for part in weights))
+    return Jagged(to_tensor(values, form[0]), torch.from_numpy(offsets),
+                  *(to_tensor(part, form[1]) for part in weights))  # fmt: skip
 
 
 def _join_keyed(form: Any, arrays: list, rows: Rows, pool: BufferPool) -> KeyedJagged:
@@ -165,11 +167,13 @@ def _join_keyed(form: Any, arrays: list, rows: Rows, pool: BufferPool) -> KeyedJ
     step = np.array([(len(of_worker[1]) - 1) // len(keys) for of_worker in arrays], np.uint32)[rows.slot]
     places = np.arange(len(keys), dtype=np.uint32)[:, None] * step + rows.row
     values, offsets, *weights = _ragged(arrays, Rows(np.tile(rows.slot, len(keys)), places.ravel()), pool)
-    return KeyedJagged(list(keys), to_tensor(values, dtypes[0]), torch.from_numpy(offsets), *(to_tensor(part, dtypes[1]) for part in weights))
+    return KeyedJagged(list(keys), to_tensor(values, dtypes[0]), torch.from_numpy(offsets),
+                       *(to_tensor(part, dtypes[1]) for part in weights))  # fmt: skip
 
 
 def _join_csr(form: Any, arrays: list, rows: Rows, pool: BufferPool) -> torch.Tensor:
-    indices, indptr, values = _ragged([[part[0], part[1].astype(np.int64, copy=False), part[2]] for part in arrays], rows, pool)
+    indices, indptr, values = _ragged([[part[0], part[1].astype(np.int64, copy=False), part[2]] for part in arrays],
+                                      rows, pool)  # fmt: skip
     parts = indptr.astype(arrays[0][1].dtype, copy=False), indices, values
     # Invariants hold by construction.
     return torch.sparse_csr_tensor(*map(torch.from_numpy, parts[:2]), to_tensor(values, form[2]), size=(rows.num_rows, form[3]),

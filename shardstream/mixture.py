@@ -36,13 +36,14 @@ def mix(streams: Sequence[ShardStream], weights: Sequence[float] | None = None, 
     """Return a stream whose samples come from ``streams`` in the proportion of ``weights``.
 
     It is a ShardStream: batches, ``StreamLoader`` with workers, ``set_epoch`` and states are as with one. In each of a
-    stream's lanes, every 1,024 draws have fixed numbers of each source, in a random order that is a function of ``seed``
-    and the epoch. Each source is shuffled as it would be alone, and in its next epoch whenever it comes again.
+    stream's lanes, every 1,024 draws have fixed numbers of each source, in a random order that is a function of
+    ``seed`` and the epoch. Each source is shuffled as it would be alone, and in its next epoch whenever it comes again.
 
-    If one of the streams follows, each batch has a fixed number of rows of every stream, in proportion of the weights and at
-    least one, source by source: new samples come as soon as a batch's are there, each once, and older ones again
-    and again, until the log ends. That has ``batch_size=``, but no ``seed`` and ``stop``. Where an epoch of an older source
-    ends, its share of a batch is shorter (``drop_last=True`` leaves it out); ``StreamLoader`` makes ``num_workers`` for each source.
+    If one of the streams follows, each batch has a fixed number of rows of every stream, in proportion of the weights
+    and at least one, source by source: new samples come as soon as a batch's are there, each once, and older ones again
+    and again, until the log ends. That has ``batch_size=``, but no ``seed`` and ``stop``. Where an epoch of an older
+    source ends, its share of a batch is shorter (``drop_last=True`` leaves it out); ``StreamLoader`` makes
+    ``num_workers`` for each source.
 
     Args:
         streams: 2 to 64 ShardStreams that deliver the same columns and have the same ``batch_size``, ``drop_last``,
@@ -64,7 +65,8 @@ def mix(streams: Sequence[ShardStream], weights: Sequence[float] | None = None, 
     streams = list(streams)
     for stream in streams:
         if type(stream) is not ShardStream:
-            raise ConfigError(f"ss.mix takes a list of ss.ShardStream, not of {type(stream).__name__}; a mixture is not mixed again.")
+            raise ConfigError(f"ss.mix takes a list of ss.ShardStream, not of {type(stream).__name__}; a "
+                              "mixture is not mixed again.")  # fmt: skip
     if not 2 <= len(streams) <= MAX_SOURCES:
         raise ConfigError(f"ss.mix takes 2 to {MAX_SOURCES} streams, not {len(streams)}.")
     begin = (1,) * len(streams) if weights is None else _checked_weights(weights)
@@ -74,7 +76,8 @@ def mix(streams: Sequence[ShardStream], weights: Sequence[float] | None = None, 
     if all(stream._follow is None for stream in streams):
         return MixStream(streams, None if weights is None else begin, seed, stop)
     if (seed, stop) != (0, "first"):
-        raise ConfigError("seed= and stop= have no meaning with a stream that follows: its batches have fixed numbers of rows, and end with the log.")
+        raise ConfigError("seed= and stop= have no meaning with a stream that follows: its batches have "
+                          "fixed numbers of rows, and end with the log.")  # fmt: skip
     return ReplayStream(streams, begin)
 
 
@@ -86,7 +89,8 @@ def _checked_weights(weights: Any) -> tuple[float, ...]:
         plain = tuple(weight.item() if hasattr(weight, "item") else weight for weight in weights)
         all(float(weight) for weight in plain if isinstance(weight, int))
     except (ValueError, RuntimeError, OverflowError) as error:  # rows of a matrix; integers that no float holds
-        raise ConfigError(f"weights={weights!r:.100} must be a list of numbers, one for each stream, or None.") from error
+        raise ConfigError(f"weights={weights!r:.100} must be a list of numbers, one for each "
+                          "stream, or None.") from error  # fmt: skip
     if any(isinstance(weight, bool) for weight in plain):
         raise ConfigError(f"weights={list(plain)!r:.100} must be numbers, not bools.")
     return plain
@@ -129,7 +133,8 @@ class MixStream(ShardStream):
     def set_epoch(self, epoch: int) -> None:
         """Go to the beginning of an epoch; does nothing if the stream is in it already.
 
-        Which epochs of a source it begins with depends on all before it, so those are counted through: about 50 ms each.
+        Which epochs of a source it begins with depends on all before it, so those are counted through: about 50 ms
+        each.
         """
         check_integer("epoch", epoch, 0, MAX_EPOCH)
         self._open()
@@ -142,7 +147,8 @@ class MixStream(ShardStream):
         self._iterator += 1
 
     def load_state_dict(self, state: dict) -> None:
-        """Go on where ``state`` was taken, with any number of ranks and workers, any batch size, and the weights given to ``mix``.
+        """Go on where ``state`` was taken, with any number of ranks and workers, any batch size, and the weights given
+        to ``mix``.
 
         Raises:
             StateError: The state is malformed, of other datasets, or contradicts an explicit argument.
@@ -160,7 +166,8 @@ class MixStream(ShardStream):
 
     def plan(self, start_position: int, world_size: int | None = None) -> BatchPlan:
         self._open()
-        return BatchPlan(self._draws().num_samples, start_position, self.batch_size or 1, world_size or self._place[1], self._drop_last)
+        return BatchPlan(self._draws().num_samples, start_position, self.batch_size or 1, world_size or self._place[1],
+                         self._drop_last)  # fmt: skip
 
     # -- opening ----------------------------------------------------------------------------------
 
@@ -180,17 +187,20 @@ class MixStream(ShardStream):
             raise EmptyDatasetError(f"the mixture ends before its first sample: sources of {list(mix.source_num_samples)} samples on {state.lanes} "
                                     "lanes leave a lane without one; give the streams fewer lanes=, or stop='rest'.")  # fmt: skip
         if state.position > mix.num_samples:
-            raise StateError(f"the state's position {state.position} is past the {mix.num_samples} samples of the mixture.")
+            raise StateError(f"the state's position {state.position} is past the {mix.num_samples} "
+                             "samples of the mixture.")  # fmt: skip
         self._state, self._position, self._mix = state, state.position, (state, mix)
         self._source, self._reader = sources, None
 
     def _load_sources(self, loaded: MixState) -> None:
         """Bring the sources to what a state says of them, which each checks as a state of its own."""
         if len(loaded.sources) != len(self._streams):
-            raise StateError(f"the state mixes {len(loaded.sources)} sources, but this mixture has {len(self._streams)}.")
+            raise StateError(f"the state mixes {len(loaded.sources)} sources, but this mixture has "
+                             f"{len(self._streams)}.")  # fmt: skip
         for name, mine in (("stop", self._stop), ("seed", self._seed)):
             if mine and mine != getattr(loaded, name):  # seed=0 is the default, and says nothing
-                raise StateError(f"the state was saved with {name}={getattr(loaded, name)}, but this mixture was given {name}={mine}; only weights may change.")
+                raise StateError(f"the state was saved with {name}={getattr(loaded, name)}, but this "
+                                 f"mixture was given {name}={mine}; only weights may change.")  # fmt: skip
         for stream, one in zip(self._streams, loaded.sources, strict=True):
             stream.load_state_dict(State(one.dataset, one.version, one.order, one.seed, one.epoch, loaded.lanes, one.window, 0).to_dict())
 
@@ -199,7 +209,8 @@ class MixStream(ShardStream):
         states = [stream.state for stream in self._streams]
         lanes = {state.lanes for state in states}
         if len(lanes) > 1:
-            raise ConfigError(f"the streams of a mixture share their lanes, but have {sorted(lanes)}: give all the same shuffle= and lanes=.")
+            raise ConfigError(f"the streams of a mixture share their lanes, but have {sorted(lanes)}: "
+                              "give all the same shuffle= and lanes=.")  # fmt: skip
         counts = [stream.source.total_samples for stream in self._streams]
         bases = [0, *accumulate(counts[:-1])]
         sources = []
@@ -234,4 +245,5 @@ def _check_alike(first: ShardStream, other: ShardStream, number: int) -> None:
                   **{name: getattr(stream.recipe, name) for name in SHARED}} for stream in (first, other))  # fmt: skip
     for name in mine:
         if mine[name] != its[name]:
-            raise ConfigError(f"the streams of a mixture must have the same {name}, but stream 0 has {mine[name]!r} and stream {number} {its[name]!r}.")
+            raise ConfigError(f"the streams of a mixture must have the same {name}, but stream 0 has "
+                              f"{mine[name]!r} and stream {number} {its[name]!r}.")  # fmt: skip

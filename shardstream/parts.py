@@ -54,5 +54,6 @@ class PartPlanner:
         ``shard_begin`` is where the shard begins on the epoch line.
         """
         _, starts = self._reader.index(shard)
-        last = min(shard_begin + int(starts[block + 1]), int(self._order.lane_begin[lane]) + self._order.lane_length(lane)) - 1
+        last = min(shard_begin + int(starts[block + 1]),
+                   int(self._order.lane_begin[lane]) + self._order.lane_length(lane)) - 1  # fmt: skip
         return ((last - int(self._order.lane_begin[lane])) // self._order.run_length + 1) * self._order.window

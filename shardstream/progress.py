@@ -26,7 +26,8 @@ def byte_bar(label: str, total_nbytes: int | None, shown: bool = True) -> Iterat
 
 @contextmanager
 def count_bar(label: str, total: int, shown: bool = True) -> Iterator[Callable[[int], None]]:
-    """Yield a function that takes how many of ``total`` are done, for a bar on standard error, if that is a terminal."""
+    """Yield a function that takes how many of ``total`` are done, for a bar on standard error, if that is a terminal.
+    """
     if not shown or not sys.stderr.isatty():
         yield lambda done: None
         return
@@ -95,7 +96,9 @@ class FollowingBar(Protocol):
 
 @contextmanager
 def following_bar(stream) -> Iterator[FollowingBar]:
-    """Yield a function that shows samples, rate, freshness and lag of a stream that follows, on standard error if that is a terminal."""
+    """Yield a function that shows samples, rate, freshness and lag of a stream that follows, on standard error if that
+    is a terminal.
+    """
     from rich.console import Console
     from rich.progress import Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
 
@@ -114,6 +117,7 @@ def following_bar(stream) -> Iterator[FollowingBar]:
         def show(num_samples: int) -> None:
             progress.advance(task, num_samples)
             if console.is_terminal:
-                progress.update(task, rate=progress.tasks[0].speed or 0.0, freshness=stream.freshness or 0.0, lag=stream.lag or 0)
+                progress.update(task, rate=progress.tasks[0].speed or 0.0, freshness=stream.freshness or 0.0,
+                                lag=stream.lag or 0)  # fmt: skip
 
         yield show

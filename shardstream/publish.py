@@ -15,14 +15,16 @@ from shardstream.storage import Store
 from shardstream.storage.dates import dated, now_s
 
 KEEP_S = 7 * 86400.0  # gc takes a shard for an orphan, one that no commit will ever name, after this long by the store's clock
-MAX_AGE_S = KEEP_S / 2  # so nobody commits an older one; the other half is for clocks that differ, and for late requests
+# so nobody commits an older one; the other half is for clocks that differ, and for late requests
+MAX_AGE_S = KEEP_S / 2
 
 MAX_STANDING_S = KEEP_S * 6 / 7  # by the store's clock, which gc goes by, too: a day is left for the commit
 
 
 @dataclass(frozen=True)
 class PutShard:
-    """A shard that stands in the store, and when its PUT began (seconds of ``CLOCK_BOOTTIME``, which runs on in sleep)."""
+    """A shard that stands in the store, and when its PUT began (seconds of ``CLOCK_BOOTTIME``, which runs on in sleep).
+    """
 
     record: ShardRecord
     put_at: float
@@ -33,7 +35,9 @@ class PutShard:
 
 
 def temporary_path(store: Store, sid: str) -> str:
-    """Return where a shard is written: beside its place if that is local (a rename then publishes it), else where temporary files go."""
+    """Return where a shard is written: beside its place if that is local (a rename then publishes it), else where
+    temporary files go.
+    """
     if not store.is_local:
         return os.path.join(tempfile.gettempdir(), f"shardstream-{sid}.tar")
     os.makedirs(store.url, exist_ok=True)
@@ -51,7 +55,9 @@ def put_shard(store: Store, shard: FinishedShard) -> PutShard:
 
 
 def check_age(shards: Iterable[PutShard]) -> None:
-    """Raise :class:`StorageError` if gc may soon take one of these shards for an orphan, so that it must not be committed."""
+    """Raise :class:`StorageError` if gc may soon take one of these shards for an orphan, so that it must not be
+    committed.
+    """
     now = time.clock_gettime(time.CLOCK_BOOTTIME)
     for shard in shards:
         if now - shard.put_at > MAX_AGE_S:
@@ -62,10 +68,11 @@ def check_age(shards: Iterable[PutShard]) -> None:
 
 
 def check_present(store: Store, records: Iterable[ShardRecord], noted_s: float = 0.0) -> None:
-    """Raise :class:`StorageError` if a shard that another process put is missing, or so old that gc may be about to take it.
+    """Raise :class:`StorageError` if a shard that another process put is missing, or so old that gc may be about to
+    take it.
 
-    For shards whose writer may be long gone; costs a listing of the dataset. ``noted_s`` is when, by the store's clock, a
-    journal that names them was last written: until then gc has left them alone.
+    For shards whose writer may be long gone; costs a listing of the dataset. ``noted_s`` is when, by the store's clock,
+    a journal that names them was last written: until then gc has left them alone.
     """
     there, limit_s = {each.name: each.modified_s for each in dated(store)}, now_s(store) - MAX_STANDING_S
     for record in records:

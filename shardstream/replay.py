@@ -1,8 +1,8 @@
 """``ReplayStream``: new samples as they come, mixed with older ones: what ``ss.mix`` makes of a stream that follows.
 
-A mixture of sources that end (``mixture.py``) draws in lanes, and lanes get ahead of each other; a source that grows would have to
-wait for the slowest. So here each batch has a fixed number of rows of every source, and each source is a stream of its own,
-of which a prefix is consumed: a batch can be made as soon as its new rows are there.
+A mixture of sources that end (``mixture.py``) draws in lanes, and lanes get ahead of each other; a source that grows
+would have to wait for the slowest. So here each batch has a fixed number of rows of every source, and each source is a
+stream of its own, of which a prefix is consumed: a batch can be made as soon as its new rows are there.
 """
 
 from __future__ import annotations
@@ -26,7 +26,9 @@ FORMAT, ORDER = 1, "replay-1"
 
 
 def rows_of_each(batch_size: int, weights: Sequence[float]) -> list[int]:
-    """Return how many rows of a batch are of each source: in proportion, by largest remainder, at least one; they sum to ``batch_size``."""
+    """Return how many rows of a batch are of each source: in proportion, by largest remainder, at least one; they sum
+    to ``batch_size``.
+    """
     exact = [batch_size * weight / sum(weights) for weight in weights]
     rows = [max(1, int(share)) for share in exact]
     while sum(rows) != batch_size:
@@ -50,8 +52,8 @@ class ReplayState:
 class ReplayStream(ShardStream):
     """See :func:`shardstream.mix`. Rows of a batch stand source by source, in the order of the streams.
 
-    Its state is that of every source; ``freshness``, ``lag`` and ``stop()`` are those of the one that follows, and like that one it
-    has no length. ``report`` and ``stats`` count for all sources, and ``source`` has them all.
+    Its state is that of every source; ``freshness``, ``lag`` and ``stop()`` are those of the one that follows, and like
+    that one it has no length. ``report`` and ``stats`` count for all sources, and ``source`` has them all.
     """
 
     def __init__(self, streams: Sequence[ShardStream], weights: Sequence[float]):
@@ -60,7 +62,8 @@ class ReplayStream(ShardStream):
             raise ConfigError(f"one stream of a mixture may follow, not {len(following)} of {len(streams)}.")
         self.batch_size, self.report, self.stats = streams[0].batch_size, Report(), Stats()
         if self.batch_size is None or self.batch_size < len(streams):
-            raise ConfigError(f"a mixture with a stream that follows needs batch_size= of at least {len(streams)}, a row of each source.")
+            raise ConfigError("a mixture with a stream that follows needs batch_size= of at least "
+                              f"{len(streams)}, a row of each source.")  # fmt: skip
         if 0 in resolve_weights(weights):
             raise ConfigError(f"weights={list(weights)!r} must all be above 0, with a stream that follows.")
         self.parts = [copy.copy(stream) for stream in streams]  #: each delivers its rows of the batches
@@ -89,7 +92,8 @@ class ReplayStream(ShardStream):
         received, is_by_row = [part.state for part in self.parts], not getattr(self.recipe.transform, "shardstream_batched", False)
         try:
             while (fresh := next(iterators[place], None)) is not None:  # first, since it may be the end
-                batch = join([fresh if i == place else next(one) for i, one in enumerate(iterators)], self._pool, is_by_row)
+                batch = join([fresh if i == place else next(one) for i, one in enumerate(iterators)], self._pool,
+                             is_by_row)  # fmt: skip
                 batch = batch if finish is None else finish(batch)
                 self._states = received = [part.state for part in self.parts]
                 yield batch
@@ -124,13 +128,15 @@ class ReplayStream(ShardStream):
         return JoinedSource(tuple(part.source for part in self.parts))
 
     def load_state_dict(self, state: dict) -> None:
-        """Go on where ``state`` was taken, with any number of ranks and workers, any batch size and the weights given to ``mix``.
+        """Go on where ``state`` was taken, with any number of ranks and workers, any batch size and the weights given
+        to ``mix``.
 
         Raises:
             StateError: The state is malformed, of other datasets, or contradicts an explicit argument.
         """
         if not isinstance(state, dict) or state.get("order") != ORDER:
-            raise StateError("this is not the state of a mixture with a stream that follows; load it into the stream that it was saved of.")
+            raise StateError("this is not the state of a mixture with a stream that follows; load it "
+                             "into the stream that it was saved of.")  # fmt: skip
         sources = fields_of(state, FORMAT, ("format", "order", "sources"))["sources"]
         if not isinstance(sources, list) or len(sources) != len(self.parts):
             raise StateError(f"the state's sources must be a list of {len(self.parts)}, as many as this mixture has.")

@@ -108,8 +108,8 @@ class Report:
     """What a stream has lost so far; counts are of this rank.
 
     Attributes:
-        num_skipped: Samples in blocks that could not be read, with a field that can't be decoded, or that ``transform`` could not
-            use (``on_error="skip"``).
+        num_skipped: Samples in blocks that could not be read, with a field that can't be decoded, or that ``transform``
+            could not use (``on_error="skip"``).
         num_dropped: Samples for which ``transform`` returned None.
         errors: Messages of what was skipped, the first 100.
     """
@@ -159,7 +159,9 @@ class Portion:
     loss: Loss = field(default_factory=Loss)
 
     def leave(self, left: np.ndarray | None, skipped: Sequence[ShardstreamError] = ()) -> None:
-        """Note which of the rows a transform has left: int64, ascending; None for all. ``skipped`` is why some others could not be used."""
+        """Note which of the rows a transform has left: int64, ascending; None for all. ``skipped`` is why some others
+        could not be used.
+        """
         if left is not None:
             self.loss.num_dropped += self.num_rows - len(left) - len(skipped)
             self.loss.num_skipped += len(skipped)
@@ -294,7 +296,9 @@ class RowMaker:
         return is_readable
 
     def _decoded(self, chunk: HeldChunk, rows: Rows, is_readable: np.ndarray | None, loss: Loss) -> _Piece:
-        """Return samples of the files layout, each field decoded as WebDataset decodes it; raise for one that can't be unless skipping is allowed."""
+        """Return samples of the files layout, each field decoded as WebDataset decodes it; raise for one that can't be
+        unless skipping is allowed.
+        """
         samples, failed = [], []
         for number, (slot, row) in enumerate(zip(rows.slot.tolist(), rows.row.tolist())):
             key, members = chunk.blocks[slot].columns["__samples__"][row]
@@ -340,7 +344,8 @@ class RowMaker:
             if sample is None:
                 continue
             if not isinstance(sample, dict):
-                raise TransformError(f"transform must return a dict or None, not {type(sample).__name__}.", **self._row_place(pieces, i, key))
+                raise TransformError(f"transform must return a dict or None, not {type(sample).__name__}.",
+                                     **self._row_place(pieces, i, key))  # fmt: skip
             made.append(sample)
             left.append(i)
         portion.leave(None if len(left) == portion.num_rows else np.array(left, np.int64), skipped)
@@ -378,7 +383,9 @@ class RowMaker:
 
     def _transformed_columns(self, portion: Portion, positions: np.ndarray | None, pieces: list[_Piece],
                              refused: Callable[[str], TransformError]) -> Any:  # fmt: skip
-        """Return what a batched transform makes of the rows, without those that it can't use if these are to be skipped; None without rows."""
+        """Return what a batched transform makes of the rows, without those that it can't use if these are to be
+        skipped; None without rows.
+        """
         number = np.arange(portion.num_rows)  # of each row among those of the pieces
         while portion.num_rows:
             try:

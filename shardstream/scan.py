@@ -16,7 +16,8 @@ Found = tuple[int, int, Block | ShardstreamError]
 
 
 def scan(reader: BlockReader) -> Iterator[Found]:
-    """Yield ``(shard, block, what it holds or the error it failed with)``; block -1 is a shard whose index can't be read.
+    """Yield ``(shard, block, what it holds or the error it failed with)``; block -1 is a shard whose index can't be
+    read.
 
     Memory is that of ``BLOCKS_AHEAD`` blocks.
     """

@@ -169,7 +169,8 @@ def _default_array(default: Any, dtype: str, shape: tuple[int, ...], kind: str) 
     if array.size and exact.dtype.kind in "iub" and not np.array_equal(exact, array):
         raise SchemaError(f"{kind}: default {default!r} does not fit dtype {dtype}.")
     if not np.isfinite(exact).all():
-        raise SchemaError(f"{kind}: default {default!r} must be finite in dtype {dtype}; JSON, which keeps it, has no other numbers.")
+        raise SchemaError(f"{kind}: default {default!r} must be finite in dtype {dtype}; JSON, which "
+                          "keeps it, has no other numbers.")  # fmt: skip
     return exact
 
 
@@ -182,7 +183,8 @@ def _field_from_json(record: Mapping) -> Field:
     arguments = {key: value for key, value in record.items() if key not in ("name", "kind")}
     kind = KINDS.get(record.get("kind"))
     if kind is None:
-        raise SchemaError(f"field kind {record.get('kind')!r} is not one of {', '.join(KINDS)}.", field=record.get("name"))
+        raise SchemaError(f"field kind {record.get('kind')!r} is not one of {', '.join(KINDS)}.",
+                          field=record.get("name"))  # fmt: skip
     if kind is Bytes and arguments.get("default") is not None:
         arguments["default"] = base64.b64decode(arguments["default"], validate=True)
     return kind(**arguments)

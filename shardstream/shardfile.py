@@ -116,7 +116,8 @@ class ShardFile:
         self._file.flush()
         os.fsync(self._file.fileno())
         self._file.close()
-        return FinishedShard(self.path, self.sid, self.num_samples, self.nbytes, index_offset, index_nbytes, crc32c(index))
+        return FinishedShard(self.path, self.sid, self.num_samples, self.nbytes, index_offset, index_nbytes,
+                             crc32c(index))  # fmt: skip
 
     def discard(self) -> None:
         """Close and delete the file."""
@@ -181,7 +182,8 @@ def _padding(nbytes: int) -> bytes:
 
 
 def block_ends(row_nbytes: np.ndarray, open_nbytes: int, open_samples: int, max_nbytes: int = MAX_BLOCK_NBYTES) -> list[int]:
-    """Return after which of these rows a block closes: at ``max_nbytes`` of payload or 8,192 samples, whichever is first.
+    """Return after which of these rows a block closes: at ``max_nbytes`` of payload or 8,192 samples, whichever is
+    first.
 
     ``open_nbytes`` and ``open_samples`` are what the block already open holds. Rows after the last end stay open.
     """

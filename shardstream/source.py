@@ -25,7 +25,8 @@ from shardstream.storage import Fetcher, Store, expand_urls
 from shardstream.storage.urls import checked_urls, names_shards
 
 logger = logging.getLogger("shardstream")
-MAPPED_FILES = ("schema.json", "unfinished.json")  # one of which a folder of memory-mapped columns has (memmap/layout.py)
+# one of which a folder of memory-mapped columns has (memmap/layout.py)
+MAPPED_FILES = ("schema.json", "unfinished.json")
 SPARSE_GROWTH = 5  # decoded bytes per stored byte of index sets: some 7 bits become 32
 
 
@@ -67,7 +68,8 @@ class Source:
 
     @property
     def mean_decoded_nbytes(self) -> float:
-        """Mean memory of a sample as far as log and schema tell: exact for dense fields; text under zstd may take more."""
+        """Mean memory of a sample as far as log and schema tell: exact for dense fields; text under zstd may take more.
+        """
         stored = self.mean_sample_nbytes
         fields = [] if self.schema is None else self.schema.values()
         dense = sum(field.num_elements * np.dtype(field.dtype).itemsize for field in fields if isinstance(field, Dense))

@@ -8,7 +8,8 @@ from __future__ import annotations
 import threading
 from collections import deque
 
-SECONDS = ("fetch", "verify", "decode", "wait_for_blocks", "gather", "transform", "wait_for_slot", "hand_over", "wait_for_workers", "wait_for_consumer")
+SECONDS = ("fetch", "verify", "decode", "wait_for_blocks", "gather", "transform", "wait_for_slot", "hand_over",
+           "wait_for_workers", "wait_for_consumer")  # fmt: skip
 MAX_NOTED = 256  # additions that wait to be summed
 COUNTS = ("num_batches", "num_rows", "num_blocks", "num_bytes_read", "num_bytes_cached", "num_cache_hits")
 

@@ -56,18 +56,21 @@ class ShardStream(IterableDataset):
         dtypes: Dict of field to dtype; by default uint16, uint32 and uint64 come as int64, all else as stored.
         transform: Function of one sample (a dict), which may return None to drop it; or, marked
             ``@ss.batched``, of the columns of any number of rows. Marked ``@ss.placed`` it gets an ``ss.Place``
-            besides: seed, epoch and position, which are all that it may be random by. A batch that loses all of its rows
+            besides: seed, epoch and position, which are all that it may be random by. A batch that loses all of its
+                rows
             has the columns of the others, without rows; but no columns if this rank had no row yet and none of the
             epoch's first 1,024 samples is left either.
-        on_error: "raise", or "skip" unreadable blocks, samples of WebDataset shards with a field that can't be decoded, and rows for
-            which ``transform`` raises :class:`SampleError` (:class:`RowErrors` in a batched one), counted in ``report``, up to ``read.max_skipped`` samples.
+        on_error: "raise", or "skip" unreadable blocks, samples of WebDataset shards with a field that can't be decoded,
+            and rows for which ``transform`` raises :class:`SampleError` (:class:`RowErrors` in a batched one), counted
+            in ``report``, up to ``read.max_skipped`` samples.
         drop_last: Of a last, short batch: False delivers it short, True leaves it out, "pad" fills it from the
             epoch's start; batches then have a bool column ``__pad__``.
         version: A version's number, a tag, or a time (a ``datetime`` or ISO 8601, UTC if it has no offset); by default
             the newest when the stream is first used. A tag or time is resolved once: the state has the number.
         follow: Go on with what writers add: the samples of each log entry that adds some, one entry after the other,
-            shuffled within each. Batches cross entries and are never cut by time; there is one epoch, without length. The
-            columns are those of the schema at the start: fields that writers add meanwhile come with the next start.
+            shuffled within each. Batches cross entries and are never cut by time; there is one epoch, without length.
+            The columns are those of the schema at the start: fields that writers add meanwhile come with the next
+                start.
         start: Where following begins: by default with the newest version, then what comes after it; a version, tag
             or time with that; ``"beginning"`` with the first entry, ``"end"`` with the next one to come.
         until: Version after which the stream ends; it also ends where the dataset was ended (``shardstream end``).
@@ -117,7 +120,8 @@ class ShardStream(IterableDataset):
         BatchPlan(0, 0, batch_size or 1, world_size or 1, drop_last)  # checks them
         self._follow = FollowOptions.checked(follow, start, until, follow_group, idle_timeout)
         if self._follow is not None and (version is not None or epochs != 1 or drop_last == "pad"):
-            raise ConfigError("a stream that follows has start=, not version=; one epoch; and no drop_last='pad', since there is no end to fill up.")
+            raise ConfigError("a stream that follows has start=, not version=; one epoch; and no "
+                              "drop_last='pad', since there is no end to fill up.")  # fmt: skip
         self.batch_size = batch_size
         self.report = Report()
         self.stats = Stats()  #: what was read in this process, of all versions; see StreamLoader.stats
@@ -137,7 +141,8 @@ class ShardStream(IterableDataset):
         self._iterator = 0  # the valid one; any other belongs to a position that was left
         self._has_warned_of_lanes = False
         self._no_rows: dict[str, Any] | None = None  # what a batch without rows looks like
-        self._looked_at: tuple[int, int] | None = None  # the epoch, and the position from which samples were asked for it in vain
+        # the epoch, and the position from which samples were asked for it in vain
+        self._looked_at: tuple[int, int] | None = None
 
     # -- what torch and training loops call -------------------------------------------------------
 
@@ -224,7 +229,8 @@ class ShardStream(IterableDataset):
 
     @property
     def lag(self) -> int | None:
-        """Samples that are committed and the job has not consumed, as of the last look at the log; None if not following.
+        """Samples that are committed and the job has not consumed, as of the last look at the log; None if not
+        following.
 
         Costs no request, but for a run that is more than 1,024 entries behind: then it reads on, and counts.
         """
@@ -238,7 +244,8 @@ class ShardStream(IterableDataset):
                 (``until=``, or ``shardstream end``).
         """
         if self._place is not None and self._place[1] > 1:
-            raise ConfigError(f"stop() on one of {self._place[1]} ranks would leave the others waiting: use until= or 'shardstream end'.")
+            raise ConfigError(f"stop() on one of {self._place[1]} ranks would leave the others waiting: "
+                              "use until= or 'shardstream end'.")  # fmt: skip
         if self._follower is not None:
             self._follower.stop()
 
@@ -279,7 +286,8 @@ class ShardStream(IterableDataset):
     def _open_followed(self, options: FollowOptions) -> None:
         """As :meth:`_open`, for a stream that follows: nothing but the log is read."""
         if options.idle_timeout_s is not None and self._place[1] > 1:
-            raise ConfigError(f"idle_timeout= on {self._place[1]} ranks would end them at different batches: use until= or 'shardstream end'.")
+            raise ConfigError(f"idle_timeout= on {self._place[1]} ranks would end them at different "
+                              "batches: use until= or 'shardstream end'.")  # fmt: skip
         log = followed_log(self._urls, self.recipe.storage_options, retry=self.recipe.read.retry)
         newest = source_of_snapshot(log.snapshot())
         if self._loaded is None:
@@ -295,13 +303,15 @@ class ShardStream(IterableDataset):
 
     def _check_schema(self, source: Source) -> None:
         if source.schema is None and self.recipe.forms not in (Forms(), Forms(keyed={}, dtypes={})):
-            raise ConfigError("sparse=, ragged=, keyed= and dtypes= need a schema, which shards of the files layout do not have.")
+            raise ConfigError("sparse=, ragged=, keyed= and dtypes= need a schema, which shards of the "
+                              "files layout do not have.")  # fmt: skip
 
     def _agreed(self, newest: Source) -> Source:
         """Return the version that all processes of the job take; ``newest`` is what this one sees."""
         worker = get_worker_info()
         if is_distributed() and worker is None and self._place[1] > 1:
-            arguments = {**self._asked, "batch_size": self.batch_size, "drop_last": self._drop_last, "epochs": self._epochs}
+            arguments = {**self._asked, "batch_size": self.batch_size, "drop_last": self._drop_last,
+                         "epochs": self._epochs}  # fmt: skip
             if self._follow is not None:
                 arguments["follow"] = asdict(self._follow)
             version = agreed_version(newest.id, newest.version, arguments)
@@ -342,7 +352,8 @@ class ShardStream(IterableDataset):
         if self._follow is not None:
             raise ConfigError("plan(): a stream that follows has no length, so its batches can't be planned to an end.")
         self._open()
-        return BatchPlan(self._source.total_samples, start_position, self.batch_size or 1, world_size or self._place[1], self._drop_last)
+        return BatchPlan(self._source.total_samples, start_position, self.batch_size or 1, world_size or self._place[1],
+                         self._drop_last)  # fmt: skip
 
     # -- iterating --------------------------------------------------------------------------------
 
@@ -371,7 +382,8 @@ class ShardStream(IterableDataset):
         while True:
             self._check_iterator(iterator)
             plan = self.plan(self._position, world_size)
-            if self._epochs is None and self._position == 0 and not plan.num_batches:  # nor would any later epoch have one
+            # nor would any later epoch have one
+            if self._epochs is None and self._position == 0 and not plan.num_batches:
                 raise ConfigError(f"epochs=None would never deliver a batch: an epoch has {plan.num_samples} samples, fewer than a batch of "
                                   f"{self.batch_size or 1} on each of {world_size} ranks, and drop_last=True leaves a short one out.")  # fmt: skip
             yield from self._delivered(iterator, Task(self._state, plan, rank), portions, finish)
@@ -393,7 +405,8 @@ class ShardStream(IterableDataset):
             while True:
                 known = follower.wait(self._position + batch_size * world_size, self._follow.idle_timeout_s)
                 self._check_iterator(iterator)
-                plan = BatchPlan(known.end, self._position, batch_size, world_size, self._drop_last if known.is_over else True)
+                plan = BatchPlan(known.end, self._position, batch_size, world_size,
+                                 self._drop_last if known.is_over else True)  # fmt: skip
                 task = Task(self._state, plan, rank, follower.segments(self._position, plan.end_position))
                 try:
                     for item in self._delivered(iterator, task, portions, finish):
@@ -451,7 +464,9 @@ class ShardStream(IterableDataset):
                 yield plan.position_after(t * SAMPLES_AT_ONCE + place + 1), sample
 
     def _columns(self, task: Task, portions) -> Iterator[tuple[dict[str, Any], int]]:
-        """Yield (columns, number of rows) of each batch of a task, its losses counted, its columns there without rows, too."""
+        """Yield (columns, number of rows) of each batch of a task, its losses counted, its columns there without rows,
+        too.
+        """
         for portion in portions(task):
             self.report.add(portion.loss, self.recipe.read.max_skipped)
             if self._no_rows is None and portion.num_rows:
@@ -461,7 +476,9 @@ class ShardStream(IterableDataset):
             yield portion.columns, portion.num_rows
 
     def _example(self, task: Task) -> dict[str, Any]:
-        """Return columns without rows, when this rank had no rows yet: those of the epoch's first samples that are left, if any are."""
+        """Return columns without rows, when this rank had no rows yet: those of the epoch's first samples that are
+        left, if any are.
+        """
         first, end = (task.plan.start_position, task.plan.end_position) if task.segments else (0, task.plan.num_samples)
         if (task.state.epoch, first) == self._looked_at:
             return {}  # looking again would tell no more

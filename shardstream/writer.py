@@ -78,7 +78,8 @@ class ShardWriter:
         self._block_nbytes = min(MAX_BLOCK_NBYTES, self._shard_nbytes)  # a shard ends where a block does
         self._max_latency_s = None if max_latency is None else parse_seconds(max_latency, "max_latency")
         if names_shards(str(url)):
-            raise ConfigError(f"{url!r} would be read as shards, not as a dataset; name a folder without * ? {{ [ and not .tar.")
+            raise ConfigError(f"{url!r} would be read as shards, not as a dataset; name a folder without "
+                              f"* ? {{ [ and not .tar.")  # fmt: skip
         self._store = Store(url, storage_options)
         self._log = Log(self._store, single_writer)
         self._commits = producer is not None or max_latency is not None
@@ -148,7 +149,8 @@ class ShardWriter:
             try:
                 self._check_usable()
                 if self.num_samples == 0 and not self._commits and not self._log.exists():
-                    raise EmptyDatasetError("no samples were written, so there is no dataset to commit.", shard=self._store.url)
+                    raise EmptyDatasetError("no samples were written, so there is no dataset to commit.",
+                                            shard=self._store.url)  # fmt: skip
                 with self._step:
                     self._commit()
                 self._uploads.wait()
@@ -181,7 +183,8 @@ class ShardWriter:
             with self._step:
                 begin = 0
                 for end in block_ends(nbytes, self._block.nbytes, self._block.num_samples, self._block_nbytes):
-                    self._block.add({name: rows.slice_part(part, begin, end) for name, part in parts.items()}, end - begin, 0)
+                    self._block.add({name: rows.slice_part(part, begin, end) for name, part in parts.items()},
+                                    end - begin, 0)  # fmt: skip
                     self._close_block()
                     begin = end
                     self._roll(mid_call=end < num_samples)
@@ -211,7 +214,8 @@ class ShardWriter:
     def _checked_source(self, source: Any) -> Any:
         """Return ``source`` as the log will give it back, apart from the caller's object."""
         if source is not None and self._producer is None:
-            raise SampleError("a source is a producer's: give the writer producer=, or leave source out.", field="source")
+            raise SampleError("a source is a producer's: give the writer producer=, or leave source out.",
+                              field="source")  # fmt: skip
         try:
             return source_json(source)
         except ConfigError as error:

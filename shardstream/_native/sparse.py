@@ -78,7 +78,9 @@ class Plan:
         self._plan = ffi.gc(plan, lib.ss_sparse_plan_free, 24 * len(indices))
 
     def choose(self) -> tuple[str, str, int]:
-        """Return ``(coder, view, smallest size of any form)`` of the form to write, as ``ss_sparse_plan_choose()`` says."""
+        """Return ``(coder, view, smallest size of any form)`` of the form to write, as ``ss_sparse_plan_choose()``
+        says.
+        """
         choice = lib.ss_sparse_plan_choose(self._plan)
         _check_memory(choice.nbytes != UNWRITABLE)
         return CODERS[choice.coder], VIEWS[choice.view], choice.smallest_nbytes

@@ -31,7 +31,8 @@ def draw(measured: Measured, path: str | os.PathLike, title: str) -> None:
             begin += seconds
     axis.axvline(measured.seconds, color="black", linewidth=0.8, linestyle=":")
     axis.set_yticks([0, 1], ["reading threads", "the loop" if not measured.num_workers else "loop and workers"])
-    axis.set_xlabel(f"seconds; the dotted line is the time that passed ({measured.seconds:.1f} s, {measured.samples_per_s:,.0f} samples/s)")
+    axis.set_xlabel(f"seconds; the dotted line is the time that passed ({measured.seconds:.1f} s, "
+                    f"{measured.samples_per_s:,.0f} samples/s)")  # fmt: skip
     axis.set_title(title, fontsize=10)
     axis.legend(ncols=5, fontsize=8, loc="upper center", bbox_to_anchor=(0.5, -0.25), frameon=False)
     axis.spines[["top", "right"]].set_visible(False)

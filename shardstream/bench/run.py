@@ -79,7 +79,8 @@ def measure(stream: ShardStream, num_workers: int = 0, seconds: float = 10.0, st
         if step_s:
             time.sleep(step_s)
     else:
-        raise ConfigError(f"the stream ended after {num_batches + 1} batches, from {position}: more data or more epochs are needed.")
+        raise ConfigError(f"the stream ended after {num_batches + 1} batches, from {position}: more data "
+                          "or more epochs are needed.")  # fmt: skip
     after = loader.stats()
     stages = {name: after["seconds"][name] - before["seconds"][name] for name in after["seconds"]}
     changes = {name: after[name] - before[name] for name in after if name != "seconds"}

@@ -17,7 +17,8 @@ MAX_EVENTS = 1_000_000
 
 
 class Trace:
-    """Events of this process, while it is used as a context; worker processes have their own stages in the sums only."""
+    """Events of this process, while it is used as a context; worker processes have their own stages in the sums only.
+    """
 
     def __init__(self):
         self._events: list[dict] = []

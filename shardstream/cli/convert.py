@@ -41,7 +41,8 @@ def command(
         if compression is not None:
             raise ConfigError("--compression is for shards; memory-mapped columns are read in place.")
         if "://" in target or not os.path.basename(target.rstrip("/")):
-            raise ConfigError(f"{target!r} is not a local folder; {source!r} holds shards, which become memory-mapped columns.")
+            raise ConfigError(f"{target!r} is not a local folder; {source!r} holds shards, which become "
+                              "memory-mapped columns.")  # fmt: skip
         num_samples = to_memmap(source, target, field, part_nbytes, version)
     if as_json:
         show.json({"source": source, "target": target, "num_samples": num_samples})

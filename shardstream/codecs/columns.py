@@ -76,7 +76,9 @@ def decode_column(field: Field, members: list[np.ndarray], num_samples: int, com
 
 
 def default_column(field: Field, num_samples: int):
-    """Return the decoded form of a column all of whose samples have the field's default: shards written before the field."""
+    """Return the decoded form of a column all of whose samples have the field's default: shards written before the
+    field.
+    """
     if isinstance(field, Dense):
         out = np.empty((num_samples, *field.shape), field.dtype)
         out[...] = np.array(field.default, field.dtype)
@@ -128,7 +130,8 @@ def _array(member: np.ndarray, dtype: str, shape: tuple[int, ...], compression: 
     else:
         begin = _parse_header(member, wanted, shape)
     if len(member) - begin != data_nbytes:
-        raise CodecError(f"a .npy member holds {len(member) - begin} bytes of data where {wanted.name}{list(shape)} needs {data_nbytes}.")
+        raise CodecError(f"a .npy member holds {len(member) - begin} bytes of data where "
+                         f"{wanted.name}{list(shape)} needs {data_nbytes}.")  # fmt: skip
     array = member[begin:].view(wanted).reshape(shape)
     return array if array.flags.aligned else array.copy()
 
@@ -152,7 +155,8 @@ def _decompress(member: np.ndarray, data_nbytes: int) -> np.ndarray:
     try:
         nbytes = zstandard.frame_content_size(member)
         if not data_nbytes <= nbytes <= min(data_nbytes + 65536, MAX_MEMBER_NBYTES):
-            raise CodecError(f"a zstd member states {nbytes} bytes where about {data_nbytes} belong (at most {MAX_MEMBER_NBYTES}).")
+            raise CodecError(f"a zstd member states {nbytes} bytes where about {data_nbytes} belong (at "
+                             f"most {MAX_MEMBER_NBYTES}).")  # fmt: skip
         content = zstandard.ZstdDecompressor().decompress(member, max_output_size=nbytes)
     except zstandard.ZstdError as error:
         raise CodecError(f"not a zstd frame: {error}") from error

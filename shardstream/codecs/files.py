@@ -22,7 +22,8 @@ from shardstream.codecs import compression
 from shardstream.errors import CodecError, SampleError, ShardError, UnsafeFieldError
 
 UNSAFE_EXTENSIONS = ("pickle", "pkl", "pyd", "pth")
-MAX_FIELD_NBYTES = 2**30  # of a .gz or .npz field, decompressed; nor more than compression.limit_of() allows for its size
+# of a .gz or .npz field, decompressed; nor more than compression.limit_of() allows for its size
+MAX_FIELD_NBYTES = 2**30
 CHECKED_VALUE_NBYTES = 64
 META_NAME = re.compile(r"__[^/]*__(/|\Z)")
 

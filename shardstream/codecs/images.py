@@ -1,7 +1,8 @@
 """Encoded images to pixels, by simplejpeg where it is installed and fits, else by Pillow (the extra ``image``).
 
-``open_image`` looks at the header only, so that whoever decodes knows how many bytes it will take before they are taken. Both packages
-give the same pixels of a JPEG (they share libjpeg-turbo), release the GIL while they decode, and may be called from any threads.
+``open_image`` looks at the header only, so that whoever decodes knows how many bytes it will take before they are
+taken. Both packages give the same pixels of a JPEG (they share libjpeg-turbo), release the GIL while they decode, and
+may be called from any threads.
 """
 
 from __future__ import annotations
@@ -17,7 +18,8 @@ import numpy as np
 FORMATS = ("JPEG", "PNG", "WEBP", "GIF", "BMP", "TIFF")
 CHANNELS = {"RGB": 3, "L": 1}
 JPEG_MAGIC = b"\xff\xd8\xff"
-FRAME_MARKERS = frozenset((*range(0xC0, 0xC4), *range(0xC5, 0xC8), *range(0xC9, 0xCC), *range(0xCD, 0xD0)))  # ITU T.81, table B.1
+# ITU T.81, table B.1
+FRAME_MARKERS = frozenset((*range(0xC0, 0xC4), *range(0xC5, 0xC8), *range(0xC9, 0xCC), *range(0xCD, 0xD0)))
 SEGMENT_MARKERS = frozenset((0xC4, 0xDB, 0xDD, *range(0xE0, 0xF0), 0xFE))  # tables, application data, comments
 DENOMINATORS = (8, 4, 2)  # by which libjpeg makes an image smaller while it decodes
 
@@ -57,7 +59,8 @@ class EncodedImage(ABC):
     def decode(self, mode: str, denominator: int = 1, out: np.ndarray | None = None) -> np.ndarray:
         """Return uint8 pixels ``(height, width, channels)``, in ``out`` if it is given.
 
-        With a ``denominator`` of 2, 4 or 8 a JPEG comes out smaller by it, sizes rounded up, for less than decoding it whole.
+        With a ``denominator`` of 2, 4 or 8 a JPEG comes out smaller by it, sizes rounded up, for less than decoding it
+        whole.
         """
 
 
@@ -77,7 +80,8 @@ class _SimpleJpeg(EncodedImage):
 class _Pillow(EncodedImage):
     def __init__(self, data: bytes):
         if pillow() is None:
-            raise ValueError("it is no JPEG that simplejpeg decodes, and Pillow is not installed: pip install 'shardstream[image]'")
+            raise ValueError("it is no JPEG that simplejpeg decodes, and Pillow is not installed: pip "
+                             "install 'shardstream[image]'")  # fmt: skip
         try:
             self._image = pillow().open(io.BytesIO(data), formats=FORMATS)
         except pillow().UnidentifiedImageError:  # whose message is an address in memory, another one in each run
@@ -114,10 +118,11 @@ def open_image(data: bytes, max_pixels: int) -> EncodedImage:
 
 
 def decode_jpeg_into(data: bytes, mode: str, out: np.ndarray) -> bool:
-    """Return whether ``data`` was a JPEG of just the shape of ``out``, ``(height, width, channels)``, which now has its pixels.
+    """Return whether ``data`` was a JPEG of just the shape of ``out``, ``(height, width, channels)``, which now has its
+    pixels.
 
-    libjpeg reads the header once, not twice as after ``open_image``, which takes a fifth of a small image's time. If it was none,
-    ``open_image`` tells why, and ``out`` may hold anything. No more is decoded than fits ``out``.
+    libjpeg reads the header once, not twice as after ``open_image``, which takes a fifth of a small image's time. If it
+    was none, ``open_image`` tells why, and ``out`` may hold anything. No more is decoded than fits ``out``.
     """
     if data[:3] != JPEG_MAGIC or _simplejpeg() is None or _num_components(data) not in (1, 3):  # four are inks
         return False

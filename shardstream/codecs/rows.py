@@ -108,7 +108,8 @@ def _check_names(schema: Schema, given: dict) -> None:
     if given.keys() != schema.keys():
         missing, extra = sorted(schema.keys() - given.keys()), sorted(map(str, given.keys() - schema.keys()))
         names = [f"missing {missing}"] * bool(missing) + [f"not in the schema {extra}"] * bool(extra)
-        raise SampleError(f"a sample has the fields {list(schema)}; {', '.join(names)}.", field=str((missing + extra)[0]))
+        raise SampleError(f"a sample has the fields {list(schema)}; {', '.join(names)}.",
+                          field=str((missing + extra)[0]))  # fmt: skip
 
 
 def _row_part(name: str, field: Field, value):
@@ -221,18 +222,21 @@ def _sparse(name: str, field: Sparse, indices, indptr, values, single: bool = Fa
 def _strings(name: str, field: Text | Bytes, rows, single: bool = False):
     kind = str if isinstance(field, Text) else (bytes, bytearray, memoryview)
     if isinstance(rows, (str, bytes)) or not hasattr(rows, "__iter__"):
-        raise SampleError(f"takes a list of {'str' if kind is str else 'bytes'}, not {type(rows).__name__}.", field=name)
+        raise SampleError(f"takes a list of {'str' if kind is str else 'bytes'}, not {type(rows).__name__}.",
+                          field=name)  # fmt: skip
     if kind is str and isinstance(rows, list) and set(map(type, rows)) == {str} and (joined := "".join(rows)).isascii():
         return np.frombuffer(joined.encode(), np.uint8), np.fromiter(map(len, rows), np.int64, len(rows))
     chunks = []
     for number, row in enumerate(rows):
         if not isinstance(row, kind):
             expected = "str" if kind is str else "bytes"
-            raise SampleError(f"{expected} expected, not {type(row).__name__}.", field=name, key=None if single else number)
+            raise SampleError(f"{expected} expected, not {type(row).__name__}.", field=name,
+                              key=None if single else number)  # fmt: skip
         try:
             chunks.append(row.encode() if isinstance(row, str) else bytes(row))
         except UnicodeEncodeError as error:
-            raise SampleError(f"a text with a lone surrogate is not UTF-8: {error}", field=name, key=None if single else number) from error
+            raise SampleError(f"a text with a lone surrogate is not UTF-8: {error}", field=name,
+                              key=None if single else number) from error  # fmt: skip
     return np.frombuffer(b"".join(chunks), np.uint8), np.array([len(chunk) for chunk in chunks], np.int64)
 
 

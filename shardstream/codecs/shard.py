@@ -46,7 +46,8 @@ class ShardInfo(msgspec.Struct):
         """Return the parsed ``shard.json``; :class:`ShardError` unless it is one this version reads."""
         info = _decode(data, cls, SHARD_MEMBER, shard)
         if info.layout not in ("blocks", "files") or (info.schema is None) != (info.layout == "files"):
-            raise ShardError(f"{SHARD_MEMBER}: layout {info.layout!r} with schema {info.schema!r} is not legal.", shard=shard)
+            raise ShardError(f"{SHARD_MEMBER}: layout {info.layout!r} with schema {info.schema!r} is not legal.",
+                             shard=shard)  # fmt: skip
         if info.compression not in (None, "zstd"):
             raise ShardError(f"{SHARD_MEMBER}: unknown compression {info.compression!r}.", shard=shard)
         try:
@@ -79,7 +80,8 @@ class ShardIndex:
         crc32c: uint32 ``(num_blocks, num_columns)``.
         sid: The shard's id; None for a foreign shard.
         shard_crc32c: CRC of ``shard.json``; 0 for a foreign shard.
-        runs: Of a merged shard, whose samples it holds: ``(sid, first row, number of samples)``, in order; ``()`` of others.
+        runs: Of a merged shard, whose samples it holds: ``(sid, first row, number of samples)``, in order; ``()`` of
+            others.
     """
 
     layout: str
@@ -121,9 +123,11 @@ class ShardIndex:
         record = _decode(data, _IndexRecord, INDEX_MEMBER, shard)
         num_blocks = len(record.block_num_samples)
         if record.layout not in ("blocks", "files") or any(len(c) != num_blocks for c in record.columns.values()):
-            raise ShardError(f"{INDEX_MEMBER}: columns differ in their number of blocks, or the layout is unknown.", shard=shard)
+            raise ShardError(f"{INDEX_MEMBER}: columns differ in their number of blocks, or the layout is unknown.",
+                             shard=shard)  # fmt: skip
         if (record.layout == "files") != (list(record.columns) == [""]):
-            raise ShardError(f"{INDEX_MEMBER}: the columns are {list(record.columns)}; the files layout has one, without a name.", shard=shard)
+            raise ShardError(f"{INDEX_MEMBER}: the columns are {list(record.columns)}; the files layout has one, "
+                             "without a name.", shard=shard)  # fmt: skip
         try:
             table = np.array(list(record.columns.values()), np.int64).reshape(len(record.columns), num_blocks, 3)
             num_samples = np.array(record.block_num_samples, np.int64)
@@ -132,7 +136,8 @@ class ShardIndex:
         table = table.transpose(1, 0, 2)
         legal = (num_samples > 0).all() and int(num_samples.sum(dtype=np.float64)) < MAX_NBYTES and table.min(initial=0) >= 0
         if not legal or (table[..., 0] > shard_nbytes - table[..., 1]).any() or table[..., 2].max(initial=0) >= 2**32:
-            raise ShardError(f"{INDEX_MEMBER} names an empty block, or bytes outside the shard's {shard_nbytes}.", shard=shard)
+            raise ShardError(f"{INDEX_MEMBER} names an empty block, or bytes outside the shard's {shard_nbytes}.",
+                             shard=shard)  # fmt: skip
         if record.runs:
             _check_runs(record.runs, int(num_samples.sum()), shard)
         return cls(record.layout, tuple(record.columns), num_samples, np.ascontiguousarray(table[..., :2]),
@@ -152,7 +157,8 @@ def _decode(data: bytes, kind: type, member: str, shard: str | None):
     try:
         number = msgspec.json.decode(data, type=_Format).format
         if number > FORMAT:
-            raise ShardError(f"{member} has format {number}; this version reads up to {FORMAT}: upgrade shardstream.", shard=shard)
+            raise ShardError(f"{member} has format {number}; this version reads up to {FORMAT}: upgrade shardstream.",
+                             shard=shard)  # fmt: skip
         return msgspec.json.decode(data, type=kind)
     except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as error:
         raise ShardError(f"{member} is not what its format says: {error}", shard=shard) from error

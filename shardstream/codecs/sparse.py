@@ -204,7 +204,8 @@ def decode(buffer, dim: int, num_rows: int, values_dtype: str | None = None, *, 
             "float32", "float16", "int32", or None for a binary set.
         sort: False lets rows come in another order where that is faster (remapped binary sets).
     """
-    # An array, not a memoryview: one that cffi holds, in a cycle (errors make them), crashes Python 3.11 when it is collected.
+    # An array, not a memoryview: one that cffi holds, in a cycle (errors make them), crashes Python 3.11 when it is
+    # collected.
     block = np.frombuffer(buffer, np.uint8) if memoryview(buffer).nbytes else np.empty(0, np.uint8)
     header = native.parse(block)
     found = header.dim, header.num_rows, native.DTYPES[header.dtype]

@@ -51,7 +51,8 @@ class EntryFeed:
             self._width = min(4 * self._width, MAX_AHEAD) if len(steps) == self._width else 1
         for step in steps:
             if step.entry.dataset != self._dataset:
-                raise DatasetError(f"{entries.name(step.entry.version)} belongs to dataset {step.entry.dataset}, not {self._dataset}.")
+                raise DatasetError(f"{entries.name(step.entry.version)} belongs to dataset "
+                                   f"{step.entry.dataset}, not {self._dataset}.")  # fmt: skip
             self.version += 1
         return steps
 
@@ -65,7 +66,8 @@ class EntryFeed:
         return steps
 
     def _folded(self) -> list[Step]:
-        """Return the next entries out of the longest tail that has them; none if there is no such tail, or it is lost."""
+        """Return the next entries out of the longest tail that has them; none if there is no such tail, or it is lost.
+        """
         base = self.version // folds.ALL * folds.ALL
         nearest = (self.version // folds.COARSE + 1) * folds.COARSE
         ends = (base + folds.ALL - folds.COARSE, nearest, base + folds.ALL - folds.FINE)

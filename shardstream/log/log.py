@@ -86,7 +86,8 @@ class Log:
         return [entries.decode(data or b"", version) for data, version in zip(found, versions, strict=True)]
 
     def newest_at(self, holds: Callable[[Entry], bool]) -> int:
-        """Return the last version whose entry a condition holds of; it holds of early entries and, once not, never again.
+        """Return the last version whose entry a condition holds of; it holds of early entries and, once not, never
+        again.
 
         The entries are read in rounds of 16, some four rounds for a log of 100,000; 0 if it holds of none.
         """
@@ -216,7 +217,8 @@ class Log:
     def _drive(self, task: _Commit) -> Head:
         """Do what a commit generator asks for until it returns; an unknown outcome is kept, to go on later."""
         if task.request is not None and task.steps.gi_frame is None:
-            raise StorageError(f"a commit to {self.store.url} was interrupted half-way; open the dataset again to go on.")
+            raise StorageError(f"a commit to {self.store.url} was interrupted half-way; open the dataset "
+                               "again to go on.")  # fmt: skip
         self._unsettled = task
         begin, num_again = time.monotonic(), 0
         try:
@@ -252,7 +254,8 @@ class Log:
         except StorageRefused as error:
             task.may_stand = could_stand
             if could_stand:
-                raise StorageError(f"{self.store.join(name)}: an earlier try may still create it, but now: {error}") from error
+                raise StorageError(f"{self.store.join(name)}: an earlier try may still create "
+                                   f"it, but now: {error}") from error  # fmt: skip
             raise
         except StorageError as error:
             task.error = error

@@ -196,7 +196,8 @@ class Opening:
         if time_s > max(time.time(), newest.time):
             raise ConfigError(f"version={travel.iso(time_s)!r} is still to come, so it does not name a version yet.")
         if time_s < self._first().time:
-            raise DatasetNotFoundError(f"the dataset at {self._where} began at {travel.iso(self._first().time)}, after {travel.iso(time_s)}.")
+            raise DatasetNotFoundError(f"the dataset at {self._where} began at "
+                                       f"{travel.iso(self._first().time)}, after {travel.iso(time_s)}.")  # fmt: skip
         return self.last_version(newest, lambda versions: [self.entry(version).time <= time_s for version in versions])
 
     def last_version(self, newest: State, holds: Callable[[Sequence[int]], list[bool]]) -> int:
@@ -285,7 +286,8 @@ class Opening:
 
 
 def beside(head: Head) -> list[tuple[str, bytes]]:
-    """Return the ``(name, bytes)`` that the writer of the newest entry puts after it, in this order: fold, then hints."""
+    """Return the ``(name, bytes)`` that the writer of the newest entry puts after it, in this order: fold, then hints.
+    """
     state = head.state
     if state.version == 2:
         return [(HINT, b"0")]  # so that its absence means that it was lost

@@ -38,7 +38,8 @@ def canonical(version: Any) -> int | str:
             pass
     elif hasattr(version, "__index__") and not isinstance(version, bool) and int(version) >= 0:
         return int(version)
-    raise ConfigError(f"version={version!r} is not a version's number, a tag, or a time such as '2026-11-27T14:03:00Z'.")
+    raise ConfigError(f"version={version!r} is not a version's number, a tag, or a time such as "
+                      "'2026-11-27T14:03:00Z'.")  # fmt: skip
 
 
 def moment(version: str) -> float | None:

@@ -35,9 +35,9 @@ class MemmapDataset(RowAccess):
             called at each access and can't drop rows.
         ragged, keyed: Forms of ragged fields, and fields that come as one column, as of :class:`ShardStream`.
 
-    The parts are those that were committed at the first use; a new dataset sees later ones. The first use of a part reads
-    its offsets once, 8 bytes a row and field, to check them. A file that is cut while it is mapped ends the process
-    (SIGBUS): committed parts must not be changed.
+    The parts are those that were committed at the first use; a new dataset sees later ones. The first use of a part
+    reads its offsets once, 8 bytes a row and field, to check them. A file that is cut while it is mapped ends the
+    process (SIGBUS): committed parts must not be changed.
 
     Raises:
         ConfigError: ``folder`` is no local path, or another argument not legal.
@@ -73,8 +73,8 @@ class MemmapDataset(RowAccess):
         """Return the virtual concatenation of all parts as dask arrays, a chunk a part; nothing is read.
 
         A dense field is one array, ``"y"``; a ragged, text or bytes field two, ``"tokens.values"`` and
-        ``"tokens.offsets"``; a sparse field ``"x.indices"``, ``"x.indptr"`` and perhaps ``"x.values"``. Offsets and indptr are
-        those of the concatenation. Needs the ``dask`` extra.
+        ``"tokens.offsets"``; a sparse field ``"x.indices"``, ``"x.indptr"`` and perhaps ``"x.values"``. Offsets and
+        indptr are those of the concatenation. Needs the ``dask`` extra.
         """
         schema, parts = self._parts()
         fields = checked_fields(schema, self._wanted)
@@ -103,9 +103,11 @@ class MemmapDataset(RowAccess):
                 if piece.kind == "offsets":
                     num_values = _checked_offsets(array, os.path.join(self.folder, part, piece.file))
             for piece, array in zip(specs, arrays):
-                expected = {"rows": record.num_samples, "offsets": record.num_samples + 1, "values": num_values}[piece.kind]
+                expected = {"rows": record.num_samples, "offsets": record.num_samples + 1,
+                            "values": num_values}[piece.kind]  # fmt: skip
                 if len(array) != expected:
-                    raise DatasetError(f"{os.path.join(self.folder, part, piece.file)} holds {len(array)} elements, not {expected}.")
+                    raise DatasetError(f"{os.path.join(self.folder, part, piece.file)} holds "
+                                       f"{len(array)} elements, not {expected}.")  # fmt: skip
             if isinstance(schema[name], Dense):
                 columns[name] = arrays[0]
             elif isinstance(schema[name], Sparse):

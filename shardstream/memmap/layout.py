@@ -29,7 +29,8 @@ from shardstream.schema import Dense, Field, Ragged, Schema, Sparse
 from shardstream.source import MAPPED_FILES
 from shardstream.storage import local
 
-__all__ = ["PieceSpec", "checked_folder", "encode_schema", "list_parts", "new_id", "pieces", "read_part", "read_schema", "write_schema"]
+__all__ = ["PieceSpec", "checked_folder", "encode_schema", "list_parts", "new_id", "pieces", "read_part", "read_schema",
+           "write_schema"]  # fmt: skip
 
 FORMAT = 1
 SCHEMA_FILE, UNFINISHED_FILE = MAPPED_FILES
@@ -71,9 +72,11 @@ def pieces(name: str, field: Field) -> list[PieceSpec]:
         return [PieceSpec(f"{name}.npy", field.dtype, field.shape, "rows")]
     if isinstance(field, Sparse):
         values = [] if field.values is None else [PieceSpec(f"{name}.values.npy", field.values, (), "values")]
-        return [PieceSpec(f"{name}.indices.npy", "uint32", (), "values"), PieceSpec(f"{name}.indptr.npy", "int64", (), "offsets"), *values]
+        return [PieceSpec(f"{name}.indices.npy", "uint32", (), "values"),
+                PieceSpec(f"{name}.indptr.npy", "int64", (), "offsets"), *values]  # fmt: skip
     dtype = field.dtype if isinstance(field, Ragged) else "uint8"
-    return [PieceSpec(f"{name}.values.npy", dtype, (), "values"), PieceSpec(f"{name}.offsets.npy", "int64", (), "offsets")]
+    return [PieceSpec(f"{name}.values.npy", dtype, (), "values"),
+            PieceSpec(f"{name}.offsets.npy", "int64", (), "offsets")]  # fmt: skip
 
 
 def checked_folder(folder: str | os.PathLike) -> str:
@@ -81,7 +84,8 @@ def checked_folder(folder: str | os.PathLike) -> str:
     if not isinstance(folder, (str, os.PathLike)) or not isinstance(path := os.fspath(folder), str) or not path:
         raise ConfigError(f"a folder must be a non-empty text or path, not {folder!r:.100}.")
     if "://" in path:
-        raise ConfigError(f"{path!r} is not a local folder, which memory mapping needs; ss.ShardWriter writes to URLs, ss.ShardStream reads them.")
+        raise ConfigError(f"{path!r} is not a local folder, which memory mapping needs; ss.ShardWriter "
+                          "writes to URLs, ss.ShardStream reads them.")  # fmt: skip
     return path
 
 
@@ -171,5 +175,6 @@ def _decode(data: bytes, kind: type, path: str):
     except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as error:
         raise DatasetError(f"{path} is not what its format says: {error}") from error
     if record.format > FORMAT:
-        raise DatasetError(f"{path} has format {record.format}; this version reads up to {FORMAT}: upgrade shardstream.")
+        raise DatasetError(f"{path} has format {record.format}; this version reads up to {FORMAT}: "
+                           "upgrade shardstream.")  # fmt: skip
     return record

@@ -237,7 +237,8 @@ class _Part:
         self.num_samples = self.nbytes = 0
         for specs in self._pieces.values():
             for piece in specs:
-                self._files[piece.file] = open(os.path.join(self._path, piece.file), "xb")  # closed by commit() or discard()
+                # closed by commit() or discard()
+                self._files[piece.file] = open(os.path.join(self._path, piece.file), "xb")
                 self._files[piece.file].write(_header(piece, 0))
                 self._num_elements[piece.file] = 0
                 if piece.kind == "offsets":

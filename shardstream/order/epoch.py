@@ -71,8 +71,8 @@ class Chunk(NamedTuple):
     """Consecutive positions of one reader and what stands there: what an order hands to ``window.WindowReader``.
 
     Attributes:
-        epoch_begin, positions: Positions ``positions`` of the epoch that began at ``epoch_begin``: 0, or where padding goes
-            through it again.
+        epoch_begin, positions: Positions ``positions`` of the epoch that began at ``epoch_begin``: 0, or where padding
+            goes through it again.
         shard, row: int64, of each position; ``shard`` is what the reader of these shards knows it by.
         line: int64, of each position, on the epoch line; None in a mixture, which has no such line.
         spans: ``(shard, first row, end row)`` of all runs that have begun and may come again in a later chunk, so
@@ -223,7 +223,8 @@ class EpochOrder:
 
 
 def chunk_positions(positions: range, size: int, num_samples: int) -> Iterator[tuple[int, range]]:
-    """Yield ``(epoch_begin, positions)`` for each ``size`` of an epoch of ``num_samples`` in which some are; see Chunk."""
+    """Yield ``(epoch_begin, positions)`` for each ``size`` of an epoch of ``num_samples`` in which some are; see Chunk.
+    """
     position = positions.start
     while position < positions.stop:
         epoch_begin = position // num_samples * num_samples

@@ -89,7 +89,9 @@ class FollowOrder:
             yield segment, range(own.start - segment.base, own[-1] + 1 - segment.base, own.step)
 
     def chunks(self, positions: range, max_positions: int) -> Iterator[Chunk]:
-        """Yield what ascending ``positions`` read: whole runs of a segment, or as many small segments as one window has samples."""
+        """Yield what ascending ``positions`` read: whole runs of a segment, or as many small segments as one window has
+        samples.
+        """
         size = self.window * max(1, max_positions // self.window)
         chunk: range | None = None
         for segment, own in self.parts(positions):

@@ -18,7 +18,8 @@ from shardstream.order.mix_schedule import Orders, draws_by_epoch
 from shardstream.order.mix_state import MixState
 from shardstream.order.schedule import spans
 
-SHARD_BITS = 25  # a shard of a mixture is known as source * 2^25 + its ordinal in the source; 6 bits more are of sources
+# a shard of a mixture is known as source * 2^25 + its ordinal in the source; 6 bits more are of sources
+SHARD_BITS = 25
 Run = tuple[int, int, int, int]  # source, repetition, number of the run, lane of the source
 
 
@@ -59,7 +60,8 @@ class MixRows:
                     touched[source, repetition, number, lane] = None
                     running[source, (lane + phase) % self.lanes] = source, repetition, number, lane
             rows_of_run = {run: rows_of_run.get(run) or self._rows_of(run) for run in touched}
-            yield Chunk(epoch_begin, own, shard, row, spans=[span for of_run in rows_of_run.values() for span in of_run])
+            yield Chunk(epoch_begin, own, shard, row,
+                        spans=[span for of_run in rows_of_run.values() for span in of_run])  # fmt: skip
 
     def _rows_of(self, run: Run) -> list[tuple[int, int, int]]:
         """Return ``(shard, first row, end row)`` of all that a run permutes."""
@@ -72,7 +74,8 @@ class MixRows:
 
 def mix_order(state: MixState, num_samples: Sequence[int]) -> MixOrder:
     """Return the draws of a state's epoch over sources with so many samples each."""
-    return MixOrder(num_samples, seed=state.seed, epoch=state.epoch, lanes=state.lanes, pieces=state.pieces, stop=state.stop)
+    return MixOrder(num_samples, seed=state.seed, epoch=state.epoch, lanes=state.lanes, pieces=state.pieces,
+                    stop=state.stop)  # fmt: skip
 
 
 def mix_rows(state: MixState, shard_num_samples: Sequence[np.ndarray]) -> MixRows:

@@ -47,8 +47,8 @@ def lines(mix: MixOrder, orders: Orders, positions: range) -> tuple[np.ndarray, 
 def draws_by_epoch(mix: MixOrder, positions: range) -> Iterator[tuple[int, int, np.ndarray, np.ndarray]]:
     """Yield ``(source, repetition, places, local)``, repetitions ascending: what ``positions`` draw from each epoch.
 
-    ``local`` are positions of that epoch, ``places`` says which of ``positions`` draw them. Both are lane by lane, since
-    looking up what stands there is several times faster when neighbours are of one run.
+    ``local`` are positions of that epoch, ``places`` says which of ``positions`` draw them. Both are lane by lane,
+    since looking up what stands there is several times faster when neighbours are of one run.
     """
     source, course = np.empty(len(positions), np.int64), np.empty(len(positions), np.int64)
     lanes = lanes_of(positions, mix.lanes)

@@ -149,7 +149,8 @@ class MixState:
         wanted = resolve_weights(weights)
         if wanted == resolve_weights(self.pieces[-1].weights):
             return self
-        if before and wanted == resolve_weights(before[-1].weights):  # what was changed here and not used is changed back
+        # what was changed here and not used is changed back
+        if before and wanted == resolve_weights(before[-1].weights):
             return replace(self, pieces=before)
         pieces = (*before, Piece(self.position, _shortest(tuple(weights), wanted)))
         if before:
@@ -158,7 +159,8 @@ class MixState:
 
     def _check_room(self, pieces: tuple[Piece, ...]) -> None:
         """Raise StateError unless a state with these pieces stays small enough to the end of its epoch."""
-        later = {**self.to_dict(), "pieces": [[piece.position, list(piece.weights)] for piece in pieces], "position": MAX_SAMPLES}
+        later = {**self.to_dict(), "pieces": [[piece.position, list(piece.weights)] for piece in pieces],
+                 "position": MAX_SAMPLES}  # fmt: skip
         if len(pieces) > MAX_PIECES or len(json.dumps(later)) >= self._max_nbytes:
             raise StateError(
                 f"weights were changed {len(self.pieces) - 1} times in epoch {self.epoch}, and its state has no room for more: "

@@ -105,11 +105,13 @@ class State:
 
     def _check_follow(self, follow: Following) -> None:
         if self.version is None or self.epoch != 0:
-            raise StateError(f"the state follows, so its version {self.version} must be a number and its epoch {self.epoch} 0.")
+            raise StateError(f"the state follows, so its version {self.version} must be a number and its "
+                             f"epoch {self.epoch} 0.")  # fmt: skip
         if follow.after is not None and follow.after > self.version:
             raise StateError(f"the state's segment begins after version {follow.after} and ends at {self.version}.")
         if follow.base > self.position:
-            raise StateError(f"the state's position {self.position} is before its segment, which begins at {follow.base}.")
+            raise StateError(f"the state's position {self.position} is before its segment, which begins "
+                             f"at {follow.base}.")  # fmt: skip
 
     @property
     def shuffle(self) -> bool:
@@ -133,7 +135,8 @@ class State:
         if follows:
             where = fields["follow"]
             if not isinstance(where, Mapping) or set(where) != set(Following.__dataclass_fields__):
-                raise StateError(f"the state's follow {where!r:.100} must have the fields {', '.join(Following.__dataclass_fields__)}.")
+                raise StateError(f"the state's follow {where!r:.100} must have the fields "
+                                 f"{', '.join(Following.__dataclass_fields__)}.")  # fmt: skip
             fields["follow"] = Following(**where)
         return cls(**fields)
 
@@ -143,12 +146,14 @@ class State:
             raise StateError(f"the state is of dataset {self.dataset}, but this stream reads dataset {dataset}.")
 
     def check_follow(self, group: int | None) -> None:
-        """Raise StateError unless this state follows as a stream does: None for not at all, 1 is any group's default."""
+        """Raise StateError unless this state follows as a stream does: None for not at all, 1 is any group's default.
+        """
         if (self.follow is None) != (group is None):
             with_, without = ("with", "without") if group is None else ("without", "with")
             raise StateError(f"the state was saved by a stream {with_} follow=True, but this one is {without} it.")
         if group not in (None, 1, self.follow and self.follow.group):
-            raise StateError(f"the state was saved with follow_group={self.follow.group}, but this stream was given follow_group={group}.")
+            raise StateError(f"the state was saved with follow_group={self.follow.group}, but this "
+                             f"stream was given follow_group={group}.")  # fmt: skip
 
     def check_position(self, num_samples: int) -> None:
         """Raise StateError if the position lies outside an epoch of ``num_samples``."""

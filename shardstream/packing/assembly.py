@@ -175,7 +175,8 @@ class Assembly:
     def _settle(self, all_of_them: bool) -> None:
         """Note the shards that stand in the store, in order, in one step; wait for some if many do not yet.
 
-        After an error or Ctrl-C in here nothing more is noted: a step that came later would say that all before it stand.
+        After an error or Ctrl-C in here nothing more is noted: a step that came later would say that all before it
+        stand.
         """
         if self._is_cut_off:
             return

@@ -57,8 +57,8 @@ def are_all(values: list, kinds: type | tuple[type, ...]) -> bool:
 class Batch:
     """Rows in columns, and what was rejected on the way here.
 
-    ``columns["key"]`` is always there: a list of str that messages name rows by; and RECORD, if the rows are of a chunk.
-    ``num_tokens`` is how many a step has made, for the progress bar.
+    ``columns["key"]`` is always there: a list of str that messages name rows by; and RECORD, if the rows are of a
+    chunk. ``num_tokens`` is how many a step has made, for the progress bar.
     """
 
     columns: dict[str, Any]

@@ -120,7 +120,8 @@ class Document:
             raise self.error((*path, *deeper), f"{message[:1].lower()}{message[1:]}.".replace("`", "")) from None
 
     def unknown(self, path: Path, name: str, known: list[str], what: str = "key") -> ConfigError:
-        """Return the error for a name, at ``path``, that is none of the known ones; it says the nearest, of values all."""
+        """Return the error for a name, at ``path``, that is none of the known ones; it says the nearest, of values all.
+        """
         near = difflib.get_close_matches(name, known, n=1) if what != "value" else []
         hint = f"; did you mean {near[0]!r}?" if near else f"; known: {', '.join(known)}." if known else "."
         return self.error(path, f"unknown {what} {name!r}{hint}")

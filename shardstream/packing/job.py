@@ -182,7 +182,8 @@ def _made(job: Job, journal: Journal, progress: bool) -> Assembly:
                 assembly.take(number, made, engine)
                 end = number + 1
                 tally = assembly.tally
-                show(samples=assembly.num_samples, nbytes_in=tally.nbytes_in, nbytes_out=assembly.nbytes, tokens=tally.tokens)
+                show(samples=assembly.num_samples, nbytes_in=tally.nbytes_in, nbytes_out=assembly.nbytes,
+                     tokens=tally.tokens)  # fmt: skip
             _check_filled(job, assembly)
             assembly.end(end)
     return assembly
@@ -209,7 +210,9 @@ def _noted(job: Job, journal: Journal, assembly: Assembly) -> Iterator[None]:
 
 
 def fingerprint(job: Job) -> str:
-    """Return a hash of all that decides what comes out: configuration, files that it names, input, this library's version."""
+    """Return a hash of all that decides what comes out: configuration, files that it names, input, this library's
+    version.
+    """
     from shardstream import __version__
 
     config = {key: value for key, value in job.document.data.items() if key not in FREE_KEYS}

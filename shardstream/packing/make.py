@@ -156,7 +156,8 @@ def _dealt(job: Job, chunk: Chunk, common: Tally, number: int) -> Iterator[tuple
     whole, values = chunk.batch(), chunk.columns.get(splits.by, [None] * len(chunk))
     for row, value in enumerate(values):
         if value is None:
-            _reject(job, common, number, chunk.placed([whole.reject(row, f"the record has no {splits.by!r} to split by.")]))
+            _reject(job, common, number,
+                    chunk.placed([whole.reject(row, f"the record has no {splits.by!r} to split by.")]))  # fmt: skip
         else:
             dealt[split_of(str(value), splits.parts, splits.seed)].append(row)
     for split, chosen in dealt.items():

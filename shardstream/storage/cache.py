@@ -65,7 +65,9 @@ class Cache:
         self.__init__(**state)
 
     def read(self, url: str, begin: int, end: int, allocate: Callable[[int], np.ndarray]) -> np.ndarray | None:
-        """Return what the cache has at bytes ``[begin, end)`` of a shard, to be verified; None if that is surely nothing."""
+        """Return what the cache has at bytes ``[begin, end)`` of a shard, to be verified; None if that is surely
+        nothing.
+        """
         path = self._path(url)
         try:
             descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC)

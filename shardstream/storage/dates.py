@@ -1,4 +1,6 @@
-"""When objects were written, by the clock of the store that has them: what gc judges age by, since hosts' clocks differ."""
+"""When objects were written, by the clock of the store that has them: what gc judges age by, since hosts' clocks
+differ.
+"""
 
 from __future__ import annotations
 

@@ -44,7 +44,8 @@ class FoundFile:
 
 
 def find_files(url: str, storage_options: dict | None = None, exclude: re.Pattern = NEVER) -> list[FoundFile]:
-    """Return the files at any depth below a folder or prefix, sorted by name; of a file's URL, that file. Over HTTP there are only files.
+    """Return the files at any depth below a folder or prefix, sorted by name; of a file's URL, that file. Over HTTP
+    there are only files.
 
     Folders and files whose path below ``url`` matches ``exclude`` are left out with all they hold.
     Links to files count as files; links to folders are not followed, so the search ends.

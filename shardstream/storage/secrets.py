@@ -1,4 +1,5 @@
-"""Credentials: handed to child processes, left out of every other pickle. (`errors.py` leaves them out of every message.)
+"""Credentials: handed to child processes, left out of every other pickle. (`errors.py` leaves them out of every
+message.)
 
 The rule of multiprocessing's own ``AuthenticationString``: a secret may be pickled only while a
 child process is being started, when the bytes go down a pipe to it and nowhere else. What is

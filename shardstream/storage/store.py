@@ -159,7 +159,8 @@ class Store:
         self._put(url, lambda timeout_s: run(client, "put_file", source, url, timeout_s=timeout_s), os.path.getsize(source))
 
     def abort_uploads(self, older_than_s: float, dry_run: bool = False) -> int:
-        """Abort, or only count, unfinished uploads of parts that began so long ago; returns how many. Only S3 has any."""
+        """Abort, or only count, unfinished uploads of parts that began so long ago; returns how many. Only S3 has any.
+        """
         return uploads.abort_uploads(self._client(), self.url, self.retry, older_than_s, dry_run) if self._is_s3 else 0
 
     def put_if_absent(self, name: str, data: bytes) -> bool:

@@ -44,7 +44,8 @@ def put_file(client: Any, url: str, path: str, retry: RetryPolicy) -> None:
 
 
 def abort_uploads(client: Any, url: str, retry: RetryPolicy, older_than_s: float, dry_run: bool = False) -> int:
-    """Abort (or with ``dry_run`` only count) the uploads in parts below an S3 URL that began more than ``older_than_s`` ago by the store's clock.
+    """Abort (or with ``dry_run`` only count) the uploads in parts below an S3 URL that began more than ``older_than_s``
+    ago by the store's clock.
 
     Returns how many those were. A shard's upload takes minutes, so whoever gives a day meets no living one.
     """
@@ -97,7 +98,8 @@ class _Upload:
 
         def begin(options: dict) -> str:
             self._is_checked = bool(options)
-            return self._call("create_multipart_upload", **({"ChecksumAlgorithm": "CRC32C"} if options else {}))["UploadId"]
+            return self._call("create_multipart_upload",
+                              **({"ChecksumAlgorithm": "CRC32C"} if options else {}))["UploadId"]  # fmt: skip
 
         upload = with_checksum(begin, b"")
 
@@ -126,7 +128,8 @@ class _Upload:
                 raise
 
     def _call(self, method: str, nbytes: int = 0, **options: Any) -> Any:
-        return _call(self._client, self._retry, self._what, method, nbytes, Bucket=self._bucket, Key=self._key, **options)
+        return _call(self._client, self._retry, self._what, method, nbytes, Bucket=self._bucket, Key=self._key,
+                     **options)  # fmt: skip
 
 
 def _in_order(pool: ThreadPoolExecutor, put_part: Callable[[int], dict], count: int):
@@ -146,6 +149,7 @@ def _call(client: Any, retry: RetryPolicy, what: str, method: str, nbytes: int =
 
 def _abort(client: Any, retry: RetryPolicy, bucket: str, key: str, upload: str) -> None:
     try:
-        _call(client, retry, f"aborting an upload of s3://{bucket}/{key}", "abort_multipart_upload", Bucket=bucket, Key=key, UploadId=upload)
+        _call(client, retry, f"aborting an upload of s3://{bucket}/{key}", "abort_multipart_upload", Bucket=bucket,
+              Key=key, UploadId=upload)  # fmt: skip
     except FileNotFoundError:
         pass  # somebody else did

@@ -97,7 +97,8 @@ class FeatureHasher:
             TextError: ``texts[e.index]`` is no text, not UTF-8, or longer than 1 GiB. Nothing is
                 returned for the rest of the batch.
         """
-        indices, indptr, values = self._rows(texts, None if self.binary else "sums" if self.signed else "counts", num_threads)
+        indices, indptr, values = self._rows(texts, None if self.binary else "sums" if self.signed else "counts",
+                                             num_threads)  # fmt: skip
         return indices, indptr, np.ones(len(indices), np.int32) if values is None else values
 
     def sets(self, texts: Sequence[str | bytes] | Ragged, *, num_threads: int = 1) -> tuple[np.ndarray, np.ndarray]:

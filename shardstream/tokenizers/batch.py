@@ -88,7 +88,8 @@ def as_batch(texts: Texts) -> Texts:
             raise TokenizerError("A batch of arrays is uint8 (num_bytes,) and int64 (num_texts + 1,).")
         return np.ascontiguousarray(values), offsets.astype(np.int64, copy=False)
     if isinstance(texts, str | bytes) or not isinstance(texts, Iterable):
-        raise TokenizerError(f"encode_batch() takes a list of texts, encode() takes one; this is {type(texts).__name__}.")
+        raise TokenizerError("encode_batch() takes a list of texts, encode() takes one; this is "
+                             f"{type(texts).__name__}.")  # fmt: skip
     return texts if isinstance(texts, list) else list(texts)
 
 
@@ -182,7 +183,8 @@ def _strings(batch: Texts, chunk: range) -> Iterator[tuple[int, str]]:
         for number in chunk:
             begin, end = offsets[number : number + 2].tolist()
             if not 0 <= begin <= end <= len(values):  # C checks those that come to it as they are
-                raise TokenizerError(f"texts[{number}]: its offsets {begin}, {end} descend or leave the buffer.", index=number)
+                raise TokenizerError(f"texts[{number}]: its offsets {begin}, {end} descend or leave the buffer.",
+                                     index=number)  # fmt: skip
             yield number, _to_str(values[begin:end].tobytes())
     else:
         for number in chunk:

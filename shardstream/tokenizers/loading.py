@@ -75,7 +75,8 @@ def _read(path: Path, pattern: str | None, special_tokens: Mapping[str, int] | N
 def _read_rank_file(path: Path, pattern: str | None, special_tokens: Mapping[str, int] | None) -> Vocabulary:
     known_pattern, known_tokens = patterns.RANK_FILES.get(path.stem, (None, {}))
     if pattern is None and known_pattern is None:
-        raise TokenizerError(f"{path} does not say its split pattern; give pattern=, one of {sorted(patterns.PATTERNS)}.")
+        raise TokenizerError(f"{path} does not say its split pattern; give pattern=, one of "
+                             f"{sorted(patterns.PATTERNS)}.")  # fmt: skip
     return Vocabulary.from_tokens(
         read_ranks(path.read_bytes(), str(path)), known_tokens if special_tokens is None else special_tokens,
         merges=None, pattern=pattern or known_pattern, whole_piece=True,

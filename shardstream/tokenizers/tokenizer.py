@@ -188,7 +188,9 @@ class Tokenizer:
         return self._bpe.decode(np.ascontiguousarray(given, np.uint32))
 
     def decode(self, ids, errors: str = "replace") -> str:
-        """Return the text that ids stand for; ``errors`` is for ids that end inside a character, as in ``bytes.decode``."""
+        """Return the text that ids stand for; ``errors`` is for ids that end inside a character, as in
+        ``bytes.decode``.
+        """
         return self.decode_bytes(ids).decode("utf-8", errors)
 
     def save(self, path: str | Path) -> None:
@@ -202,7 +204,8 @@ class Tokenizer:
         path = Path(path)
         writer = {".tiktoken": write_ranks, ".json": write_tokenizer_json}.get(path.suffix)
         if writer is None or path.name in PAIR_NAMES:
-            raise TokenizerError(f"{path}: a vocabulary is saved as *.tiktoken or *.json, and not as {' or '.join(PAIR_NAMES)}.")
+            raise TokenizerError(f"{path}: a vocabulary is saved as *.tiktoken or *.json, and not as "
+                                 f"{' or '.join(PAIR_NAMES)}.")  # fmt: skip
         writer(self.vocabulary, path)
 
 

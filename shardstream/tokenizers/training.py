@@ -94,7 +94,8 @@ def train(texts_or_files: Iterable[TextOrFile] | os.PathLike, vocab_size: int, p
 
 def _check(vocab_size: int, special_tokens: Sequence[str]) -> None:
     if isinstance(special_tokens, str) or not isinstance(special_tokens, Sequence) or not all(isinstance(t, str) and t for t in special_tokens):
-        raise TokenizerError("special_tokens is a list of texts that are not empty.")  # of a set ids would differ from run to run
+        # of a set ids would differ from run to run
+        raise TokenizerError("special_tokens is a list of texts that are not empty.")
     if broken := [text for text in special_tokens if to_bytes(text).decode() != text]:
         raise TokenizerError(f"Special token {broken[0]!r} has a lone surrogate.")
     if len(set(special_tokens)) < len(special_tokens):

@@ -62,7 +62,8 @@ class Vocabulary:
         for text, number in special_tokens.items():
             token = special_bytes[text]
             if not token or (kinds[number] != native.UNUSED and by_id[number] != token):
-                raise TokenizerError(f"Special token {text!r} is empty, or its id {number} is that of {by_id[number]!r}.")
+                raise TokenizerError(f"Special token {text!r} is empty, or its id {number} is that of "
+                                     f"{by_id[number]!r}.")  # fmt: skip
             if kinds[number] == native.UNUSED:
                 by_id[number], kinds[number] = token, native.SPECIAL
         offsets = np.zeros(highest + 2, np.int64)

@@ -25,26 +25,29 @@ _threads: tuple[int, ThreadPoolExecutor] | None = None
 class DecodeImages:
     """Makes uint8 ``(rows, height, width, channels)`` of a column of encoded images (JPEG, PNG, WebP, GIF, BMP, TIFF).
 
-    Give an instance to ``ShardStream(transform=)``, or call it in a transform of your own, marked ``@ss.batched``. The column is a
-    ``Bytes`` field, or a member of the files layout, as ``jpg``. It needs simplejpeg or Pillow (the extra ``image``), and Pillow
-    for ``size=``. Exif rotation is not applied, as torchvision does not.
+    Give an instance to ``ShardStream(transform=)``, or call it in a transform of your own, marked ``@ss.batched``. The
+    column is a ``Bytes`` field, or a member of the files layout, as ``jpg``. It needs simplejpeg or Pillow (the extra
+    ``image``), and Pillow for ``size=``. Exif rotation is not applied, as torchvision does not.
 
     Args:
         field: The column.
-        size: Of what comes out. ``(height, width)``: each image is resized to it, whatever its shape. An int: its shorter side
-            becomes that long and the longer one in proportion, and the column becomes a list of arrays, which ``Images(crop=)``
-            takes. Left out: images keep their size, which must be that of all others. Resizing is Pillow's bilinear, as torchvision's
-            is; a JPEG that is at least 4 times too large is first made smaller by libjpeg, as Pillow's ``thumbnail()`` does.
+        size: Of what comes out. ``(height, width)``: each image is resized to it, whatever its shape. An int: its
+            shorter side becomes that long and the longer one in proportion, and the column becomes a list of arrays,
+            which ``Images(crop=)`` takes. Left out: images keep their size, which must be that of all others. Resizing
+            is Pillow's bilinear, as torchvision's is; a JPEG that is at least 4 times too large is first made smaller
+            by libjpeg, as Pillow's ``thumbnail()`` does.
         mode: "RGB", or "L" for one channel of grey.
         max_pixels: An image with more is not decoded, whatever small file it comes from.
-        num_threads: That share a batch; by default as many as torch uses: this machine's cores, or one in each worker of a
-            ``StreamLoader``. Never more than cores.
+        num_threads: That share a batch; by default as many as torch uses: this machine's cores, or one in each worker
+            of a ``StreamLoader``. Never more than cores.
         to: The column that it becomes; left out, the same.
 
     Raises:
-        ConfigError: An argument is not legal, there is no such column, no decoder is installed, or images differ in size.
-        SampleError: A row is no image, is damaged, or has more than ``max_pixels``. In a stream it is a :class:`TransformError` that
-            names shard, block and sample, or with ``on_error="skip"`` that row is skipped and counted.
+        ConfigError: An argument is not legal, there is no such column, no decoder is installed, or images differ in
+            size.
+        SampleError: A row is no image, is damaged, or has more than ``max_pixels``. In a stream it is a
+            :class:`TransformError` that names shard, block and sample, or with ``on_error="skip"`` that row is skipped
+            and counted.
     """
 
     shardstream_batched = True
@@ -119,7 +122,8 @@ class DecodeImages:
             shorter = min(image.height, image.width)
             height, width = self.size * image.height // shorter, self.size * image.width // shorter
             if height * width > self.max_pixels:
-                raise ValueError(f"of {image.height} x {image.width} pixels, it would become {height} x {width}, more than max_pixels={self.max_pixels}")
+                raise ValueError(f"of {image.height} x {image.width} pixels, it would become {height} x "
+                                 f"{width}, more than max_pixels={self.max_pixels}")  # fmt: skip
             out[row] = resized(image, self.mode, height, width)
         elif self.size is not None:
             out[row] = resized(image, self.mode, *self.size)
@@ -159,5 +163,6 @@ def _pool() -> ThreadPoolExecutor:
     """Return this process's threads, as many as cores; a forked child has its own."""
     global _threads
     if _threads is None or _threads[0] != os.getpid():
-        _threads = os.getpid(), ThreadPoolExecutor(len(os.sched_getaffinity(0)), thread_name_prefix="shardstream-images")
+        _threads = os.getpid(), ThreadPoolExecutor(len(os.sched_getaffinity(0)),
+                                                   thread_name_prefix="shardstream-images")  # fmt: skip
     return _threads[1]

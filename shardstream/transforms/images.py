@@ -74,7 +74,8 @@ class Images:
         images, sizes, num_channels = self._images(columns[self.field])
         size = self.crop or tuple(sizes[:, 0].tolist())
         if self.crop is None and (odd := np.flatnonzero((sizes != sizes[:, :1]).any(0))).size:
-            raise ConfigError(f"images of different sizes need crop=: row {int(odd[0])} is not of the first one's.", field=self.field)
+            raise ConfigError(f"images of different sizes need crop=: row {int(odd[0])} is not of the first one's.",
+                              field=self.field)  # fmt: skip
         if isinstance(images, list):
             pixels = np.array([image.__array_interface__["data"][0] for image in images], np.uintp)
         else:

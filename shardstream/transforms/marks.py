@@ -45,7 +45,9 @@ def check_callable(transform: Callable | None) -> None:
 
 
 def check_unplaced(transform: Callable | None) -> None:
-    """Raise :class:`ConfigError` for what is no function, or placed where rows have no place in a run: in a map-style dataset."""
+    """Raise :class:`ConfigError` for what is no function, or placed where rows have no place in a run: in a map-style
+    dataset.
+    """
     check_callable(transform)
     if getattr(transform, "shardstream_placed", False):
         raise ConfigError(
@@ -54,7 +56,9 @@ def check_unplaced(transform: Callable | None) -> None:
 
 
 def row_errors(error: Exception, num_rows: int) -> dict[int, SampleError]:
-    """Return what a batched transform says of single rows of those that it was given, by their number; nothing if it failed otherwise."""
+    """Return what a batched transform says of single rows of those that it was given, by their number; nothing if it
+    failed otherwise.
+    """
     said = error.errors if isinstance(error, RowErrors) else {error.key: error} if isinstance(error, SampleError) else {}
     is_said = all(isinstance(row, (int, np.integer)) and not isinstance(row, bool) and 0 <= row < num_rows for row in said)
     return {int(row): one for row, one in said.items()} if is_said else {}

@@ -1,12 +1,12 @@
 """What a dataset no longer needs (``gc``): shards of versions given up, shards never committed, files of dead writers.
 
-What is kept: the newest version, all that were the newest at some time in the last ``keep``, and those with a tag. First
-an ``expire`` entry says which versions are given up; only then is anything deleted. Whatever kills it in between, the log
-is right, and the next run deletes the rest.
+What is kept: the newest version, all that were the newest at some time in the last ``keep``, and those with a tag.
+First an ``expire`` entry says which versions are given up; only then is anything deleted. Whatever kills it in between,
+the log is right, and the next run deletes the rest.
 
 A shard that no entry names may belong to a writer that is about to commit it. So it counts as an orphan only when it is
-older than ``orphans`` by the store's own clock, and no writer commits a shard that it put more than 3.5 days ago. A packing
-job commits all of its shards at its end; those that its journal names stay as long as it comes on.
+older than ``orphans`` by the store's own clock, and no writer commits a shard that it put more than 3.5 days ago. A
+packing job commits all of its shards at its end; those that its journal names stay as long as it comes on.
 """
 
 from __future__ import annotations
@@ -71,8 +71,8 @@ def gc(url: str, keep: float | str = "7d", dry_run: bool = True, orphans: float 
        storage_options: dict | None = None) -> Collected:  # fmt: skip
     """Delete what no version that is kept needs; with ``dry_run``, the default, only say what that is.
 
-    Writers, readers and other upkeep may go on meanwhile; a reader of a version that is given up fails with an error that
-    says so. The log itself stays whole, and shards that were adopted (``index --to``) are never touched.
+    Writers, readers and other upkeep may go on meanwhile; a reader of a version that is given up fails with an error
+    that says so. The log itself stays whole, and shards that were adopted (``index --to``) are never touched.
 
     Args:
         keep: How long a version stays after another one became the newest, such as ``"7d"``.
@@ -155,9 +155,11 @@ class _History:
 
 
 def _noted(store: Store, before_s: float) -> set[str]:
-    """Return the shards that the journal of a packing job names which has noted one since; whatever its format, it has their sids.
+    """Return the shards that the journal of a packing job names which has noted one since; whatever its format, it has
+    their sids.
 
-    The journal is beside the first of a job's datasets, and the others say where; what one job left may stand beside another's journal.
+    The journal is beside the first of a job's datasets, and the others say where; what one job left may stand beside
+    another's journal.
     """
     stores = [store]
     elsewhere = store.read_many([ELSEWHERE])[0]
@@ -165,7 +167,8 @@ def _noted(store: Store, before_s: float) -> set[str]:
         try:
             stores.append(Store(json.loads(elsewhere)["journal"], store.storage_options))
         except (ValueError, KeyError, TypeError) as error:
-            raise DatasetError(f"{store.join(ELSEWHERE)} does not say where the journal of a packing job is.") from error
+            raise DatasetError(f"{store.join(ELSEWHERE)} does not say where the journal of a "
+                               "packing job is.") from error  # fmt: skip
     noted: set[str] = set()
     for each in stores:
         steps = dated(each, JOURNAL)
@@ -177,7 +180,9 @@ def _noted(store: Store, before_s: float) -> set[str]:
 
 def _unneeded(history: _History, found: Collected, objects: list[Dated], before_s: float,
               noted: set[str]) -> tuple[list[Dated], list[Dated]]:  # fmt: skip
-    """Return the objects of shards that only expired versions have, and those of shards never committed, noted or young."""
+    """Return the objects of shards that only expired versions have, and those of shards never committed, noted or
+    young.
+    """
     ours = [(match[1], each) for each in objects if (match := OBJECT.match(each.name)) and each.name not in history.adopted]
     unneeded, lost = [], []
     for (sid, each), added in zip(ours, history.added([sid for sid, _ in ours]), strict=True):

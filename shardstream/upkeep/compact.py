@@ -88,8 +88,8 @@ def compact(url: str, shard_nbytes: int | str = "64MB", storage_options: dict | 
 def drop(url: str, ids: Iterable[str], shard_nbytes: int | str = "64MB", storage_options: dict | None = None) -> Compacted:
     """Take samples out of the dataset, by one commit: the shards that hold them are written again without them.
 
-    Older versions still have them, until :func:`gc` has given those up. Ids are those of :func:`ids`. An id whose shard was
-    merged is looked for in the indexes of all shards: a request each.
+    Older versions still have them, until :func:`gc` has given those up. Ids are those of :func:`ids`. An id whose shard
+    was merged is looked for in the indexes of all shards: a request each.
 
     Raises:
         ConfigError: Something is no id, or no sample of the newest version has it; nothing was dropped.
@@ -159,7 +159,9 @@ class _Job:
         return Rewriter(self._store, BlockReader(source_of_snapshot(snapshot), None, self._fetcher), shard_nbytes)
 
     def replace(self, snapshot: Snapshot, rows: Sequence[int], rewriter: Rewriter, done: Compacted) -> None:
-        """Commit the rewriter's shards in the place of live ones; :class:`Conflict` if one of those is not live any more."""
+        """Commit the rewriter's shards in the place of live ones; :class:`Conflict` if one of those is not live any
+        more.
+        """
         rewriter.finish()
         check_age(rewriter.shards)
         records = [shard.record for shard in rewriter.shards]

@@ -21,7 +21,8 @@ Runs = list[tuple[str, int, int]]
 
 
 def ids(url: str, version: int | str | datetime | None = None, storage_options: dict | None = None) -> Iterator[str]:
-    """Yield the id of each sample in log order: the order in which ``ShardStream(url, version=version)`` yields samples.
+    """Yield the id of each sample in log order: the order in which ``ShardStream(url, version=version)`` yields
+    samples.
 
     Costs a request a shard, for its index.
 
@@ -58,7 +59,9 @@ def id_of(runs: Runs, row: int) -> str | None:
 
 
 def place_of(runs: Runs, sid: str, row: int) -> int | None:
-    """Return the row of a shard that holds ``runs`` at which the sample ``<sid>:<row>`` stands; None if it is not there."""
+    """Return the row of a shard that holds ``runs`` at which the sample ``<sid>:<row>`` stands; None if it is not
+    there.
+    """
     at = 0
     for other, first, count in runs:
         if other == sid and first <= row < first + count:

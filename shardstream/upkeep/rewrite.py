@@ -145,7 +145,9 @@ class Rewriter:
 
 
 def read_ahead(reader: BlockReader, shards: Sequence[int]) -> Iterator[tuple[int, int, Block]]:
-    """Yield ``(shard, number, block)`` of all blocks of some shards in order, a few of them read before they are asked for."""
+    """Yield ``(shard, number, block)`` of all blocks of some shards in order, a few of them read before they are asked
+    for.
+    """
     with ThreadPoolExecutor(BLOCKS_AHEAD, "shardstream-rewrite") as pool:
         waiting: deque = deque()
         for shard, num_blocks in _num_blocks(reader, shards, pool):

@@ -56,7 +56,8 @@ def overview(context: Context, stats: Stats) -> str:
     for field in stats.fields:
         drawn = "".join(f"<figure>{plots.bars(d.labels, d.counts, f'{field.name}: {d.title}')}<figcaption>{escape(d.title)}: {escape(d.summary)}"
                         "</figcaption></figure>" for d in field.distributions)  # fmt: skip
-        parts.append(f'<h3>{escape(field.name)} <span class="soft">{escape(field.kind)}</span></h3><div class="plots">{drawn}</div>')
+        parts.append(f'<h3>{escape(field.name)} <span class="soft">{escape(field.kind)}</span></h3><div '
+                     f'class="plots">{drawn}</div>')  # fmt: skip
     if context.log is not None:
         parts.append("<h2>Versions</h2>" + _versions(context.log, source.version))
     parts.append("<h2>Shards</h2>" + _shards(looker))
@@ -94,7 +95,8 @@ def _versions(log: Log, newest: int) -> str:
         moment = time.strftime("%Y-%m-%d %H:%M:%S", time.gmtime(entry.time))
         added = sum(record.num_samples for record in entry.add)
         rows.append((number, entry.kind, moment, entry.producer or "", f"{len(entry.add):,}", f"{added:,}", f"{len(entry.remove):,}"))
-    return _table(("version", "kind", "time (UTC)", "producer", "shards added", "samples added", "shards removed"), rows, {4, 5, 6})
+    return _table(("version", "kind", "time (UTC)", "producer", "shards added", "samples added", "shards removed"),
+                  rows, {4, 5, 6})  # fmt: skip
 
 
 def _shards(looker: Looker) -> str:

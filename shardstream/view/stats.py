@@ -132,7 +132,8 @@ def _classes(title: str, values: list, names: list[str] | None) -> Distribution:
 
 def _histogram(title: str, values: np.ndarray, more: str = "") -> Distribution:
     if values.dtype.kind == "f":
-        values = np.clip(values[np.isfinite(values)].astype(np.float64), -1e300, 1e300)  # so that a range is a number, too
+        # so that a range is a number, too
+        values = np.clip(values[np.isfinite(values)].astype(np.float64), -1e300, 1e300)
     if not len(values):
         return Distribution(title, [], [], "none" + more)
     counts, edges = _float_bins(values) if values.dtype.kind == "f" else _integer_bins(values)
@@ -143,7 +144,8 @@ def _histogram(title: str, values: np.ndarray, more: str = "") -> Distribution:
 
 def _float_bins(values: np.ndarray) -> tuple[np.ndarray, list]:
     low, high = values.min(), values.max()
-    if high / 2 - low / 2 <= NUM_BINS * np.spacing(max(-low, high)):  # 0.3 and 0.1 + 0.2: edges would coincide, which numpy refuses
+    # 0.3 and 0.1 + 0.2: edges would coincide, which numpy refuses
+    if high / 2 - low / 2 <= NUM_BINS * np.spacing(max(-low, high)):
         return np.array([len(values)]), [float(low)]
     counts, edges = np.histogram(values, NUM_BINS)
     return counts, edges[:-1].tolist()

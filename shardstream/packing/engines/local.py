@@ -169,7 +169,8 @@ class _as_storage_error:
 
 
 def clean(store: Store) -> None:
-    """Delete what a killed run has left of unfinished shards beside a local dataset, and its folder if that is empty."""
+    """Delete what a killed run has left of unfinished shards beside a local dataset, and its folder if that is empty.
+    """
     if not store.is_local or not os.path.isdir(folder := store.join(FOLDER)):
         return
     for name in os.listdir(folder):

@@ -26,7 +26,8 @@ FEW_PARTS, MANY_PARTS = 16, 1 << 15
 def part_nbytes(total_nbytes: int) -> int:
     """Return the size of an input's parts: 32 MiB, less where there would be fewer than 16, more where above 32,768.
 
-    Several for each core where that is possible, whole blocks from each, and of a huge input no more than one process can plan.
+    Several for each core where that is possible, whole blocks from each, and of a huge input no more than one process
+    can plan.
     """
     usual = min(max(total_nbytes // FEW_PARTS, MIN_PART_NBYTES), PART_NBYTES)
     return max(usual, min(total_nbytes // MANY_PARTS, MAX_PART_NBYTES))

@@ -211,7 +211,8 @@ class CsvSource(FilesSource):
             columns[name].append(value)
 
     def _error(self, piece: Rows, line: int, message: str, field: str | None = None) -> SampleError:
-        return SampleError(f"{_where(piece, [line], 0)}: {message}", key=f"{printable(piece.file.name)}:{line}", field=field)
+        return SampleError(f"{_where(piece, [line], 0)}: {message}", key=f"{printable(piece.file.name)}:{line}",
+                           field=field)  # fmt: skip
 
 
 def _where(piece: Rows, lines: list[int], record: int) -> str:

@@ -1,8 +1,8 @@
 """JSON Lines, plain or as .gz or .zst: one object a line. Its keys are the columns, and ``key``.
 
-The key is the value at the key that ``key:`` names, which every object must have then. Without ``key:`` it is the value at
-"key", else the file's name and the byte at which the line begins (``a/b.jsonl:1042``): unlike its number, that is known
-without reading all lines before.
+The key is the value at the key that ``key:`` names, which every object must have then. Without ``key:`` it is the value
+at "key", else the file's name and the byte at which the line begins (``a/b.jsonl:1042``): unlike its number, that is
+known without reading all lines before.
 """
 
 from __future__ import annotations
@@ -48,7 +48,8 @@ class JsonlSource(LinesSource):
         return value
 
     def records(self, data: bytes) -> list[dict] | None:
-        # Between } and { no value goes on, so if all lines end and begin so, each holds whole values, and then one each if
+        # Between } and { no value goes on, so if all lines end and begin so, each holds whole values, and then one each
+        # if
         # there are as many values as lines. The decoder alone would take several in a line, and one in several.
         codes = np.frombuffer(data, np.uint8)
         ends = np.flatnonzero(codes == ord("\n"))

@@ -50,7 +50,8 @@ class LinesSource(FilesSource):
     """Base of the sources of lines: a subclass says what a line holds in :meth:`record`."""
 
     def record(self, line: bytes) -> dict | None:
-        """Return a line's record, its ``key`` None if the line has none; None for no record; raises :class:`BadLine`."""
+        """Return a line's record, its ``key`` None if the line has none; None for no record; raises :class:`BadLine`.
+        """
         raise NotImplementedError
 
     def records(self, data: bytes) -> list[dict] | None:
@@ -72,7 +73,8 @@ class LinesSource(FilesSource):
                 records, rejects, lines = self._records_of(piece, offset, data)
                 taken = min(left, len(data) + 1)  # of a compressed file, no more than it has
                 left -= taken
-                yield Chunk.of_records(records, taken, rejects, functools.partial(self._where, piece.file, offset, lines))
+                yield Chunk.of_records(records, taken, rejects,
+                                       functools.partial(self._where, piece.file, offset, lines))  # fmt: skip
             yield Chunk.of_records([], left)
         except ShardError as error:
             yield Chunk.of_records([], left, [damaged(piece.file, error)])
@@ -80,7 +82,9 @@ class LinesSource(FilesSource):
             yield Chunk.of_records([], left, [error])
 
     def _records_of(self, piece: Range, offset: int, data: bytes) -> tuple[list, list, Sequence[int]]:
-        """Return the records of lines from ``offset`` on, each with its key; those that are none; and which line a record is."""
+        """Return the records of lines from ``offset`` on, each with its key; those that are none; and which line a
+        record is.
+        """
         name, record_of, begin = printable(piece.file.name), self.record, offset
         records = self.records(data)
         if records is not None:

@@ -71,7 +71,8 @@ class RecordsSource:
             try:
                 yield PickledRecords(first, pickle.dumps(part, pickle.HIGHEST_PROTOCOL))
             except (pickle.PicklingError, TypeError, AttributeError) as error:
-                raise ConfigError(f"records from number {first} on hold what cannot be sent to workers: {error}") from error
+                raise ConfigError(f"records from number {first} on hold what cannot be sent "
+                                  f"to workers: {error}") from error  # fmt: skip
 
     def read(self, part: PickledRecords) -> Iterator[Chunk]:
         records, numbers, rejects = [], [], []

@@ -147,7 +147,9 @@ class ParquetSource(TableSource):
 
 
 class HfSource(TableSource):
-    """The rows of datasets as Hugging Face's ``save_to_disk`` leaves them, in their order; a part is some record batches."""
+    """The rows of datasets as Hugging Face's ``save_to_disk`` leaves them, in their order; a part is some record
+    batches.
+    """
 
     settings: HfSettings
 

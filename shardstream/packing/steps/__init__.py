@@ -60,7 +60,8 @@ def need(document: Document, path: Path, before: Columns, name: str, wanted: typ
         )
 
 
-# Name -> (module, stem of its classes); only what a job names is imported: the tokenizers alone take as long as packing 1 MB.
+# Name -> (module, stem of its classes); only what a job names is imported: the tokenizers alone take as long as packing
+# 1 MB.
 NAMES = {
     "normalise": ("normalise", "Normalise"), "passages": ("passages", "Passages"), "hash": ("hashing", "Hash"),
     "tokenize": ("tokenize", "Tokenize"), "sequences": ("sequences", "Sequences"),
