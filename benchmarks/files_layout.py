@@ -2,10 +2,11 @@
 
     python benchmarks/files_layout.py
 
-The archive is in memory and larger than the caches: two members a sample, ``jpg`` of 512 bytes and ``cls`` of one, so half of its
-bytes are headers. It is scanned as shards are counted (pieces of 4 MiB) and as blocks are read (1 MiB, a scan each); then each sample
-of each block is asked for, which gives memoryviews and copies nothing. Beside it Python's tarfile and WebDataset's own iterator, on a
-tenth of the archive. Best of several turns that alternate, since other work on the machine only ever adds.
+The archive is in memory and larger than the caches: two members a sample, ``jpg`` of 512 bytes and ``cls`` of one, so
+half of its bytes are headers. It is scanned as shards are counted (pieces of 4 MiB) and as blocks are read (1 MiB, a
+scan each); then each sample of each block is asked for, which gives memoryviews and copies nothing. Beside it Python's
+tarfile and WebDataset's own iterator, on a tenth of the archive. Best of several turns that alternate, since other work
+on the machine only ever adds.
 """
 
 from __future__ import annotations

@@ -3,9 +3,9 @@
     python benchmarks/freshness.py                    a local folder
     python benchmarks/freshness.py --url s3://bucket/prefix
 
-A producer in a process of its own writes one sample at a time, with the time of each ``write()`` in it, under ``max_latency=1s``. A
-stream follows; for every sample the time from its ``write()`` to the batch that has it is noted. Then the producer stops, and
-the CPU time and the requests of idle following are counted.
+A producer in a process of its own writes one sample at a time, with the time of each ``write()`` in it, under
+``max_latency=1s``. A stream follows; for every sample the time from its ``write()`` to the batch that has it is noted.
+Then the producer stops, and the CPU time and the requests of idle following are counted.
 """
 
 from __future__ import annotations
@@ -51,7 +51,8 @@ def measure(url: str, options: argparse.Namespace) -> None:
             break
         except ss.DatasetNotFoundError:
             time.sleep(0.05)
-    stream = ss.ShardStream(url, batch_size=options.batch_size, shuffle=True, sparse="jagged", follow=True, start="beginning", idle_timeout=6)
+    stream = ss.ShardStream(url, batch_size=options.batch_size, shuffle=True, sparse="jagged", follow=True,
+                            start="beginning", idle_timeout=6)  # fmt: skip
     stream.state_dict()  # opens it
     ages, sizes, ids, begin = [], [], [], None
     for batch in stream:
@@ -95,7 +96,8 @@ def main() -> None:
     parser.add_argument("--rate", type=float, default=500.0, help="samples a second (default: %(default)s)")
     parser.add_argument("--batch-size", type=int, default=64)
     options = parser.parse_args()
-    print(f"python {platform.python_version()}, torch {torch.__version__}, {os.cpu_count()} cores, load {os.getloadavg()[0]:.1f}")
+    print(f"python {platform.python_version()}, torch {torch.__version__}, {os.cpu_count()} cores, load "
+          f"{os.getloadavg()[0]:.1f}")  # fmt: skip
     with tempfile.TemporaryDirectory() as folder:
         url = f"{options.url.rstrip('/')}/freshness-{os.getpid()}" if options.url else folder + "/d"
         measure(url, options)

@@ -2,8 +2,9 @@
 
     python benchmarks/limits.py [tokens sparse blobs] [--repeats 15] [--folder DIR]
 
-Each workload is read twice: kept, as by default a dataset is that takes less than half of memory_limit, whose blocks are read and decoded
-in the first epoch only; and streamed, under a limit that is lower, so that every epoch reads, verifies and decodes all of it.
+Each workload is read twice: kept, as by default a dataset is that takes less than half of memory_limit, whose blocks
+are read and decoded in the first epoch only; and streamed, under a limit that is lower, so that every epoch reads,
+verifies and decodes all of it.
 
 The limit line makes the same batches in the same order by vectorised numpy and torch from arrays in RAM, with all
 that depends on the order worked out before the clock starts; of the ways tried the fastest counts. Stream and limit
@@ -82,7 +83,8 @@ def sparse(folder: Path) -> tuple[int, Ways]:
             reused_dense.view(-1).numpy()[cell.numpy()] = 1
             yield reused_dense
 
-    return num_rows, {**streams(folder, 4 * num_rows * count), "new, numpy": new_numpy, "new, torch": new_torch, "one tensor, reused": reused_numpy}
+    return num_rows, {**streams(folder, 4 * num_rows * count), "new, numpy": new_numpy, "new, torch": new_torch,
+                      "one tensor, reused": reused_numpy}  # fmt: skip
 
 
 def blobs(folder: Path) -> tuple[int, Ways]:
@@ -111,10 +113,13 @@ def write(folder: Path, schema: ss.Schema, batches: Iterator[dict]) -> None:
 
 
 def streams(folder: Path, decoded_nbytes: int) -> Ways:
-    """Return the dataset's batches when its blocks, which take a little more than ``decoded_nbytes``, are kept, and when they are not."""
+    """Return the dataset's batches when its blocks, which take a little more than ``decoded_nbytes``, are kept, and
+    when they are not.
+    """
 
     def loader(memory_limit: int | str) -> Callable[[], Iterator]:
-        stream = ss.ShardStream(str(folder), batch_size=BATCH, shuffle=True, read=ss.ReadPolicy(memory_limit=memory_limit))
+        stream = ss.ShardStream(str(folder), batch_size=BATCH, shuffle=True,
+                                read=ss.ReadPolicy(memory_limit=memory_limit))  # fmt: skip
         loader = ss.StreamLoader(stream)
         return lambda: iter(loader)
 
@@ -146,7 +151,8 @@ def report(name: str, folder: Path, repeats: int) -> None:
     for mine in (KEPT, STREAMED):
         shares = [of[mine] / max(speed for way, speed in of.items() if way not in (KEPT, STREAMED)) for of in (best, median)]
         verdict = "met" if shares[0] >= BUDGETS[name] else "MISSED"
-        print(f"  share of the limit, {mine.partition(', ')[2]}: {shares[0]:.2f} best, {shares[1]:.2f} median; budget {BUDGETS[name]}: {verdict}")
+        print(f"  share of the limit, {mine.partition(', ')[2]}: {shares[0]:.2f} best, {shares[1]:.2f} "
+              f"median; budget {BUDGETS[name]}: {verdict}")  # fmt: skip
 
 
 def main() -> None:
@@ -156,7 +162,8 @@ def main() -> None:
     parser.add_argument("--folder", help="where the shards are written; by default a temporary folder")
     args = parser.parse_args()
     torch.set_num_threads(1)
-    print(f"torch {torch.__version__}, numpy {np.__version__}; {args.repeats} epochs each, alternating, after 2 of warm-up")
+    print(f"torch {torch.__version__}, numpy {np.__version__}; {args.repeats} epochs each, alternating, "
+          "after 2 of warm-up")  # fmt: skip
     for name in args.workloads or WORKLOADS:
         with tempfile.TemporaryDirectory(dir=args.folder) as folder:
             report(name, Path(folder) / name, args.repeats)

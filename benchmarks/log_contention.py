@@ -4,15 +4,16 @@
     .venv/bin/python benchmarks/log_contention.py --seconds 5        # noisier
     .venv/bin/python benchmarks/log_contention.py --put-ms 100 --get-ms 40
 
-The commit code is the library's own (``shardstream/log/commit.py`` is a generator that asks for puts and gets); only the
-store and the clock are simulated. A request takes a drawn time, half on its way there, and has its effect in the middle;
-times are log-normal with a median of 30 ms for a PUT and 15 ms for a GET (an assumption for a store in the same region; AWS speaks of
-"roughly 100-200 milliseconds" for small objects, so look at ``--put-ms 100 --get-ms 100``, too) and a 99th percentile four times that.
-One log is one prefix, which takes 3,500 PUTs and 5,500 GETs a second; the last columns say how near the writers come. Both by
-docs.aws.amazon.com, "Best practices design patterns: optimizing Amazon S3 performance".
+The commit code is the library's own (``shardstream/log/commit.py`` is a generator that asks for puts and gets); only
+the store and the clock are simulated. A request takes a drawn time, half on its way there, and has its effect in the
+middle; times are log-normal with a median of 30 ms for a PUT and 15 ms for a GET (an assumption for a store in the same
+region; AWS speaks of "roughly 100-200 milliseconds" for small objects, so look at ``--put-ms 100 --get-ms 100``, too)
+and a 99th percentile four times that. One log is one prefix, which takes 3,500 PUTs and 5,500 GETs a second; the last
+columns say how near the writers come. Both by docs.aws.amazon.com, "Best practices design patterns: optimizing Amazon
+S3 performance".
 
-Two ways of writing are compared: every worker commits its own shard as soon as it stands (``ShardWriter(producer=)`` on each),
-and one driver commits for all, with what has come in while its last commit was under way (packing jobs).
+Two ways of writing are compared: every worker commits its own shard as soon as it stands (``ShardWriter(producer=)`` on
+each), and one driver commits for all, with what has come in while its last commit was under way (packing jobs).
 """
 
 from __future__ import annotations
@@ -91,7 +92,8 @@ class World:
 
     def stand(self) -> ShardRecord:
         """Return the record of a shard that stands in the store from now on."""
-        made = ShardRecord(sid=new_id(), num_samples=10_000, nbytes=64_000_000, index_offset=1, index_nbytes=1, index_crc32c=0)
+        made = ShardRecord(sid=new_id(), num_samples=10_000, nbytes=64_000_000, index_offset=1, index_nbytes=1,
+                           index_crc32c=0)  # fmt: skip
         self.standing[made.sid] = self.now
         return made
 
@@ -175,8 +177,10 @@ def main() -> None:
     arguments = parser.parse_args()
     print(f"PUT {arguments.put_ms:g} ms, GET {arguments.get_ms:g} ms, a shard every {arguments.every:g} s of each worker, "
           f"{arguments.seconds:g} s simulated\n")  # fmt: skip
-    print("                          shards/s  shards/s commits/s lost PUTs      GETs       wait to commit   of a prefix's")
-    print("workers way                  made  commited            a commit  a commit   median      99%      PUTs    GETs")
+    print("                          shards/s  shards/s commits/s lost PUTs      GETs       wait to "
+          "commit   of a prefix's")  # fmt: skip
+    print("workers way                  made  commited            a commit  a commit   median      99%   "
+          "   PUTs    GETs")  # fmt: skip
     for workers in arguments.workers:
         for way in ("each by itself", "one driver"):
             print(simulate(way, workers, arguments.every, arguments), flush=True)

@@ -1,11 +1,13 @@
-"""Whether ``memory_limit`` holds: resident memory over an epoch of 10 GB, and over many epochs of less (make bench-memory).
+"""Whether ``memory_limit`` holds: resident memory over an epoch of 10 GB, and over many epochs of less (make
+bench-memory).
 
     python benchmarks/memory.py [--nbytes 10GB] [--limits 300MB 1GB] [--folder DIR]
 
-Samples of tokens, of bytes of any length and of index sets are generated and written, then read shuffled in batches of 256 by
-fresh processes: once through all of it with each limit, then ten times through a tenth of it. The peak of the resident set, batches and
-all, above what it was when 256 such samples had been read, must stay within 1.1 times the limit; and that of the last epochs within 1.05
-times that of the first three. Exits with 1 if not. What was written is deleted.
+Samples of tokens, of bytes of any length and of index sets are generated and written, then read shuffled in batches of
+256 by fresh processes: once through all of it with each limit, then ten times through a tenth of it. The peak of the
+resident set, batches and all, above what it was when 256 such samples had been read, must stay within 1.1 times the
+limit; and that of the last epochs within 1.05 times that of the first three. Exits with 1 if not. What was written is
+deleted.
 """
 
 from __future__ import annotations
@@ -31,7 +33,9 @@ MEAN_RAW_NBYTES, NUM_WORDS, ROWS_AT_ONCE = 8_000, 100, 256
 
 
 def write(folder: Path, nbytes: int) -> None:
-    """Write about ``nbytes`` of samples, 4 kB of tokens, 0 to 16 kB of bytes and 100 indices each; and a dataset of ``BATCH`` more."""
+    """Write about ``nbytes`` of samples, 4 kB of tokens, 0 to 16 kB of bytes and 100 indices each; and a dataset of
+    ``BATCH`` more.
+    """
     if not folder.name.endswith("-few"):
         write(folder.with_name(f"{folder.name}-few"), 1)
     rng, written = np.random.default_rng(1), 0

@@ -10,16 +10,18 @@ hash    the bodies of Reuters-21578, JSON Lines in one file, to sets of hashed w
 tokens  the same bodies, one text file each 64 of them, to cl100k token ids in shards of 64 MB: litdata.optimize with tiktoken
         and two workers, and ``ss.pack`` with two workers.
 
-A contender runs in a fresh process each round; rounds alternate, and one before them that is not counted fills caches of files and
-byte code (which is allowed to be kept, as an installed package's is). Timed is the job, from the call to its end, without the
-interpreter's start and imports (which all have paid before, litdata's own workers excepted); ours ends when all it has written would survive
-a loss of power, theirs when it is written. Ratios are those of medians, with the best of all rounds beside; CPU seconds are those of all
-processes of a job, the least of all rounds: on a machine that others use they say more. What came out of the uncounted round is read
-back: the number of samples and of indices, or of tokens, must be equal.
+A contender runs in a fresh process each round; rounds alternate, and one before them that is not counted fills caches
+of files and byte code (which is allowed to be kept, as an installed package's is). Timed is the job, from the call to
+its end, without the interpreter's start and imports (which all have paid before, litdata's own workers excepted); ours
+ends when all it has written would survive a loss of power, theirs when it is written. Ratios are those of medians, with
+the best of all rounds beside; CPU seconds are those of all processes of a job, the least of all rounds: on a machine
+that others use they say more. What came out of the uncounted round is read back: the number of samples and of indices,
+or of tokens, must be equal.
 
-The budget of 20x is against the first: the plain script that WebDataset's documentation shows, one process. Who has two cores may run it
-in two by hand, each on its half of the lines and with shards of its own names; that is the second line, and its ratio stands there, too.
-The texts are those of ``$SHARDSTREAM_DATA/text/reuters``, or of ``../shared/data``.
+The budget of 20x is against the first: the plain script that WebDataset's documentation shows, one process. Who has two
+cores may run it in two by hand, each on its half of the lines and with shards of its own names; that is the second
+line, and its ratio stands there, too. The texts are those of ``$SHARDSTREAM_DATA/text/reuters``, or of
+``../shared/data``.
 """
 
 from __future__ import annotations
@@ -237,7 +239,8 @@ def compare(job: str, folder: Path, nbytes_in: int, rounds: int) -> None:
         print(f"  {name.removeprefix(job + ' '):40} {middle[name]:7.2f} s {nbytes_in / 1e6 / middle[name]:7.1f} MB/s in {cpu[name]:6.2f} s of CPU "
               f"{results[name][0]['nbytes'] / 1e6:8.2f} MB out {middle[name] / middle[names[-1]]:6.1f}x  ({all_of_them})")  # fmt: skip
     ratio, least = middle[names[0]] / middle[names[-1]], best[names[0]] / best[names[-1]]
-    print(f"  {'met' if ratio >= BUDGETS[job] else 'MISSED'}: {ratio:.1f}x the first ({least:.1f}x best to best), budget {BUDGETS[job]}x")
+    print(f"  {'met' if ratio >= BUDGETS[job] else 'MISSED'}: {ratio:.1f}x the first ({least:.1f}x best "
+          f"to best), budget {BUDGETS[job]}x")  # fmt: skip
 
 
 def main() -> None:

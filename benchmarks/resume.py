@@ -66,7 +66,8 @@ def main() -> None:
                 taken = first_batch_s(url, share, options.num_samples, state)
                 if turn:  # the first warms up
                     seconds[name].append(taken)
-        print(f"{options.num_samples:,} samples in {len(ss.Dataset(url).shards)} shards, batches of {BATCH_SIZE}, window {state['window']:,}")
+        print(f"{options.num_samples:,} samples in {len(ss.Dataset(url).shards)} shards, batches of "
+              f"{BATCH_SIZE}, window {state['window']:,}")  # fmt: skip
         cold = statistics.median(seconds["cold start"])
         for name, all_of in seconds.items():
             ratio = statistics.median(all_of) / cold

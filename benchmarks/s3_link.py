@@ -74,7 +74,8 @@ class Link:
         kept = [(name, value) for name, value in answer.getheaders()
                 if name.lower() not in ("transfer-encoding", "content-length", "connection")]  # fmt: skip
         length = answer.getheader("content-length") if method == b"HEAD" else len(body)
-        lines = [f"HTTP/1.1 {answer.status} {answer.reason}", f"Content-Length: {length}", *(f"{name}: {value}" for name, value in kept)]
+        lines = [f"HTTP/1.1 {answer.status} {answer.reason}", f"Content-Length: {length}",
+                 *(f"{name}: {value}" for name, value in kept)]  # fmt: skip
         return "\r\n".join([*lines, "", ""]).encode() + body
 
 

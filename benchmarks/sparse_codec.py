@@ -269,13 +269,15 @@ def bound_of(result: dict) -> float:
     return (sets.log2_binomials + sets.lengths_entropy) / len(sets.indices)
 
 
-LABELS = {"ours": "shardstream", "npz": "scipy npz", "leb128": "LEB128 + zstd", "parquet": "Parquet + zstd", "roaring": "Roaring"}
+LABELS = {"ours": "shardstream", "npz": "scipy npz", "leb128": "LEB128 + zstd", "parquet": "Parquet + zstd",
+          "roaring": "Roaring"}  # fmt: skip
 
 
 def machine() -> str:
     """Return what was measured with, and on."""
     packages = ["numpy", "scipy", "zstandard", *(["pyarrow"] if pyarrow else []), *(["pyroaring"] if pyroaring else [])]
-    model = re.search(r"model name\s*: (.*)", Path("/proc/cpuinfo").read_text()) if Path("/proc/cpuinfo").exists() else None
+    model = re.search(r"model name\s*: (.*)",
+                      Path("/proc/cpuinfo").read_text()) if Path("/proc/cpuinfo").exists() else None  # fmt: skip
     return (f"Python {platform.python_version()}, {', '.join(f'{name} {version(name)}' for name in packages)}; "
             f"{model[1] if model else platform.machine()}, one thread, load {os.getloadavg()[0]:.1f}")  # fmt: skip
 
@@ -292,12 +294,14 @@ def plot(results: list[dict], path: Path) -> None:
     figure, axes = plt.subplots(figsize=(1.1 * len(results) + 2, 5), layout="constrained")
     for i, name in enumerate(names):
         left = places + (i - len(names) / 2) * 0.8 / len(names)
-        axes.bar(left, [r[name] for r in results], 0.8 / len(names), align="edge", label=LABELS[name], color=COLORS[name])
+        axes.bar(left, [r[name] for r in results], 0.8 / len(names), align="edge", label=LABELS[name],
+                 color=COLORS[name])  # fmt: skip
         for x, r in zip(left, results, strict=True):
             if r[name] > TOP:
                 axes.text(x + 0.4 / len(names), TOP, f"{r[name]:.0f}", ha="center", va="bottom", fontsize=8)
     for place, r in zip(places, results, strict=True):
-        axes.hlines(bound_of(r), place - 0.4, place + 0.4, colors="black", label="log2 C(dim, k) + lengths" if place == 0 else None)
+        axes.hlines(bound_of(r), place - 0.4, place + 0.4, colors="black",
+                    label="log2 C(dim, k) + lengths" if place == 0 else None)  # fmt: skip
     axes.set_xticks(places, [r["sets"].name for r in results], rotation=30, ha="right")
     axes.set_ylabel("bits per index")
     axes.set_ylim(0, TOP)

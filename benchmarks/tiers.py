@@ -3,14 +3,15 @@
     .venv/bin/python benchmarks/tiers.py                 # a minute; the tables of docs/tiers.md
     .venv/bin/python benchmarks/tiers.py --copies 10     # ten times the articles, as a larger dataset
 
-Each tier runs in a fresh process, over the same rows: the set of hashed words of an article's body (2^18 dimensions) and
-whether it is about earnings. Three epochs of shuffled batches of 256, as ``EmbeddingBag`` takes them; the best
+Each tier runs in a fresh process, over the same rows: the set of hashed words of an article's body (2^18 dimensions)
+and whether it is about earnings. Three epochs of shuffled batches of 256, as ``EmbeddingBag`` takes them; the best
 epoch counts. Memory is what the process has after them beyond what it had after its imports: anonymous pages,
 which it alone holds, and mapped file pages, which the system takes back when it needs them.
 
 The second part takes random batches of 256 rows from a table on disk, page cache warm, alternating between contenders.
 
-The articles are those of ``$SHARDSTREAM_DATA/text/reuters``, or of ``../shared/data/text/reuters`` beside the repository.
+The articles are those of ``$SHARDSTREAM_DATA/text/reuters``, or of ``../shared/data/text/reuters`` beside the
+repository.
 """
 
 from __future__ import annotations
@@ -33,7 +34,8 @@ ROOT = Path(__file__).resolve().parents[1]
 REUTERS = Path(os.environ.get("SHARDSTREAM_DATA", ROOT / "../shared/data")) / "text/reuters"
 DIM, BATCH, EPOCHS = 2**18, 256, 3
 TIERS = ("memory", "memmap", "shards", "stream")
-NAMES = {"memory": "MemoryDataset", "memmap": "MemmapDataset", "shards": "ShardDataset, one after the other", "stream": "ShardStream"}
+NAMES = {"memory": "MemoryDataset", "memmap": "MemmapDataset", "shards": "ShardDataset, one after the other",
+         "stream": "ShardStream"}  # fmt: skip
 TABLES = {"128 float32": ((128,), "float32"), "784 uint8": ((784,), "uint8"), "3,072 uint8": ((3072,), "uint8")}
 TABLE_ROWS = 100_000
 
@@ -125,9 +127,11 @@ def disk_nbytes(tier: str, folder: Path) -> int:
 
 def report_tiers(folder: Path, copies: int) -> None:
     num_rows = prepare(folder, copies)
-    print(f"\n{num_rows:,} rows\n\n| tier | on disk, MB | memory of its own, MB | mapped, MB | first batch, s | rows/s |\n|---|---|---|---|---|---|")
+    print(f"\n{num_rows:,} rows\n\n| tier | on disk, MB | memory of its own, MB | mapped, MB | first "
+          "batch, s | rows/s |\n|---|---|---|---|---|---|")  # fmt: skip
     for tier in TIERS:
-        done = subprocess.run([sys.executable, __file__, "--tier", tier, "--folder", folder], stdout=subprocess.PIPE, check=True)
+        done = subprocess.run([sys.executable, __file__, "--tier", tier, "--folder", folder], stdout=subprocess.PIPE,
+                              check=True)  # fmt: skip
         found = json.loads(done.stdout)
         print(f"| {NAMES[tier]} | {disk_nbytes(tier, folder) / 1e6:.1f} | {found['RssAnon'] / 1e6:.1f} | {found['RssFile'] / 1e6:.1f} | "
               f"{found['first_s']:.3f} | {found['rows_per_s']:,.0f} |")  # fmt: skip
@@ -144,7 +148,8 @@ def report_access(folder: Path) -> None:
     """Print how long a random batch takes from MemmapDataset, numpy and dask, the best of alternating rounds."""
     import shardstream as ss
 
-    print("\n| table of 100,000 rows | MemmapDataset, us | numpy take, us | share of numpy | dask, us | times dask |\n|---|---|---|---|---|---|")
+    print("\n| table of 100,000 rows | MemmapDataset, us | numpy take, us | share of numpy | dask, us | "
+          "times dask |\n|---|---|---|---|---|---|")  # fmt: skip
     rng = np.random.default_rng(0)
     for name, (shape, dtype) in TABLES.items():
         place = str(folder / name.replace(" ", "-"))

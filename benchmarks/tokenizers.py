@@ -330,8 +330,10 @@ def main() -> int:
     import tempfile
 
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--vocab", default="cl100k_base", help="r50k_base, p50k_base, cl100k_base (default) or o200k_base")
-    parser.add_argument("--corpora", nargs="+", choices=CORPORA, default=list(CORPORA), metavar="CORPUS", help=", ".join(CORPORA))
+    parser.add_argument("--vocab", default="cl100k_base",
+                        help="r50k_base, p50k_base, cl100k_base (default) or o200k_base")  # fmt: skip
+    parser.add_argument("--corpora", nargs="+", choices=CORPORA, default=list(CORPORA), metavar="CORPUS",
+                        help=", ".join(CORPORA))  # fmt: skip
     parser.add_argument("--contenders", nargs="+", choices=CONTENDERS, metavar="NAME", help=", ".join(CONTENDERS))
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--threads", type=int, nargs="+", default=[1, 2])

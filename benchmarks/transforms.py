@@ -3,8 +3,8 @@
     .venv/bin/python benchmarks/transforms.py
 
 Every figure is millions of values made a second of CPU time of one thread, the best of all rounds, which alternate
-between contenders. All crop the middle and flip nothing, so that the others need no random numbers; "random" is the same
-in C with random crops and flips. Outputs are compared.
+between contenders. All crop the middle and flip nothing, so that the others need no random numbers; "random" is the
+same in C with random crops and flips. Outputs are compared.
 """
 
 from __future__ import annotations

@@ -2,9 +2,10 @@
 
     python benchmarks/workers.py [--workers 0 1 2] [--seconds 3] [--folder DIR]
 
-Three row-wise transforms, a cheap, a middling and a dear one, over samples of 2 kB in batches of 256, shuffled, in a process of its
-own for each number of workers; the page cache is warm, and the median of five rounds counts, in which the numbers take turns. Exits with 1
-if two workers are slower than none on any of them. Workers need cores: on a machine with fewer than three free, expect little.
+Three row-wise transforms, a cheap, a middling and a dear one, over samples of 2 kB in batches of 256, shuffled, in a
+process of its own for each number of workers; the page cache is warm, and the median of five rounds counts, in which
+the numbers take turns. Exits with 1 if two workers are slower than none on any of them. Workers need cores: on a
+machine with fewer than three free, expect little.
 """
 
 from __future__ import annotations

@@ -1,4 +1,5 @@
-"""Epochs through a store that misbehaves: what ``test_bad_store.py`` runs for seconds and ``soak_s3.py`` for minutes."""
+"""Epochs through a store that misbehaves: what ``test_bad_store.py`` runs for seconds and ``soak_s3.py`` for minutes.
+"""
 
 from __future__ import annotations
 

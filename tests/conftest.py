@@ -37,7 +37,9 @@ def _own_user_cache(tmp_path_factory):
 
 @pytest.fixture
 def plain_pickles():
-    """Pickle exceptions as Python does. Importing Dask's distributed makes all that are known then carry causes and tracebacks."""
+    """Pickle exceptions as Python does. Importing Dask's distributed makes all that are known then carry causes and
+    tracebacks.
+    """
     others = {kind: copyreg.dispatch_table.pop(kind) for kind in list(copyreg.dispatch_table)
               if isinstance(kind, type) and issubclass(kind, BaseException)}  # fmt: skip
     yield

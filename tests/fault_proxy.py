@@ -5,10 +5,10 @@
 
 One HTTP/1.1 request after another on each connection, bodies by Content-Length (what S3 clients send);
 answers are buffered whole. Which request suffers what is drawn from a seeded generator, in the order of arrival.
-With ``quiet_s`` requests wait until none has come for that long, and then go on together: such a *round* is what waits for
-no answer of another, so ``stats()["rounds"]`` is how many round trips a client needs, however fast the machine is.
-``PUT /__proxy__/down/SECONDS`` drops all connections and refuses new ones for so long, as a server that is started again.
-``GET /__proxy__/stats`` answers what was counted; ``PUT /__proxy__/plan`` takes a :class:`Plan` as JSON.
+With ``quiet_s`` requests wait until none has come for that long, and then go on together: such a *round* is what waits
+for no answer of another, so ``stats()["rounds"]`` is how many round trips a client needs, however fast the machine is.
+``PUT /__proxy__/down/SECONDS`` drops all connections and refuses new ones for so long, as a server that is started
+again. ``GET /__proxy__/stats`` answers what was counted; ``PUT /__proxy__/plan`` takes a :class:`Plan` as JSON.
 Standard library only.
 
 ================  ===============================================================================
@@ -46,7 +46,9 @@ MAX_HEAD_NBYTES = 1 << 20
 
 @dataclass
 class Plan:
-    """What to do to requests of ``methods`` whose path has ``path`` in it: each suffers a fault with probability ``share``."""
+    """What to do to requests of ``methods`` whose path has ``path`` in it: each suffers a fault with probability
+    ``share``.
+    """
 
     faults: list[str] = field(default_factory=list)
     share: float = 1.0
@@ -68,7 +70,8 @@ class Proxy:
         self.set_plan(Plan())
 
     async def listen(self) -> None:
-        self.server = await asyncio.start_server(self.serve, "127.0.0.1", self.port, limit=MAX_HEAD_NBYTES, reuse_address=True)
+        self.server = await asyncio.start_server(self.serve, "127.0.0.1", self.port, limit=MAX_HEAD_NBYTES,
+                                                 reuse_address=True)  # fmt: skip
         self.port = self.server.sockets[0].getsockname()[1]
 
     async def go_down(self, seconds: float) -> None:
@@ -191,7 +194,8 @@ class Proxy:
         writer.write(b"HTTP/1.1 200 OK\r\nContent-Length: %d\r\n\r\n%s" % (len(text), text))
         await writer.drain()
         if "/down/" in path:
-            self.outage = asyncio.ensure_future(self.go_down(float(path.rpartition("/")[2])))  # kept, or it may be collected
+            # kept, or it may be collected
+            self.outage = asyncio.ensure_future(self.go_down(float(path.rpartition("/")[2])))
 
 
 async def read_head(reader: asyncio.StreamReader) -> bytes:
@@ -246,7 +250,8 @@ class RunningProxy:
 
     def plan(self, **fields) -> None:
         """Begin a new plan, with counts at zero."""
-        request = urllib.request.Request(f"{self.url}/__proxy__/plan", json.dumps(asdict(Plan(**fields))).encode(), method="PUT")
+        request = urllib.request.Request(f"{self.url}/__proxy__/plan", json.dumps(asdict(Plan(**fields))).encode(),
+                                         method="PUT")  # fmt: skip
         urllib.request.urlopen(request, timeout=10).close()
 
     def down(self, seconds: float) -> None:

@@ -1,8 +1,9 @@
 """Lineages that follow: a training job and its producers run at once, all of them killed at random, until the log ends.
 
-The job is that of ``tests/lineage.py``; producers are processes that write numbered samples, are killed by SIGKILL and go on
-behind their last source. At the end every sample must have been consumed once, in the very order in which a reader of the
-finished log gets them. A job may mix them with older samples, which must have been consumed epoch after epoch.
+The job is that of ``tests/lineage.py``; producers are processes that write numbered samples, are killed by SIGKILL and
+go on behind their last source. At the end every sample must have been consumed once, in the very order in which a
+reader of the finished log gets them. A job may mix them with older samples, which must have been consumed epoch after
+epoch.
 """
 
 from __future__ import annotations
@@ -94,7 +95,9 @@ class FollowLineage(Lineage):
         self._runs: list[tuple[Path, int, int, int]] = []  # folder, ranks, first position, steps that count
 
     def run(self) -> None:
-        """Go through runs until the log has ended and all is consumed; AssertionError if a sample was lost, came twice, or out of order."""
+        """Go through runs until the log has ended and all is consumed; AssertionError if a sample was lost, came twice,
+        or out of order.
+        """
         state, number = None, 0
         try:
             while _position(state) < self.num_samples:
@@ -117,7 +120,8 @@ class FollowLineage(Lineage):
         assert sorted(order) == list(range(self.num_samples)), "the log does not have every sample once"
         consumed, older = [], Counter()
         for folder, world_size, first, num_steps in self._runs:
-            plan = BatchPlan(self.num_samples, first, self._num_new(json.loads((folder / "spec.json").read_text())), world_size)
+            plan = BatchPlan(self.num_samples, first, self._num_new(json.loads((folder / "spec.json").read_text())),
+                             world_size)  # fmt: skip
             for rank in range(world_size):
                 for line in (folder / f"rank-{rank}.jsonl").read_text().splitlines(keepends=True):
                     note = json.loads(line) if line.endswith("\n") else {}

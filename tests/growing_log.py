@@ -1,4 +1,5 @@
-"""A dataset written once, whose log can be shown entry by entry: as a follower sees it grow, as often as a test likes."""
+"""A dataset written once, whose log can be shown entry by entry: as a follower sees it grow, as often as a test likes.
+"""
 
 from __future__ import annotations
 

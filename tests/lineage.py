@@ -25,9 +25,12 @@ from tests import trainer
 
 
 def write_sources(folder: Path, num_samples: int) -> dict:
-    """Write samples numbered from 0 and return where they are: blocks, the same as files, as a list of these files, and dealt out to a mixture."""
+    """Write samples numbered from 0 and return where they are: blocks, the same as files, as a list of these files, and
+    dealt out to a mixture.
+    """
     generator = random.Random(0)
-    parts = {"blocks": range(num_samples), "large": range(num_samples // 3, num_samples), "small": range(num_samples // 3)}
+    parts = {"blocks": range(num_samples), "large": range(num_samples // 3, num_samples),
+             "small": range(num_samples // 3)}  # fmt: skip
     for name, numbers in parts.items():
         with ss.ShardWriter(str(folder / name), schema=ss.Schema(y=ss.Dense("int64"), t=ss.Ragged("uint8"))) as writer:
             for i in numbers:
@@ -53,9 +56,9 @@ class Lineage:
         spec: ``source`` and what else ``trainer.make_stream`` takes.
         num_samples: Of an epoch; samples are numbered from 0.
         contexts: Start methods of workers to choose from.
-        launch: "fork": ranks are forked here, where torch and shardstream are imported, and meet at a file; "agent": they are too,
-            but have the environment that torchrun gives, and a store that a launcher holds; or "torchrun": that itself, whose
-            processes import torch for 2 s each.
+        launch: "fork": ranks are forked here, where torch and shardstream are imported, and meet at a file; "agent":
+            they are too, but have the environment that torchrun gives, and a store that a launcher holds; or
+            "torchrun": that itself, whose processes import torch for 2 s each.
         max_runs: The last of so many runs is not killed.
         limit_s: A run that takes longer hangs.
     """
@@ -90,7 +93,8 @@ class Lineage:
         """Do one run, and return the state it left, or the one before if it saved none."""
         choose = self.random
         world_size, num_workers = choose.randint(1, self.max_ranks), choose.randint(0, 3)
-        # A run that ends before its time comes is no failure, only a shorter lineage: so it is given less time than it needs.
+        # A run that ends before its time comes is no failure, only a shorter lineage: so it is given less time than it
+        # needs.
         ending = "finish" if is_last else choose.choices(["stop", "rank", "worker" if num_workers else "rank", "job", "finish"], [2, 3, 3, 3, number >= 3])[0]
         batch_size = choose.choice(self.batch_sizes)
         num_notes = (self.num_epochs - (state.get("epoch", 0) if state else 0)) * self.num_samples // batch_size
@@ -100,7 +104,8 @@ class Lineage:
         folder = self.folder / f"run-{number}"
         folder.mkdir(parents=True)
         (folder / "spec.json").write_text(json.dumps(spec))
-        self.log.append(f"{world_size} ranks x {num_workers} {spec['context']} workers, batches of {spec['batch_size']}: {ending}")
+        self.log.append(f"{world_size} ranks x {num_workers} {spec['context']} workers, batches of "
+                        f"{spec['batch_size']}: {ending}")  # fmt: skip
         processes = self._start(folder, world_size)
         if ending in ("rank", "worker", "job"):
             self._kill(folder, processes, ending, choose.randint(0, min(num_notes // 2, 80)), choose.random() * 0.02)
@@ -141,7 +146,9 @@ class Lineage:
                 pass  # it was quicker
 
     def _end(self, folder: Path, processes: list, must_succeed: bool) -> None:
-        """Wait for the ranks as a launcher does: when one fails the others are killed. All their workers must be gone then."""
+        """Wait for the ranks as a launcher does: when one fails the others are killed. All their workers must be gone
+        then.
+        """
         patience = Patience(self.limit_s)
         while any(process.is_alive() for process in processes):
             failed = any(process.exitcode not in (None, 0) for process in processes)
@@ -173,7 +180,9 @@ class Lineage:
 
 
 class Patience:
-    """Says when ``limit_s`` of waiting are over. Time in which nobody asked doesn't count: all of us may have been stopped, jobs too."""
+    """Says when ``limit_s`` of waiting are over. Time in which nobody asked doesn't count: all of us may have been
+    stopped, jobs too.
+    """
 
     def __init__(self, limit_s: float):
         self._left_s, self._asked = limit_s, time.monotonic()

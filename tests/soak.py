@@ -1,10 +1,11 @@
 """Kill training jobs for as long as you like: ``make soak ARGS="--lineages 1000 --minutes 60"``.
 
-Lineages of real ranks and workers as in ``test_exactly_once.py`` and ``test_following.py``, a few at a time, with all start
-methods: of blocks, files, a list of shards, a mixture, a log that grows, and that mixed with older samples. Trainers are forked
-from processes that have torch and shardstream imported already, so a run costs a few tenths of a second; one lineage in
-200 is started by torchrun itself, and one in 50 may have workers of all start methods, which import torch anew. Prints what
-each lineage went through, and goes on after a failure: its folder stays, and the exit status is 1.
+Lineages of real ranks and workers as in ``test_exactly_once.py`` and ``test_following.py``, a few at a time, with all
+start methods: of blocks, files, a list of shards, a mixture, a log that grows, and that mixed with older samples.
+Trainers are forked from processes that have torch and shardstream imported already, so a run costs a few tenths of a
+second; one lineage in 200 is started by torchrun itself, and one in 50 may have workers of all start methods, which
+import torch anew. Prints what each lineage went through, and goes on after a failure: its folder stays, and the exit
+status is 1.
 """
 
 from __future__ import annotations
@@ -36,11 +37,13 @@ def go_through(folder: Path, sources: dict, seed: int) -> tuple[str, str, int, b
     layout = sorted(sources)[seed % len(sources)]
     launch = "torchrun" if seed % 200 == 0 else ("fork", "agent")[seed // len(sources) % 2]
     contexts = ("fork", "forkserver", "spawn") if seed % 50 == 1 else ("fork",)
-    if seed % 10 in (3, 7):  # a log that grows meanwhile, whose producers are killed too; alone, or mixed with older samples
+    # a log that grows meanwhile, whose producers are killed too; alone, or mixed with older samples
+    if seed % 10 in (3, 7):
         layout, launch = ("follow", "fork") if seed % 10 == 3 else ("replay", "fork")
         lineage = FollowLineage(folder / f"lineage-{seed}", seed, limit_s=LIMIT_S, is_mixed=layout == "replay")
     else:
-        lineage = Lineage(folder / f"lineage-{seed}", {"source": sources[layout]}, NUM_SAMPLES, seed, contexts, launch, limit_s=LIMIT_S)
+        lineage = Lineage(folder / f"lineage-{seed}", {"source": sources[layout]}, NUM_SAMPLES, seed, contexts, launch,
+                          limit_s=LIMIT_S)  # fmt: skip
     failure = ""
     try:
         lineage.run()
@@ -57,7 +60,8 @@ def main(argv: list[str] | None = None) -> int:
     parser.add_argument("--first-seed", type=int, default=1000)
     parser.add_argument("--lineages", type=int, default=1000, help="at most so many (default 1000)")
     parser.add_argument("--minutes", type=float, default=float("inf"), help="begin no lineage after this time")
-    parser.add_argument("--jobs", type=int, default=4, help="lineages at a time (default 4; each waits a third of its time)")
+    parser.add_argument("--jobs", type=int, default=4,
+                        help="lineages at a time (default 4; each waits a third of its time)")  # fmt: skip
     options = parser.parse_args(argv)
     folder = Path(tempfile.mkdtemp(prefix="shardstream-soak-"))
     sources, begun = write_sources(folder, NUM_SAMPLES), time.monotonic()

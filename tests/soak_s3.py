@@ -1,9 +1,10 @@
 """Hours of bad weather in minutes: ``python -m tests.soak_s3 [seed] [number of requests]``, or ``make soak-s3``.
 
-First four processes read epochs through one cache of a quarter of the data, are killed at random, and its files are spoilt.
-Then epochs are read through the fault proxy, in front of the S3 server of the environment or one started here, with a fifth of all
-requests faulty in every listed way, until so many requests were made. Then a server of its own is stopped in mid-epoch
-for 20 seconds and started again. Stops at the first sample that is lost, repeated or wrong, and at a run that hangs.
+First four processes read epochs through one cache of a quarter of the data, are killed at random, and its files are
+spoilt. Then epochs are read through the fault proxy, in front of the S3 server of the environment or one started here,
+with a fifth of all requests faulty in every listed way, until so many requests were made. Then a server of its own is
+stopped in mid-epoch for 20 seconds and started again. Stops at the first sample that is lost, repeated or wrong, and at
+a run that hangs.
 """
 
 from __future__ import annotations
@@ -65,11 +66,13 @@ def many_requests(environment: dict[str, str], seed: int, num_requests: int) -> 
     with bad_store.small_blocks():
         proxy.plan(faults=["reset", "lost", "500", "503", "409"], share=0.2, seed=seed, methods=["PUT"])
         bad_store.write(url, NUM_SAMPLES, storage_options=options)
-        print(f"written through {sum(proxy.stats()['faults'].values())} faults of {proxy.stats()['requests']}", flush=True)
+        print(f"written through {sum(proxy.stats()['faults'].values())} faults of {proxy.stats()['requests']}",
+              flush=True)  # fmt: skip
         done, epoch, faults = 0, 0, {}
         while done < num_requests:
             faulthandler.dump_traceback_later(HANG_S, exit=True)
-            proxy.plan(faults=bad_store.FAULTS, share=0.2, seed=seed + epoch, methods=["GET"], stall_s=0.5, trickle_nbytes_per_s=20_000)
+            proxy.plan(faults=bad_store.FAULTS, share=0.2, seed=seed + epoch, methods=["GET"], stall_s=0.5,
+                       trickle_nbytes_per_s=20_000)  # fmt: skip
             stream = ss.ShardStream(url, batch_size=100, shuffle=True, seed=seed + epoch, storage_options=options,
                                     lanes=(8, 96)[epoch % 2], read=ss.ReadPolicy(retry=bad_store.QUICK))  # fmt: skip
             began = time.monotonic()
@@ -97,7 +100,8 @@ def shared_cache(environment: dict[str, str], seed: int) -> None:
     for process in processes:
         process.start()
     num_epochs, num_kills, num_spoilt, most, end = 0, 0, 0, 0, None
-    readers: set[int] = set()  # processes that have read an epoch; starting one takes its time, and only these are killed
+    # processes that have read an epoch; starting one takes its time, and only these are killed
+    readers: set[int] = set()
     while end is None or time.monotonic() < end:
         assert all(process.exitcode is None for process in processes), "a reader failed"
         most = max(most, on_disk(folder))
@@ -116,7 +120,8 @@ def shared_cache(environment: dict[str, str], seed: int) -> None:
             num_kills += 1
         found = sorted(folder.glob("*.blocks"))
         for path in generator.sample(found, min(1, len(found))):
-            with contextlib.suppress(OSError), open(path, "r+b") as file:  # of what is there: a hole would grow the file
+            # of what is there: a hole would grow the file
+            with contextlib.suppress(OSError), open(path, "r+b") as file:
                 file.seek(os.lseek(file.fileno(), generator.randrange(path.stat().st_size), os.SEEK_DATA))
                 file.write(b"spoilt")
                 num_spoilt += 1
@@ -126,7 +131,8 @@ def shared_cache(environment: dict[str, str], seed: int) -> None:
         process.join()
     assert num_kills and most <= limit, f"{num_kills} kills, {most} of {limit} bytes on disk"
     shutil.rmtree(folder)
-    print(f"cache: {num_epochs} epochs exact, {num_kills} kills, {num_spoilt} spoilt places, at most {most} of {limit} bytes on disk.", flush=True)
+    print(f"cache: {num_epochs} epochs exact, {num_kills} kills, {num_spoilt} spoilt places, at most {most} of "
+          f"{limit} bytes on disk.", flush=True)  # fmt: skip
 
 
 def on_disk(folder: Path) -> int:
@@ -140,13 +146,16 @@ def read_through_cache(url: str, options: dict, folder: Path, limit: int, seed: 
     """A process that reads epochs until it is killed; it ends at a wrong one."""
     warnings.simplefilter("ignore")
     for epoch in range(1 << 30):
-        stream = ss.ShardStream(url, batch_size=100, shuffle=True, seed=seed + epoch, storage_options=options, cache_dir=str(folder), cache_limit=limit)
+        stream = ss.ShardStream(url, batch_size=100, shuffle=True, seed=seed + epoch, storage_options=options,
+                                cache_dir=str(folder), cache_limit=limit)  # fmt: skip
         bad_store.check_epoch(stream, NUM_SAMPLES)
         results.put(os.getpid())
 
 
 def outage() -> None:
-    """Stop a server of our own in mid-epoch and start it again: Ceph's gateway where it is installed, else moto's process is held."""
+    """Stop a server of our own in mid-epoch and start it again: Ceph's gateway where it is installed, else moto's
+    process is held.
+    """
     tool, folder = server(), Path(tempfile.mkdtemp(prefix="shardstream-outage-"))
     environment = tool.start(folder)
     try:
@@ -154,7 +163,8 @@ def outage() -> None:
         url = f"{new_bucket(options)}/data"
         with bad_store.small_blocks():
             bad_store.write(url, NUM_SAMPLES, storage_options=options)
-            stream = ss.ShardStream(url, batch_size=100, shuffle=True, lanes=8, window=800, storage_options=options, read=ss.ReadPolicy(memory_limit="3MB"))
+            stream = ss.ShardStream(url, batch_size=100, shuffle=True, lanes=8, window=800, storage_options=options,
+                                    read=ss.ReadPolicy(memory_limit="3MB"))  # fmt: skip
             found = []
             faulthandler.dump_traceback_later(HANG_S, exit=True)
             for number, batch in enumerate(stream):
@@ -165,13 +175,16 @@ def outage() -> None:
             faulthandler.cancel_dump_traceback_later()
             down.wait()
         assert sorted(found) == list(range(NUM_SAMPLES))
-        print(f"{environment['SHARDSTREAM_S3_SERVER']} was gone for {OUTAGE_S:.0f} s: the epoch is exact, {time.monotonic() - began:.0f} s after it went.")
+        print(f"{environment['SHARDSTREAM_S3_SERVER']} was gone for {OUTAGE_S:.0f} s: the epoch is "
+              f"exact, {time.monotonic() - began:.0f} s after it went.")  # fmt: skip
     finally:
         tool.stop(folder)
 
 
 def stopped(tool, folder: Path) -> subprocess.Popen:
-    """Stop the last process of a server now, and start it again, as it was, after ``OUTAGE_S``; returns the process that does."""
+    """Stop the last process of a server now, and start it again, as it was, after ``OUTAGE_S``; returns the process
+    that does.
+    """
     pid = json.loads((folder / tool.STATE).read_text())["processes"][-1]["pid"]
     command = Path(f"/proc/{pid}/cmdline").read_bytes().split(b"\0")[:-1]
     if b"radosgw" not in command[0]:  # moto keeps all in memory; held, it does not answer

@@ -1,8 +1,8 @@
 """Compare ids with tiktoken's and tokenizers': ``python -m tests.soak_tokenizers [first seed] [number of strings]``.
 
 Random and adversarial strings, a million for each vocabulary by default, every code point among letters and digits, and
-invalid UTF-8 that has to come back. Vocabularies are those of the shared data where it is there; else one is trained on the
-standard library for each pattern. Prints a line for each vocabulary, and stops at the first string with other ids.
+invalid UTF-8 that has to come back. Vocabularies are those of the shared data where it is there; else one is trained on
+the standard library for each pattern. Prints a line for each vocabulary, and stops at the first string with other ids.
 """
 
 from __future__ import annotations
@@ -59,7 +59,8 @@ def references(folder: Path) -> list[tuple[str, sst.Tokenizer, Callable]]:
 
 def by_tiktoken(name: str, ours: sst.Tokenizer) -> tuple[str, sst.Tokenizer, Callable]:
     vocab = ours.vocabulary
-    encoding = tiktoken.Encoding(name, pat_str=vocab.pattern, mergeable_ranks=vocab.tokens(), special_tokens=dict(vocab.special_tokens))
+    encoding = tiktoken.Encoding(name, pat_str=vocab.pattern, mergeable_ranks=vocab.tokens(),
+                                 special_tokens=dict(vocab.special_tokens))  # fmt: skip
     return name, ours, lambda batch: [encoding.encode_ordinary(text) for text in batch]
 
 

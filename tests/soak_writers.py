@@ -1,8 +1,8 @@
 """Eight writer processes that append to one dataset, of which some are killed and one sleeps until it is replaced.
 
 In every second round another process compacts and collects meanwhile, and is killed and started again, too.
-``make soak-writers ARGS="s3://bucket/prefix 20 1000"`` runs 20 rounds of 1,000 records a writer (by default 10 of 500 in
-a folder that it makes); ``tests/test_soak_writers.py`` runs one short round.
+``make soak-writers ARGS="s3://bucket/prefix 20 1000"`` runs 20 rounds of 1,000 records a writer (by default 10 of 500
+in a folder that it makes); ``tests/test_soak_writers.py`` runs one short round.
 """
 
 from __future__ import annotations
@@ -66,7 +66,8 @@ class Round:
 def run(url: str, seed: int, count: int, pause_s: float = 0.004, latency_s: float = 0.1, is_tidied: bool = False) -> Round:
     """Run one round in an empty place and raise AssertionError unless every record is there exactly once.
 
-    Each writer writes a record every ``pause_s`` and commits every ``latency_s``. ``is_tidied`` compacts and collects meanwhile.
+    Each writer writes a record every ``pause_s`` and commits every ``latency_s``. ``is_tidied`` compacts and collects
+    meanwhile.
     """
     how = (count, pause_s, latency_s)
     generator, begin, done = random.Random(seed), time.monotonic(), Round()

@@ -23,7 +23,8 @@ def record(num_samples: int = 100, **fields) -> ShardRecord:
 
 
 class SyntheticLog:
-    """A log of entries 0 to ``version``, each but the first an append of ``num_added`` shards; with its folds and hints.
+    """A log of entries 0 to ``version``, each but the first an append of ``num_added`` shards; with its folds and
+    hints.
 
     Any object can be taken away or spoilt through ``changed``. ``rounds`` has the names of each round asked for.
     """

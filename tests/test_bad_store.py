@@ -1,4 +1,6 @@
-"""A store that misbehaves costs time, never data: the right samples or the right error. ``make soak-s3`` does the same for longer."""
+"""A store that misbehaves costs time, never data: the right samples or the right error. ``make soak-s3`` does the same
+for longer.
+"""
 
 import logging
 import time
@@ -28,7 +30,8 @@ def stream(proxied, **options):
 def test_every_fault_at_once(proxied, many_requests):
     """An epoch with a fifth of all requests faulty in every listed way: every sample once, each the right one."""
     bad_store.write(proxied.url, NUM_SAMPLES, storage_options=proxied.storage_options)
-    proxied.proxy.plan(faults=bad_store.FAULTS, share=0.2, seed=2, methods=["GET"], stall_s=0.2, trickle_nbytes_per_s=20_000)
+    proxied.proxy.plan(faults=bad_store.FAULTS, share=0.2, seed=2, methods=["GET"], stall_s=0.2,
+                       trickle_nbytes_per_s=20_000)  # fmt: skip
     bad_store.check_epoch(stream(proxied), NUM_SAMPLES)
     stats = proxied.proxy.stats()
     assert len(stats["faults"]) >= 5 and set(stats["requests"]) == {"GET"}
@@ -37,7 +40,8 @@ def test_every_fault_at_once(proxied, many_requests):
 def test_an_outage_in_mid_epoch(proxied, many_requests, caplog, monkeypatch):
     """A server that is gone for some seconds and comes back delays an epoch, and the log says what is waited for."""
     bad_store.write(proxied.url, NUM_SAMPLES, storage_options=proxied.storage_options)
-    one = stream(proxied, read=ss.ReadPolicy(memory_limit="160kB"))  # default retries; too little memory to have all in hand
+    # default retries; too little memory to have all in hand
+    one = stream(proxied, read=ss.ReadPolicy(memory_limit="160kB"))
     batches = iter(one)
     found = bad_store.check_batch(next(batches))
     monkeypatch.setattr(retry, "TELL_AFTER_S", 0.5)
@@ -54,7 +58,8 @@ def test_an_outage_in_mid_epoch(proxied, many_requests, caplog, monkeypatch):
 
 
 def test_credentials_that_expire_in_mid_epoch(proxied, many_requests):
-    """Credentials that expire end the epoch by an error that says so, at once; with new ones it goes on where it was."""
+    """Credentials that expire end the epoch by an error that says so, at once; with new ones it goes on where it was.
+    """
     bad_store.write(proxied.url, NUM_SAMPLES, storage_options=proxied.storage_options)
     one = stream(proxied, read=ss.ReadPolicy(memory_limit="160kB", retry=bad_store.QUICK))
     found, batches = [], iter(one)
@@ -73,7 +78,9 @@ def test_credentials_that_expire_in_mid_epoch(proxied, many_requests):
 
 
 def test_missing_and_replaced_objects(proxied, many_requests):
-    """A shard that is gone is named with the log entry that has it; one that was replaced fails its checksums; a budget counts both."""
+    """A shard that is gone is named with the log entry that has it; one that was replaced fails its checksums; a budget
+    counts both.
+    """
     for begin in range(2):
         bad_store.write(proxied.url, NUM_SAMPLES // 2, storage_options=proxied.storage_options)
     store = Store(proxied.url, proxied.storage_options)
@@ -96,7 +103,9 @@ def test_missing_and_replaced_objects(proxied, many_requests):
 
 @pytest.mark.parametrize("place, options", [("", {}), ("", {"follow": True}), ("/*.tar", {}), ("/x.tar", {})], ids=str)
 def test_opening_keeps_the_given_retries(proxied, place, options):
-    """What a stream asks for before its first block is repeated by its own ``RetryPolicy`` too, each request so many times."""
+    """What a stream asks for before its first block is repeated by its own ``RetryPolicy`` too, each request so many
+    times.
+    """
     proxied.proxy.plan(faults=["500"])
     once = ss.ReadPolicy(retry=ss.RetryPolicy(max_attempts=2, first_delay_s=0.01))
     with pytest.raises(StorageError, match="InternalError|500"):

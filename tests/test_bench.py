@@ -56,7 +56,8 @@ def test_a_stream_that_ends_is_an_error(dataset):
 
 
 def made_up(num_workers: int = 0, nbytes_read: int = 0, **stages: float) -> Measured:
-    return Measured(10.0, 0.1, 1000, 10, nbytes_read, 1.0, 10**8, num_workers, stages={**dict.fromkeys(SECONDS, 0.0), **stages})
+    return Measured(10.0, 0.1, 1000, 10, nbytes_read, 1.0, 10**8, num_workers,
+                    stages={**dict.fromkeys(SECONDS, 0.0), **stages})  # fmt: skip
 
 
 @pytest.mark.parametrize("stage, found", [

@@ -49,9 +49,12 @@ def test_live_buffers_never_overlap(steps):
 
 
 def test_small_arrays_hold_no_buffer():
-    """A loop that keeps every batch's labels keeps their bytes, not a grain of a buffer for each; larger ones come from the pool."""
+    """A loop that keeps every batch's labels keeps their bytes, not a grain of a buffer for each; larger ones come from
+    the pool.
+    """
     pool = BufferPool()
-    kept = [pool.empty((64,), "float32") for _ in range(1000)] + [pool.empty((SMALL_NBYTES,), "uint8"), pool.empty((0, 3), "int64")]
+    kept = [pool.empty((64,), "float32") for _ in range(1000)] + [pool.empty((SMALL_NBYTES,), "uint8"),
+                                                                  pool.empty((0, 3), "int64")]  # fmt: skip
     assert not pool._lent and [array.shape for array in kept[-2:]] == [(SMALL_NBYTES,), (0, 3)]
     large = pool.empty((SMALL_NBYTES + 1,), "uint8")
     assert len(pool._lent) == 1
@@ -77,7 +80,8 @@ def test_free_buffers_are_counted_and_given_up():
 
 
 def test_an_odd_size_takes_a_free_buffer_that_is_larger():
-    """A last block's buffer is cut from one that is there, not from new memory; one above twice the size is left alone."""
+    """A last block's buffer is cut from one that is there, not from new memory; one above twice the size is left alone.
+    """
     pool = BufferPool()
     large = pool.take(2**20)
     address = large.ctypes.data

@@ -97,7 +97,9 @@ def test_clear_and_shards(cache):
 
 
 def test_commands_list_and_clear(cache, capfd, tmp_path):
-    """``shardstream cache ls`` and ``clear`` show and free what is there, leave other files alone, and tell a wrong folder."""
+    """``shardstream cache ls`` and ``clear`` show and free what is there, leave other files alone, and tell a wrong
+    folder.
+    """
     cache.write(url(0), 0, block(0, 0))
     (tmp_path / "cache" / "notes.txt").write_text("mine")
     assert main(["cache", "ls", cache.folder]) == 0

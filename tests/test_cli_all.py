@@ -1,4 +1,6 @@
-"""Every command alike: help with examples, completion, and one clear line for a place that isn't there, a typo, a newer format."""
+"""Every command alike: help with examples, completion, and one clear line for a place that isn't there, a typo, a newer
+format.
+"""
 
 from __future__ import annotations
 

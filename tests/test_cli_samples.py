@@ -169,7 +169,9 @@ def test_verify_lists_every_bad_block(capfd, fresh):
 
 
 def test_verify_lists_all_that_is_bad_of_one_shard(capfd, tmp_path, monkeypatch):
-    """Each damaged block of a shard and its first member are errors of their own; of very many the first are shown, all are counted."""
+    """Each damaged block of a shard and its first member are errors of their own; of very many the first are shown, all
+    are counted.
+    """
     with ss.ShardWriter(str(tmp_path), schema=ss.Schema(y=ss.Dense("int64"))) as writer:
         writer.write_batch({"y": np.arange(4 * 8192)})
     (path,) = tmp_path.glob("*.tar")

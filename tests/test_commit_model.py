@@ -324,7 +324,8 @@ def applied(world: World) -> State:
 
 
 def test_three_instances_write_each_record_once():
-    """Of three instances that claim and write one record, whatever happens to them, the record is there once at most."""
+    """Of three instances that claim and write one record, whatever happens to them, the record is there once at most.
+    """
     for world in worlds("three instances of a producer"):
         log = log_of(world)
         assert sum(entry.kind == "append" for entry in log) <= 1

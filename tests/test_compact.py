@@ -1,4 +1,5 @@
-"""Compaction and row removal: the same samples under the same ids, whoever crashes, races or looks at older versions."""
+"""Compaction and row removal: the same samples under the same ids, whoever crashes, races or looks at older versions.
+"""
 
 import glob
 import sys
@@ -55,7 +56,9 @@ def assert_same_samples(left: dict, right: dict) -> None:
 
 @pytest.mark.parametrize("compression", [None, "zstd"])
 def test_samples_keep_their_ids(tmp_path, compression):
-    """Merged, and merged again with what came since, samples are the same under the same ids; older versions are untouched."""
+    """Merged, and merged again with what came since, samples are the same under the same ids; older versions are
+    untouched.
+    """
     small_shards(tmp_path / "d", compression=compression)
     before, version = samples(tmp_path / "d"), ss.Dataset(tmp_path / "d").version
     done = compact(tmp_path / "d", "60kB")
@@ -157,7 +160,8 @@ def killed_at(monkeypatch, count: int, before: bool):
 
 @pytest.mark.parametrize("work", ["compact", "drop"])
 def test_killed_at_every_step(tmp_path, monkeypatch, work):
-    """Killed before or after any of its writes, the dataset has all samples once; done again, it is as if never killed."""
+    """Killed before or after any of its writes, the dataset has all samples once; done again, it is as if never killed.
+    """
     for step in range(1, 30):
         finished = []
         for before in (True, False):
@@ -323,7 +327,8 @@ def test_samples_are_found_by_their_ids_after_merging(tmp_path):
 ])  # fmt: skip
 def test_runs_that_are_none_are_refused(runs):
     """An index whose runs are malformed, or do not add up to its samples, is an error whatever its checksum says."""
-    index = ShardIndex("blocks", ("y.npy",), np.array([3]), np.array([[[512, 152]]]), np.zeros((1, 1), np.uint32), "s", 0, runs)
+    index = ShardIndex("blocks", ("y.npy",), np.array([3]), np.array([[[512, 152]]]), np.zeros((1, 1), np.uint32), "s",
+                       0, runs)  # fmt: skip
     with pytest.raises(ShardError):
         ShardIndex.decode(index.encode())
 

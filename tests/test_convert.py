@@ -73,7 +73,9 @@ STEPS = ("mkdir", "open", "rename", "replace", "unlink", "fsync", "ftruncate", "
 
 
 def convert_until(step: int, dataset: str, folder: str) -> bool:
-    """Convert in a process that kills itself before its ``step``-th change of the disk; return whether it came to its end."""
+    """Convert in a process that kills itself before its ``step``-th change of the disk; return whether it came to its
+    end.
+    """
     pid = os.fork()
     if pid == 0:
         count = itertools.count()
@@ -99,7 +101,9 @@ def convert_until(step: int, dataset: str, folder: str) -> bool:
 
 
 def test_a_conversion_killed_at_any_step_shows_all_rows_or_none(dataset, tmp_path, capsys):
-    """What a killed one leaves is no dataset, says what to do, takes no rows from a writer, and is replaced by the next one."""
+    """What a killed one leaves is no dataset, says what to do, takes no rows from a writer, and is replaced by the next
+    one.
+    """
     shown = []
     for step in itertools.count():
         folder = str(tmp_path / str(step))

@@ -1,4 +1,6 @@
-"""Credentials go to the store and nowhere else: not to logs, errors, tracebacks, states, pickles, shards, entries or cached files."""
+"""Credentials go to the store and nowhere else: not to logs, errors, tracebacks, states, pickles, shards, entries or
+cached files.
+"""
 
 import contextlib
 import functools
@@ -60,7 +62,8 @@ def test_credentials_stay_out_of_everything(client, monkeypatch, caplog, tmp_pat
             server.status = status
             with pytest.raises(ss.ShardstreamError) as caught:
                 list(ss.ShardStream(url, batch_size=10, storage_options=options, read=ss.ReadPolicy(retry=QUICK)))
-            seen += ["".join(traceback.format_exception(caught.value)).encode(), repr(caught.value).encode(), pickle.dumps(caught.value)]
+            seen += ["".join(traceback.format_exception(caught.value)).encode(), repr(caught.value).encode(),
+                     pickle.dumps(caught.value)]  # fmt: skip
     seen += [record.getMessage().encode() for record in caplog.records]
     assert len(seen) > 15
     for text in seen:

@@ -31,7 +31,9 @@ def test_write_and_stream(s3):
 
 
 def test_options_instead_of_environment(s3, monkeypatch):
-    """Endpoint and credentials given as storage_options work without any environment, and stay out of errors and pickles."""
+    """Endpoint and credentials given as storage_options work without any environment, and stay out of errors and
+    pickles.
+    """
     import pickle
 
     for name in ("AWS_ENDPOINT_URL", "AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY"):
@@ -85,7 +87,8 @@ def test_workers_after_the_parent_has_read(s3, num_workers, context):
     write(s3.url)
     stream = ss.ShardStream(s3.url, batch_size=100, fields=["y"])
     next(iter(ss.ShardStream(s3.url, fields=["y"])))
-    loader = torch.utils.data.DataLoader(stream, batch_size=None, num_workers=num_workers, multiprocessing_context=context)
+    loader = torch.utils.data.DataLoader(stream, batch_size=None, num_workers=num_workers,
+                                         multiprocessing_context=context)  # fmt: skip
     assert sorted(y for batch in loader for y in batch["y"].tolist()) == list(range(3000))
 
 
@@ -103,7 +106,8 @@ def test_the_dataset_is_plain_tar(s3, tmp_path):
 
 
 def test_second_epoch_from_the_cache(proxied, tmp_path):
-    """With a cache that holds the dataset, the second epoch reads no shard from the network, and is the same samples."""
+    """With a cache that holds the dataset, the second epoch reads no shard from the network, and is the same samples.
+    """
     write(proxied.url, storage_options=proxied.storage_options)
     stream = ss.ShardStream(proxied.url, batch_size=100, shuffle=True, cache_dir=tmp_path, cache_limit="50MB",
                             storage_options=proxied.storage_options)  # fmt: skip
@@ -130,7 +134,9 @@ def test_an_epoch_through_a_bad_link(proxied):
 
 @pytest.mark.parametrize("num_commits", [1, 10])
 def test_opening_and_first_batch_cost_two_rounds_each(proxied, num_commits):
-    """Opening a dataset is 2 rounds of requests, its first batch 2 more, whatever the log's length: all of them GETs, no listing."""
+    """Opening a dataset is 2 rounds of requests, its first batch 2 more, whatever the log's length: all of them GETs,
+    no listing.
+    """
     for _ in range(num_commits):
         write(proxied.url, 1000, storage_options=proxied.storage_options)
     stream = ss.ShardStream(proxied.url, batch_size=100, shuffle=True, lanes=4, storage_options=proxied.storage_options)

@@ -46,7 +46,8 @@ class WorkersHere:
                     wires = {name: packer.pack(column, (portion.origins or {}).get(name)) for name, column in portion.columns.items()}
                     packer.finish()
                     parts.append(Part(slot, wires if portion.num_rows else {}, portion.num_rows, portion.kept))
-                yield merge(parts, task.plan.first_worker(t, task.rank, self.num_workers), len(task.plan.positions(t, task.rank)), pool)
+                yield merge(parts, task.plan.first_worker(t, task.rank, self.num_workers),
+                            len(task.plan.positions(t, task.rank)), pool)  # fmt: skip
         finally:
             for closing in (*makers, *slots):
                 closing.close()
@@ -69,13 +70,15 @@ def _run_schedule(sources, choose: random.Random) -> None:
     num_epochs, state, consumed = choose.choice([1, 1, 2, 3]), None, Counter()
     while state is None or state["epoch"] < num_epochs:
         world_size, num_workers = choose.choice([1, 1, 2, 3, 4]), choose.choice([0, 0, 1, 2, 3])
-        options = {"batch_size": choose.choice([3, 5, 16, 50, NUM, 2 * NUM]), "drop_last": choose.choice([False, "pad"])}
+        options = {"batch_size": choose.choice([3, 5, 16, 50, NUM, 2 * NUM]),
+                   "drop_last": choose.choice([False, "pad"])}  # fmt: skip
         weights = [1, choose.choice([0.1, 1, 3])]  # of a mixture
         limit = choose.choice([0, 1, 3, 10, 10**9])
         before = Counter(consumed)
         states = []
         for rank in range(world_size):
-            stream = make_stream(source, weights=weights, rank=rank, world_size=world_size, **_pinned(source), **{**order, **options})
+            stream = make_stream(source, weights=weights, rank=rank, world_size=world_size, **_pinned(source),
+                                 **{**order, **options})  # fmt: skip
             if state is not None:
                 stream.load_state_dict(state)
             saved = stream.state_dict()
@@ -114,7 +117,8 @@ def test_killed_jobs(sources, tmp_path, seed, layout):
 
 def test_killed_torchrun(sources, tmp_path):
     """The same under torchrun itself, for one epoch and one kill, since each of its processes imports torch."""
-    lineage = Lineage(tmp_path, {"source": sources["blocks"]}, NUM, 24, launch="torchrun", num_epochs=1, max_ranks=2, max_runs=2)
+    lineage = Lineage(tmp_path, {"source": sources["blocks"]}, NUM, 24, launch="torchrun", num_epochs=1, max_ranks=2,
+                      max_runs=2)  # fmt: skip
     lineage.run()
     assert len(lineage.log) == 2
 
@@ -127,7 +131,8 @@ def test_global_batches_do_not_depend_on_the_topology(sources):
     for layout in ("blocks", "files", "mixture"):
         sequences = []
         for world_size, num_workers in [(1, 0), (2, 1), (4, 2), (3, 1)]:
-            options = {"batch_size": 12 // world_size, "shuffle": True, "seed": 7, "rank": 0, "world_size": world_size, "version": 1}
+            options = {"batch_size": 12 // world_size, "shuffle": True, "seed": 7, "rank": 0, "world_size": world_size,
+                       "version": 1}  # fmt: skip
             ranks = []
             for rank in range(world_size):
                 stream = make_stream(sources[layout], **{**options, "rank": rank})

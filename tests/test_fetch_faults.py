@@ -130,7 +130,8 @@ def test_missing_and_truncated_objects(client, proxied, shard):
 
 def test_many_threads_through_a_bad_link(client, proxied, shard):
     """Sixteen threads read 400 ranges through a link where a fifth of the requests fail in some way: all are right."""
-    fetcher = Fetcher(proxied.storage_options, RetryPolicy(first_delay_s=0.005, max_delay_s=0.05, max_attempts=12, request_s=5.0))
+    fetcher = Fetcher(proxied.storage_options,
+                      RetryPolicy(first_delay_s=0.005, max_delay_s=0.05, max_attempts=12, request_s=5.0))  # fmt: skip
     proxied.proxy.plan(faults=[*PASSING, "corrupt"], share=0.2, seed=7)
     generator, wrong = random.Random(1), []
     spans = [(begin, begin + generator.randrange(1, 60_000)) for begin in (generator.randrange(0, 3_000_000) for _ in range(400))]

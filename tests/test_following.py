@@ -59,18 +59,21 @@ def ids_of(batches) -> list[int]:
 def test_lineages_deliver_the_twins_sequence(growing, tmp_path, grows_when_read, seed):
     """Ranks follow a growing log, crash and go on in other topologies: together they get the twin's sequence, once."""
     choose = random.Random(seed)
-    order = {"shuffle": True, "seed": choose.randrange(100), "lanes": (lanes := choose.choice([1, 3, 12, 96])), "window": choose.choice([lanes, 60, 1000])}
+    order = {"shuffle": True, "seed": choose.randrange(100), "lanes": (lanes := choose.choice([1, 3, 12, 96])),
+             "window": choose.choice([lanes, 60, 1000])}  # fmt: skip
     if choose.random() < 0.2:
         order = {}
     start, group, until = choose.choice([None, "beginning", "end", 7]), choose.choice([1, 1, 2, 5]), choose.choice([None, None, 24])
     shown = growing.shown(tmp_path / "shown", choose.randint(8, 15))
     expected = _expected(growing, shown.num_entries - 1, start, order, group, until)
-    state = before = ss.ShardStream(shown.url, follow=True, rank=0, world_size=1, **order, start=start, follow_group=group).state_dict()
+    state = before = ss.ShardStream(shown.url, follow=True, rank=0, world_size=1, **order, start=start,
+                                    follow_group=group).state_dict()  # fmt: skip
     grows_when_read(shown, random.Random(seed))
     consumed = []
     for _ in range(100):
         world_size, num_workers = choose.choice([1, 1, 2, 3, 4]), choose.choice([0, 0, 1, 2])
-        options = {"batch_size": choose.choice([1, 4, 11, 40]), **order, "start": start, "until": until, "follow_group": group}
+        options = {"batch_size": choose.choice([1, 4, 11, 40]), **order, "start": start, "until": until,
+                   "follow_group": group}  # fmt: skip
         state, got, is_over = _run(shown, state, world_size, num_workers, options, choose)
         if choose.random() < 0.2 and not is_over:
             state = before  # it crashed before this state was saved
@@ -90,7 +93,9 @@ def _expected(growing, version, start, order, group, until) -> list[int]:
 
 
 def _run(shown, state, world_size, num_workers, options, choose):
-    """One run of the job, its ranks in turn; returns the state at its end, what it consumed, and whether the log was over."""
+    """One run of the job, its ranks in turn; returns the state at its end, what it consumed, and whether the log was
+    over.
+    """
     limit, saved, parts, is_over = choose.choice([0, 1, 3, 10**9]), [], [], False
     for rank in range(world_size):
         stream = ss.ShardStream(shown.url, follow=True, rank=rank, world_size=world_size, **options)
@@ -121,7 +126,8 @@ def _run(shown, state, world_size, num_workers, options, choose):
 @pytest.mark.parametrize("num_workers", [1, 3])
 def test_worker_processes_are_told_of_new_segments(growing, tmp_path, grows_when_read, num_workers):
     """Real worker processes give the batches of one process, over a log that grows while they read."""
-    options = {"follow": True, "start": "beginning", "batch_size": 17, "shuffle": True, "seed": 5, "lanes": 12, "window": 60}
+    options = {"follow": True, "start": "beginning", "batch_size": 17, "shuffle": True, "seed": 5, "lanes": 12,
+               "window": 60}  # fmt: skip
     expected = [batch["t"].offsets.tolist() + batch["y"].tolist() for batch in ss.ShardStream(str(growing.folder), sparse="jagged", **options)]
     shown = growing.shown(tmp_path / "shown", 3)
     grows_when_read(shown, random.Random(0))
@@ -173,7 +179,8 @@ def test_groups_are_whole_but_for_the_last(growing, group):
 
 def test_a_group_that_until_cut_stays_cut(growing):
     """A state whose last segment was ended by ``until`` goes on behind it, whatever ``until`` is next."""
-    options = {"follow": True, "start": "beginning", "batch_size": 7, "follow_group": 5, "shuffle": True, "lanes": 4, "window": 40}
+    options = {"follow": True, "start": "beginning", "batch_size": 7, "follow_group": 5, "shuffle": True, "lanes": 4,
+               "window": 40}  # fmt: skip
     first = ss.ShardStream(str(growing.folder), until=8, **options)
     got = ids_of(first)
     second = ss.ShardStream(str(growing.folder), **options)
@@ -328,7 +335,9 @@ def test_idle_timeout_never_cuts_a_batch(growing, tmp_path):
 
 
 def test_a_timeout_of_nothing_takes_what_stands(growing, tmp_path):
-    """The timeout counts from when the log has been read to its end, so even 0 s brings all whole batches that are there."""
+    """The timeout counts from when the log has been read to its end, so even 0 s brings all whole batches that are
+    there.
+    """
     shown = growing.shown(tmp_path / "shown", 20)
     stream = ss.ShardStream(shown.url, follow=True, start="beginning", batch_size=9, idle_timeout=0)
     num_there = sum(len(shard) for _, kind, shards in growing.entries[:20] if kind == "append" for shard in shards)
@@ -428,7 +437,9 @@ def test_a_broken_entry_is_raised_once_what_came_before_is_used_up(growing, tmp_
 
 @pytest.mark.parametrize("is_mixed", [False, True])
 def test_killed_jobs_and_producers(tmp_path, is_mixed):
-    """Producers and ranks killed at random: every sample is in the log once and reaches the loop once, in the order of the finished log."""
+    """Producers and ranks killed at random: every sample is in the log once and reaches the loop once, in the order of
+    the finished log.
+    """
     lineage = FollowLineage(tmp_path, seed=1, count=60 if is_mixed else 100, is_mixed=is_mixed)
     lineage.run()
     assert lineage.producers.num_kills > 0

@@ -1,4 +1,6 @@
-"""Padded ragged rows and keyed columns, wherever batches are made: streams, workers, mixtures, map-style datasets, in memory."""
+"""Padded ragged rows and keyed columns, wherever batches are made: streams, workers, mixtures, map-style datasets, in
+memory.
+"""
 
 from __future__ import annotations
 
@@ -15,7 +17,8 @@ from shardstream.collate import collate_rows, concatenate, empty_like, take_rows
 from tests.tiers import SCHEMA, assert_same, samples
 
 NUM_SAMPLES = 700
-FORMS = {"ragged": ss.Padded(3, value=-1, mask="mask"), "keyed": {"ids": ["x", "v"]}, "fields": ["x", "v", "tokens", "y"]}
+FORMS = {"ragged": ss.Padded(3, value=-1, mask="mask"), "keyed": {"ids": ["x", "v"]},
+         "fields": ["x", "v", "tokens", "y"]}  # fmt: skip
 
 
 @pytest.fixture(scope="module")
@@ -53,7 +56,9 @@ def pass_on(sample: dict) -> dict:
 
 @pytest.mark.parametrize("num_workers, transform", [(0, None), (1, None), (3, None), (0, pass_on), (2, pass_on)])
 def test_batches_are_the_same_for_every_number_of_workers(places, num_workers, transform):
-    """Padded and keyed columns are those of the written rows whoever made them, also through a row-wise transform, and with a short last batch."""
+    """Padded and keyed columns are those of the written rows whoever made them, also through a row-wise transform, and
+    with a short last batch.
+    """
     stream = ss.ShardStream(places.many, batch_size=60, shuffle=True, seed=3, transform=transform, **FORMS)
     batches = list(ss.StreamLoader(stream, num_workers=num_workers, multiprocessing_context="fork"))
     written = samples(NUM_SAMPLES)
@@ -116,7 +121,8 @@ def test_mixtures_give_them(places):
     sources = [ss.ShardStream(url, batch_size=50, shuffle=True, seed=seed, lanes=4, **FORMS) for seed, url in enumerate((places.many, places.one))]
     for batch in itertools.islice(ss.mix(sources, [0.5, 0.5]), 8):
         assert_is_batch(batch, written)
-    following = ss.ShardStream(places.many, batch_size=50, shuffle=True, lanes=4, follow=True, start="beginning", until=ss.Dataset(places.many).version, **FORMS)
+    following = ss.ShardStream(places.many, batch_size=50, shuffle=True, lanes=4, follow=True, start="beginning",
+                               until=ss.Dataset(places.many).version, **FORMS)  # fmt: skip
     batches = list(ss.mix([following, sources[1]], [0.5, 0.5]))
     for batch in batches:
         assert_is_batch(batch, written)
@@ -141,7 +147,9 @@ def test_in_memory_they_are_columns_like_any_other():
 
 
 def test_the_layout_is_that_of_torchrec():
-    """The example of KeyedJaggedTensor's own documentation (torchrec.sparse.jagged_tensor): three rows of two features, with weights."""
+    """The example of KeyedJaggedTensor's own documentation (torchrec.sparse.jagged_tensor): three rows of two features,
+    with weights.
+    """
     rows = [([0, 1], [3]), ([], [4]), ([2], [5, 6, 7])]  # V0 ... V7 of the example
     feature0, feature1 = ([row[place] for row in rows] for place in (0, 1))
     columns = {name: ss.Jagged(torch.tensor(sum(of, [])), torch.tensor([0, *itertools.accumulate(map(len, of))]), torch.tensor(sum(of, [])) / 2)
@@ -160,7 +168,8 @@ def random_keyed(rng, num_rows: int, has_weights: bool) -> ss.KeyedJagged:
     for key in ("a", "b", "c"):
         lengths = rng.integers(0, 4, num_rows)
         values = torch.from_numpy(rng.integers(0, 100, lengths.sum()))
-        columns[key] = ss.Jagged(values, torch.from_numpy(np.cumsum([0, *lengths])), values / 3 if has_weights else None)
+        columns[key] = ss.Jagged(values, torch.from_numpy(np.cumsum([0, *lengths])),
+                                 values / 3 if has_weights else None)  # fmt: skip
     return ss.KeyedJagged.of(columns)
 
 
@@ -174,8 +183,10 @@ def test_rows_of_keyed_columns_are_rows_of_each_field(has_weights):
         taken, joined = take_rows(keyed, chosen), concatenate([{"k": keyed}, {"k": other}], BufferPool())["k"]
         for key, column in keyed.to_dict().items():
             assert_same(taken.to_dict()[key], take_rows(column, chosen))
-            assert_same(joined.to_dict()[key], concatenate([{"k": column}, {"k": other.to_dict()[key]}], BufferPool())["k"])
-        assert_same(empty_like({"k": keyed})["k"].to_dict()["b"], take_rows(keyed.to_dict()["b"], np.empty(0, np.int64)))
+            assert_same(joined.to_dict()[key],
+                        concatenate([{"k": column}, {"k": other.to_dict()[key]}], BufferPool())["k"])  # fmt: skip
+        assert_same(empty_like({"k": keyed})["k"].to_dict()["b"],
+                    take_rows(keyed.to_dict()["b"], np.empty(0, np.int64)))  # fmt: skip
 
 
 def test_columns_of_different_numbers_of_rows_are_no_keyed_column():
@@ -215,7 +226,8 @@ def test_jagged_to_padded_refuses_values_that_no_column_has(values):
 def test_padded_rows_are_cast_like_all_others(places):
     """dtypes= holds for padded fields, too, and the value is one of that dtype."""
     for dtype, value in (("int32", -100), ("uint16", 65535), ("float32", float("nan")), ("float16", 0.5), ("bool", 1)):
-        stream = ss.ShardStream(places.one, batch_size=7, fields=["tokens"], ragged={"tokens": ss.Padded(8, value)}, dtypes={"tokens": dtype})
+        stream = ss.ShardStream(places.one, batch_size=7, fields=["tokens"], ragged={"tokens": ss.Padded(8, value)},
+                                dtypes={"tokens": dtype})  # fmt: skip
         [row] = itertools.islice(stream, 1)
         assert str(row["tokens"].dtype) == f"torch.{dtype}"
         assert np.array_equal(row["tokens"][0].numpy(), np.full(8, value, dtype), equal_nan=dtype == "float32")
@@ -231,7 +243,8 @@ def test_padded_rows_are_cast_like_all_others(places):
     ({"keyed": {"ids": []}}, "no field"), ({"keyed": {"ids": ["x", "x"]}}, "twice"), ({"keyed": {"ids": ["x"], "more": ["x"]}}, "twice"),
     ({"keyed": {"y": ["x"]}}, "named 'y'"), ({"keyed": {"IDs": ["x"]}}, "lower-case"), ({"keyed": {"ids": ["nope"]}}, "fields of ids are"),
     ({"keyed": {"ids": ["x"]}, "sparse": {"x": "csr"}}, "with a column of its own"), ({"keyed": {"ids": ["x"]}, "dtypes": {"x": "int32"}}, "fields with a dtype"),
-    *(({"keyed": {"ids": ids}}, "must be a dict") for ids in ({"x", "v"}, iter(["x"]), None, 3)),  # a set has an order of its own in each process
+    # a set has an order of its own in each process
+    *(({"keyed": {"ids": ids}}, "must be a dict") for ids in ({"x", "v"}, iter(["x"]), None, 3)),
     ({"dtypes": {"y": "bfloat16"}}, "not a dtype"), ({"dtypes": {"y": None}}, "gives None"), ({"dtypes": {"y": torch.bfloat16}}, "can't come out as bfloat16"),
 ])  # fmt: skip
 def test_mistakes_are_named(places, arguments, message):

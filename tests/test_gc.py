@@ -66,7 +66,9 @@ def test_dry_run_changes_nothing(url):
 
 
 def test_kept_versions_stay_whole(url):
-    """The newest and the tagged version keep every sample; what only others had is deleted, and they say that they expired."""
+    """The newest and the tagged version keep every sample; what only others had is deleted, and they say that they
+    expired.
+    """
     expected, tagged = samples(url), samples(url, 3)
     planned = gc(url)
     found = gc(url, dry_run=False)
@@ -113,7 +115,9 @@ def test_a_slow_clock_of_a_writer_expires_nothing_early(tmp_path, monkeypatch):
 
 
 def test_orphans_and_unfinished_files(url):
-    """Shards that no entry names and files of killed writers go once they are old, by the store's clock; other files never."""
+    """Shards that no entry names and files of killed writers go once they are old, by the store's clock; other files
+    never.
+    """
     names = [f"{new_id()}.tar", f".{new_id()}.tar.tmp", ".tmp-17-abc", "_log/.tmp-17-abc"]
     strangers = ["readme.txt", "images.tar", "_pack.json", f"{new_id()}.tar.bak", "x.tmp"]
     for name in [*names, *strangers]:
@@ -146,7 +150,8 @@ def test_a_shard_put_long_ago_is_not_committed(tmp_path, monkeypatch):
 
 
 def test_shards_put_by_others_must_still_be_there(tmp_path):
-    """Who commits shards that another process put long ago looks first whether gc has taken them, or may be about to."""
+    """Who commits shards that another process put long ago looks first whether gc has taken them, or may be about to.
+    """
     append(tmp_path / "d", range(3))
     store, records = Store(tmp_path / "d"), [Log(Store(tmp_path / "d")).snapshot().shards.record(0)]
     publish.check_present(store, records)
@@ -160,7 +165,9 @@ def test_shards_put_by_others_must_still_be_there(tmp_path):
 
 
 def test_shards_of_a_packing_job_at_work_stay(tmp_path):
-    """What its journal names is no orphan while the job comes on, in none of its datasets; once it has stood still for a week it is."""
+    """What its journal names is no orphan while the job comes on, in none of its datasets; once it has stood still for
+    a week it is.
+    """
     stores, noted = [Store(tmp_path / name) for name in ("train", "test")], []
     journal = Journal(stores[0], "a job", stores[1:])
     journal.begin()
@@ -221,7 +228,9 @@ def test_what_one_job_left_hides_no_other_jobs_journal(tmp_path):
 
 
 def test_adopted_shards_are_never_deleted(tmp_path, monkeypatch):
-    """A tar of somebody else stays, even beside the log and under a name like ours; its index goes with its last version."""
+    """A tar of somebody else stays, even beside the log and under a name like ours; its index goes with its last
+    version.
+    """
     append(tmp_path / "other", range(3))
     [theirs] = (tmp_path / "other").glob("*.tar")
     url = tmp_path / "d"

@@ -1,4 +1,6 @@
-"""Hostile shards cost bounded time and memory, raise the error that fits, and touch nothing (``tests/hostile/README.md``)."""
+"""Hostile shards cost bounded time and memory, raise the error that fits, and touch nothing
+(``tests/hostile/README.md``).
+"""
 
 import json
 import os
@@ -27,7 +29,9 @@ def attacks(tmp_path_factory) -> dict[str, dict]:
 
 @pytest.mark.parametrize("name", build.SHARDS)
 def test_a_hostile_shard_is_an_error_that_costs_little(attacks, name):
-    """Reading ends with the expected error or the samples, in little CPU time and memory, and no file appears or is read."""
+    """Reading ends with the expected error or the samples, in little CPU time and memory, and no file appears or is
+    read.
+    """
     attack = attacks[name]
     assert attack["found"] == build.EXPECTED[name]
     assert attack["cpu_s"] < CPU_S and attack["memory_mib"] < MEMORY_MIB

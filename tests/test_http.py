@@ -68,7 +68,8 @@ def web(monkeypatch):
     (["unsized", "unsized"], StorageRefused),
 ])  # fmt: skip
 def test_only_what_is_absent_is_called_missing(web, faults, expected):
-    """Of HEAD and GET, fsspec makes a missing file of any failure; a lost connection is tried again, a refusal is told."""
+    """Of HEAD and GET, fsspec makes a missing file of any failure; a lost connection is tried again, a refusal is told.
+    """
     handler, url = web
     handler.faults[:] = faults
     if expected is None:
@@ -81,7 +82,8 @@ def test_only_what_is_absent_is_called_missing(web, faults, expected):
 
 
 def config(url, out):
-    return {"source": {"kind": "jsonl", "paths": url}, "fields": {"y": {"kind": "dense", "dtype": "int64"}}, "output": {"url": str(out)}}
+    return {"source": {"kind": "jsonl", "paths": url}, "fields": {"y": {"kind": "dense", "dtype": "int64"}},
+            "output": {"url": str(out)}}  # fmt: skip
 
 
 @pytest.mark.parametrize("name", ["a.jsonl", "a.jsonl?signature=secret[1]"])

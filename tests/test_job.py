@@ -109,7 +109,9 @@ def open_while_growing(rank, url):
 
 
 def test_all_ranks_read_one_version(url, tmp_path):
-    """A dataset that grows while ranks open it has one version for all of them, without waiting; a later stream sees the newer one."""
+    """A dataset that grows while ranks open it has one version for all of them, without waiting; a later stream sees
+    the newer one.
+    """
     (state_0, *lengths_0, batches_0), (state_1, *lengths_1, batches_1) = in_ranks(tmp_path, 2, open_while_growing, url)
     assert state_0 == state_1 and state_0["version"] == 1
     assert lengths_0 == lengths_1 == [25, 50]
@@ -152,7 +154,9 @@ def test_the_rank_travels_in_the_pickle(url, tmp_path):
 
 
 def test_a_stream_opened_alone_may_become_many_ranks(url, monkeypatch):
-    """What a driver opened and pickled, before it starts ranks, keeps its version and takes the rank of where it arrives."""
+    """What a driver opened and pickled, before it starts ranks, keeps its version and takes the rank of where it
+    arrives.
+    """
     stream = ss.ShardStream(url, batch_size=10)
     assert len(stream) == 50
     data = pickle.dumps(stream)
@@ -178,7 +182,8 @@ def small_blocks(tmp_path_factory):
 
 
 def readers_of_blocks(monkeypatch, url, world_size, num_workers, **options) -> collections.Counter:
-    """Return how many of the job's readers fetch each block in an epoch; ranks and workers are objects of this process."""
+    """Return how many of the job's readers fetch each block in an epoch; ranks and workers are objects of this process.
+    """
     fetched, reader = collections.defaultdict(set), None
     original = BlockReader.read_many
 
@@ -189,7 +194,8 @@ def readers_of_blocks(monkeypatch, url, world_size, num_workers, **options) -> c
 
     monkeypatch.setattr(BlockReader, "read_many", read_many)
     for reader in range(world_size * num_workers):
-        stream = ss.ShardStream(url, batch_size=8, rank=reader, world_size=world_size * num_workers, version=1, **options)
+        stream = ss.ShardStream(url, batch_size=8, rank=reader, world_size=world_size * num_workers, version=1,
+                                **options)  # fmt: skip
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
             for _ in stream:
@@ -200,13 +206,16 @@ def readers_of_blocks(monkeypatch, url, world_size, num_workers, **options) -> c
 
 @pytest.mark.parametrize("world_size, num_workers", [(1, 1), (2, 1), (1, 3), (4, 2)])
 def test_a_block_has_at_most_two_readers(small_blocks, monkeypatch, world_size, num_workers):
-    """When lanes divide evenly among all workers of all ranks, each block is fetched by one of them, or two at a border."""
+    """When lanes divide evenly among all workers of all ranks, each block is fetched by one of them, or two at a
+    border.
+    """
     counts = readers_of_blocks(monkeypatch, small_blocks, world_size, num_workers, shuffle=True, window=960)
     assert set(counts) <= {1, 2} and counts[1] > counts[2]
 
 
 def test_shared_lanes_are_told(small_blocks, monkeypatch):
-    """When they don't, each lane's blocks are fetched by several, and one warning says how many; otherwise none does."""
+    """When they don't, each lane's blocks are fetched by several, and one warning says how many; otherwise none does.
+    """
     counts = readers_of_blocks(monkeypatch, small_blocks, 5, 1, shuffle=True, window=960)
     assert max(counts) >= 5
 

@@ -34,7 +34,8 @@ def test_resume_in_mid_epoch(tmp_path):
     command = [sys.executable, "-c", NOTING, str(ROOT / "examples"), str(tmp_path / "notes"), str(tmp_path / "d"), "--epochs", "3", "--batch-size", "50",
                "--num-classes", "1000", "--checkpoint-every", "6", "--folder", str(tmp_path / "run")]  # fmt: skip
     environment = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": str(ROOT)}
-    killed = subprocess.run([*command, "--kill-after", "27"], env=environment, capture_output=True, text=True, timeout=200)
+    killed = subprocess.run([*command, "--kill-after", "27"], env=environment, capture_output=True, text=True,
+                            timeout=200)  # fmt: skip
     assert killed.returncode == -9, killed.stderr
     done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=200)
     assert done.returncode == 0 and "went on; batch 60 of epoch 3" in done.stdout, done.stderr

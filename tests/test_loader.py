@@ -62,7 +62,8 @@ def nothing_left():
 
 
 def loader(url, num_workers: int, multiprocessing_context="fork", collate=None, **options) -> ss.StreamLoader:
-    return ss.StreamLoader(ss.ShardStream(url, **options), num_workers, collate=collate, multiprocessing_context=multiprocessing_context)
+    return ss.StreamLoader(ss.ShardStream(url, **options), num_workers, collate=collate,
+                           multiprocessing_context=multiprocessing_context)  # fmt: skip
 
 
 def odd_rows(sample):
@@ -70,7 +71,8 @@ def odd_rows(sample):
     i = int(sample["y"] if "y" in sample else sample["cls"])
     if i % 2 == 0:
         return None
-    return {"i": i, "half": i / 2 if i % 3 else i, "text": f"<{i}>", "rows": torch.arange(i % 4), "none": None if i % 5 else np.ones(2)}
+    return {"i": i, "half": i / 2 if i % 3 else i, "text": f"<{i}>", "rows": torch.arange(i % 4),
+            "none": None if i % 5 else np.ones(2)}  # fmt: skip
 
 
 @ss.batched
@@ -213,7 +215,9 @@ def fail_unpicklably(sample):
 
 
 def test_a_failing_transform_is_located(urls):
-    """A worker's exception comes at its batch, typed, with shard and row, the user's own as its cause, and its traceback."""
+    """A worker's exception comes at its batch, typed, with shard and row, the user's own as its cause, and its
+    traceback.
+    """
     one = loader(urls["blocks"], 3, batch_size=64, transform=fail_at_700)
     received = 0
     with pytest.raises(ss.TransformError, match="mine") as caught:
@@ -234,7 +238,9 @@ def test_exceptions_that_do_not_pickle(urls, plain_pickles):
 
 @pytest.mark.parametrize("transform, how", [(kill_at_700, "killed by SIGKILL"), (exit_at_700, "exit code 3")])
 def test_a_dead_worker_is_an_error(urls, transform, how):
-    """A worker that dies is an error that names it and how it ended; the loader can go on from there with another transform."""
+    """A worker that dies is an error that names it and how it ended; the loader can go on from there with another
+    transform.
+    """
     one = loader(urls["blocks"], 2, batch_size=64, transform=transform)
     with pytest.raises(ss.WorkerError, match=f"worker 0 of 2 on rank 0 .*{how}"):
         list(one)
@@ -355,7 +361,8 @@ def test_skipped_rows_are_reported(tmp_path, num_workers):
 
 @pytest.mark.parametrize("num_samples", [1, 2, 95, 97])
 def test_fewer_samples_than_ranks_workers_and_lanes(tmp_path, num_samples):
-    """Any number of samples over any number of ranks and workers: each once, the same number of batches on each rank."""
+    """Any number of samples over any number of ranks and workers: each once, the same number of batches on each rank.
+    """
     url = str(tmp_path / "d")
     with ss.ShardWriter(url, schema=ss.Schema(y=ss.Dense("int64"), s=ss.Text())) as writer:
         writer.write_batch({"y": np.arange(num_samples), "s": [str(i) for i in range(num_samples)]})
@@ -436,7 +443,8 @@ def test_stats_count_what_was_done(urls, num_workers, tmp_path):
     stats = one.stats()
     source = one.dataset.source
     stored = sum(int(source.load_index(shard, Fetcher()).extents[:, :, 1].sum()) for shard in range(source.num_shards))
-    assert (stats["num_batches"], stats["num_rows"], stats["num_dropped"], stats["num_skipped"]) == (16, NUM // 2, NUM // 2, 0)
+    assert (stats["num_batches"], stats["num_rows"], stats["num_dropped"],
+            stats["num_skipped"]) == (16, NUM // 2, NUM // 2, 0)  # fmt: skip
     assert stats["num_bytes_read"] >= stored and stats["num_blocks"] >= source.num_shards
     assert stats["num_cache_hits"] == stats["num_bytes_cached"] == 0
     assert stats["seconds"]["wait_for_consumer"] >= 16 * 0.01 and stats["seconds"]["transform"] >= NUM // 2 * 0.0001

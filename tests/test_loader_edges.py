@@ -1,4 +1,6 @@
-"""The ends of the promises: tiny and uneven datasets, rows that vanish on one rank, states elsewhere, nothing left, counts kept."""
+"""The ends of the promises: tiny and uneven datasets, rows that vanish on one rank, states elsewhere, nothing left,
+counts kept.
+"""
 
 import gc
 import io
@@ -46,10 +48,13 @@ def ids(batch: dict) -> list[int]:
 @pytest.mark.parametrize("drop_last", [False, True, "pad"])
 @pytest.mark.parametrize("sizes", [(1,), (7,), (8,), (9,), (1, 300, 2), (1, 1, 1), (250, 1)], ids=str)
 def test_any_sizes_on_any_topology(tmp_path, sizes, drop_last):
-    """1, L-1, L and L+1 samples, fewer shards than lanes, readers or samples, one shard much the largest: each sample once."""
+    """1, L-1, L and L+1 samples, fewer shards than lanes, readers or samples, one shard much the largest: each sample
+    once.
+    """
     url, num_samples, world_size = write(str(tmp_path / "d"), *sizes), sum(sizes), 3
     for num_workers in (0, 2):
-        options = {"batch_size": 4, "shuffle": True, "lanes": 8, "drop_last": drop_last, "world_size": world_size, "version": len(sizes)}
+        options = {"batch_size": 4, "shuffle": True, "lanes": 8, "drop_last": drop_last, "world_size": world_size,
+                   "version": len(sizes)}  # fmt: skip
         ranks = [loader(url, num_workers, rank=rank, **options) for rank in range(world_size)]
         lengths = [len(rank) for rank in ranks]
         batches = [list(rank) for rank in ranks]
@@ -69,7 +74,8 @@ def test_a_dataset_without_samples(tmp_path, num_workers):
 
 
 def test_foreign_shards_of_different_sizes(tmp_path, monkeypatch):
-    """WebDataset shards of 1, 97 and 2 samples: each once over two ranks with workers, and from a state in mid-epoch."""
+    """WebDataset shards of 1, 97 and 2 samples: each once over two ranks with workers, and from a state in mid-epoch.
+    """
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
     begin = 0
     for number, size in enumerate((1, 97, 2)):
@@ -106,11 +112,14 @@ def drop_on_rank_1(sample):
 @pytest.mark.parametrize("num_workers", [0, 2])
 @pytest.mark.parametrize("drop_last", [False, True, "pad"])
 def test_rows_that_vanish_on_one_rank_shift_nothing(tmp_path, drop_last, num_workers):
-    """A rank that loses all its rows, or some to an unreadable shard, has as many batches and the same states as the other."""
+    """A rank that loses all its rows, or some to an unreadable shard, has as many batches and the same states as the
+    other.
+    """
     url = write(str(tmp_path / "d"), 15, 15, 15)
     shards = ss.Dataset(url).shards
     os.unlink(shards[1])
-    options = {"batch_size": 4, "drop_last": drop_last, "world_size": 2, "version": 3, "on_error": "skip", "read": ss.ReadPolicy(max_skipped=100)}
+    options = {"batch_size": 4, "drop_last": drop_last, "world_size": 2, "version": 3, "on_error": "skip",
+               "read": ss.ReadPolicy(max_skipped=100)}  # fmt: skip
     for transform, left in [(drop_on_rank_1, [y for y in (*range(15), *range(30, 45)) if y % 2 == 0]), (None, [*range(15), *range(30, 45)])]:
         states, seen = [], []
         for rank in range(2):
@@ -130,7 +139,9 @@ def test_rows_that_vanish_on_one_rank_shift_nothing(tmp_path, drop_last, num_wor
 
 
 def test_a_state_has_the_documented_fields_on_every_rank(tmp_path):
-    """The nine fields of docs/FORMAT.md, under 1 kB, equal on all ranks whatever their workers; loads onto a copy, and onto nothing else."""
+    """The nine fields of docs/FORMAT.md, under 1 kB, equal on all ranks whatever their workers; loads onto a copy, and
+    onto nothing else.
+    """
     url = write(str(tmp_path / "d"), 100)
     states = []
     for rank, num_workers in enumerate((0, 2, 1)):
@@ -193,7 +204,9 @@ def test_no_descriptor_is_left_however_it_ends(tmp_path):
 
 
 def test_keyboard_interrupt_without_workers(tmp_path):
-    """Ctrl-C in a transform of this process is a KeyboardInterrupt, and no thread is left; a state resumes behind what was received."""
+    """Ctrl-C in a transform of this process is a KeyboardInterrupt, and no thread is left; a state resumes behind what
+    was received.
+    """
     url = write(str(tmp_path / "d"), 100)
 
     def interrupt(sample):
@@ -215,7 +228,8 @@ Pair = namedtuple("Pair", "left right")
 
 
 def test_pinning_without_cuda_warns(tmp_path):
-    """As torch's DataLoader: asked for where there is none, the batches come in ordinary memory, and a warning says so."""
+    """As torch's DataLoader: asked for where there is none, the batches come in ordinary memory, and a warning says so.
+    """
     url = write(str(tmp_path / "d"), 10)
     if torch.cuda.is_available():
         assert next(iter(ss.StreamLoader(ss.ShardStream(url, batch_size=4), pin_memory=True)))["y"].is_pinned()
@@ -226,13 +240,16 @@ def test_pinning_without_cuda_warns(tmp_path):
 
 
 def test_pinning_reaches_every_tensor(tmp_path, monkeypatch):
-    """Where there is CUDA, tensors in dicts, lists, tuples, named tuples and ss.Jagged are pinned, what is none of these stays."""
+    """Where there is CUDA, tensors in dicts, lists, tuples, named tuples and ss.Jagged are pinned, what is none of
+    these stays.
+    """
     monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
     monkeypatch.setattr(torch.Tensor, "pin_memory", lambda self: self + 1000)
 
     def collate(batch):
         y = batch["y"]
-        return {"dict": y, "list": [y, "text"], "pair": Pair(y, (y, None)), "jagged": ss.Jagged(y, y), "sparse": torch.eye(2).to_sparse_csr(), "number": 3}
+        return {"dict": y, "list": [y, "text"], "pair": Pair(y, (y, None)), "jagged": ss.Jagged(y, y),
+                "sparse": torch.eye(2).to_sparse_csr(), "number": 3}  # fmt: skip
 
     one = ss.StreamLoader(ss.ShardStream(write(str(tmp_path / "d"), 2), batch_size=2), pin_memory=True, collate=collate)
     [batch] = one
@@ -260,7 +277,8 @@ def test_stats_count_the_cache(tmp_path):
 
 @pytest.mark.parametrize("num_workers", [0, 1])
 def test_counts_stay_when_a_state_changes_the_version(tmp_path, num_workers):
-    """A state of another version changes what is read, and forgets nothing of what was; a pickled stream counts from 0."""
+    """A state of another version changes what is read, and forgets nothing of what was; a pickled stream counts from 0.
+    """
     url = write(str(tmp_path / "d"), 100, 100)
     old = ss.ShardStream(url, version=1, batch_size=10).state_dict()
     one = loader(url, num_workers, batch_size=10)

@@ -65,7 +65,8 @@ def test_a_poll_costs_one_get(log):
 
 
 def test_spoilt_entries_and_folds(proxied):
-    """Entries spoilt on their way are asked for again, spoilt folds and hints done without; the snapshot is the same."""
+    """Entries spoilt on their way are asked for again, spoilt folds and hints done without; the snapshot is the same.
+    """
     log = Log(Store(proxied.url, proxied.storage_options))
     log.create(None)
     for _ in range(10):

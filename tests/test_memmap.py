@@ -187,7 +187,8 @@ with ss.MemmapWriter(sys.argv[1], ss.Schema(y=ss.Dense("int64"), t=ss.Ragged("in
 
 def test_a_killed_writer_leaves_whole_parts(tmp_path):
     """SIGKILL at any moment: what is there is a prefix of what was written, and the next writer removes the rest."""
-    process = subprocess.Popen([sys.executable, "-c", KILLED, str(tmp_path)], cwd=ROOT, stdout=subprocess.PIPE, text=True)
+    process = subprocess.Popen([sys.executable, "-c", KILLED, str(tmp_path)], cwd=ROOT, stdout=subprocess.PIPE,
+                               text=True)  # fmt: skip
     committed = 0
     while committed < 40_000:
         committed = int(process.stdout.readline())

@@ -91,7 +91,8 @@ class Labelled:
 
         def __getitem__(self, rows):
             labels, values = self._series.labels, self._series.values
-            return values[rows] if np.ndim(rows) == 0 else Labelled([values[row] for row in rows], [labels[row] for row in rows])
+            return values[rows] if np.ndim(rows) == 0 else Labelled([values[row] for row in rows],
+                                                                    [labels[row] for row in rows])  # fmt: skip
 
     def __init__(self, values, labels):
         self.values, self.labels, self.iloc = values, labels, Labelled.Positions(self)

@@ -47,7 +47,9 @@ VALUES = {
 @settings(max_examples=150, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow])
 @given(data=st.data(), num_workers=st.integers(1, 4), first=st.integers(0, 3), num_positions=st.integers(1, 9))
 def test_parts_collate_as_the_whole(slots, data, num_workers, first, num_positions):
-    """Rows of any kind, some of them dropped, some without a field: collated in parts and joined, or all at once, the batch is one."""
+    """Rows of any kind, some of them dropped, some without a field: collated in parts and joined, or all at once, the
+    batch is one.
+    """
     first %= num_workers
     kinds = data.draw(st.lists(st.sampled_from(sorted(VALUES)), min_size=1, max_size=2, unique=True))
     rows = [data.draw(st.none() | st.fixed_dictionaries({}, optional={kind: VALUES[kind] for kind in kinds}) if data.draw(st.booleans())
@@ -109,7 +111,8 @@ def test_arrays_of_any_dtype_join(slots):
 
 def test_what_is_merged_does_not_depend_on_the_slots(slots):
     """Slots may be written again once a batch is made: nothing in it refers to them."""
-    columns = {"t": torch.arange(4.0), "s": ["a", "b", "c", "d"], "o": [np.arange(3), None, {"x": torch.ones(2)}, 5], "j": jagged([1, 2, 0, 4], 0, True)}
+    columns = {"t": torch.arange(4.0), "s": ["a", "b", "c", "d"], "o": [np.arange(3), None, {"x": torch.ones(2)}, 5],
+               "j": jagged([1, 2, 0, 4], 0, True)}  # fmt: skip
     merged = merge([hand_over(slots[0], columns, 4)], 0, 4, BufferPool()).columns
     slots[0].memory[:] = 0xFF
     assert_same(merged, columns)

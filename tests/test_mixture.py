@@ -52,7 +52,9 @@ def ids(batches) -> list[int]:
 
 @pytest.mark.parametrize("lanes, window", [(12, 120), (1, 1), (96, 960)])
 def test_rest_delivers_everything_once(folder, lanes, window):
-    """stop="rest" is a permutation of all sources, another one in each epoch, in the proportions of the weights to begin with."""
+    """stop="rest" is a permutation of all sources, another one in each epoch, in the proportions of the weights to
+    begin with.
+    """
     stream = mixed(folder, "abc", (0.6, 0.3, 0.1), lanes=lanes, window=window, epochs=2)
     everything = sorted(FIRST[name] + i for name in "abc" for i in range(SIZES[name]))
     whole = ids(stream)
@@ -62,7 +64,9 @@ def test_rest_delivers_everything_once(folder, lanes, window):
 
 
 def test_shares_are_exact(folder):
-    """stop="repeat" after 1,024 draws of every lane has taken exactly the quota of each source, as often as a source must come again."""
+    """stop="repeat" after 1,024 draws of every lane has taken exactly the quota of each source, as often as a source
+    must come again.
+    """
     stream = mixed(folder, weights=(0.95, 0.05), stop="repeat", lanes=2, window=2, batch_size=2048, fields=["y"])
     batch = ids([next(iter(stream))])
     assert Counter(y // 10_000 for y in batch) == {0: 2 * 973, 1: 2 * 51}  # 0.95 * 1024 = 972.8 and 51.2
@@ -71,7 +75,8 @@ def test_shares_are_exact(folder):
 
 @pytest.mark.parametrize("stop", ["first", "rest", "repeat"])
 def test_order_is_that_of_the_pure_functions(folder, stop):
-    """A mixture delivers exactly what order/ says, position by position, and ends where it says; len() knows it before."""
+    """A mixture delivers exactly what order/ says, position by position, and ends where it says; len() knows it before.
+    """
     stream = mixed(folder, stop=stop)
     state, sources = stream.state, stream.source.sources
     mix = mix_order(state, [source.total_samples for source in sources])
@@ -94,7 +99,8 @@ def drop(sample):
     {"prefix": "files-"}, {"prefix": "files-", "transform": drop, "batch_size": None},
 ], ids=lambda options: "-".join(getattr(value, "__name__", str(value)) for value in options.values()))  # fmt: skip
 def test_batches_and_states_do_not_depend_on_workers(folder, options):
-    """As with a single stream: kind, dtype and content of every batch and the state after it are those of no workers."""
+    """As with a single stream: kind, dtype and content of every batch and the state after it are those of no workers.
+    """
     place = {"rank": 1, "world_size": 2}
     expected, got = (ss.StreamLoader(mixed(folder, **place, **options), n, multiprocessing_context="fork") for n in (0, 2))
     for number, (one, other) in enumerate(zip(expected, got, strict=True)):
@@ -105,7 +111,9 @@ def test_batches_and_states_do_not_depend_on_workers(folder, options):
 
 @pytest.mark.parametrize("stop", ["first", "rest", "repeat"])
 def test_resume_on_another_topology(folder, stop):
-    """A state goes on at its position, with other ranks, other batch sizes and another place of the data, and says what it should."""
+    """A state goes on at its position, with other ranks, other batch sizes and another place of the data, and says what
+    it should.
+    """
     whole = ids(mixed(folder, stop=stop))
     first = mixed(folder, stop=stop)
     iterator = iter(first)
@@ -131,7 +139,9 @@ def test_resume_on_another_topology(folder, stop):
 
 
 def test_weights_may_change_at_a_resume(folder):
-    """Other weights hold from the position on: nothing comes twice, the state has both pieces, and says so to whoever resumes from it."""
+    """Other weights hold from the position on: nothing comes twice, the state has both pieces, and says so to whoever
+    resumes from it.
+    """
     first = mixed(folder, weights=(0.9, 0.1), epochs=1)
     iterator = iter(first)
     seen = ids(next(iterator) for _ in range(4))
@@ -150,7 +160,9 @@ def test_weights_may_change_at_a_resume(folder):
 
 
 def test_the_same_weights_written_otherwise_change_nothing(folder):
-    """A job that writes its weights in another way at each resume goes on in the same order, with one piece in its state."""
+    """A job that writes its weights in another way at each resume goes on in the same order, with one piece in its
+    state.
+    """
     stream = mixed(folder, weights=(3, 1))
     whole, seen = ids(mixed(folder, weights=(3, 1))), []
     for weights in [(0.75, 0.25), (6, 2), np.float32([0.75, 0.25]), torch.tensor([3, 1]), None, [np.int64(30), 10]]:
@@ -176,7 +188,9 @@ def test_weights_by_default(folder):
 
 @pytest.mark.parametrize("weights", [(0.7, 0.3), (0.98, 0.02)])
 def test_a_reader_reads_its_own_lanes_of_each_source(folder, weights, monkeypatch):
-    """Of 4 readers each reads its quarter, however rarely a source is drawn, and no block more than once for each lane it lies in."""
+    """Of 4 readers each reads its quarter, however rarely a source is drawn, and no block more than once for each lane
+    it lies in.
+    """
     read, read_many = [], BlockReader.read_many
     monkeypatch.setattr("shardstream.window.CHUNK_SAMPLES", 24)  # far less than a run of each lane
 
@@ -251,7 +265,8 @@ def test_damage_is_named_with_its_source(folder, tmp_path):
     with pytest.raises(ss.ChecksumError, match=shard.name):
         ids(ss.mix(streams, [1, 1], stop="rest"))
     options = {**OPTIONS, "on_error": "skip", "read": ss.ReadPolicy(max_skipped=10)}
-    stream = ss.mix([ss.ShardStream(str(url), **options) for url in (folder / "a", tmp_path / "b")], [1, 1], stop="rest")
+    stream = ss.mix([ss.ShardStream(str(url), **options) for url in (folder / "a", tmp_path / "b")], [1, 1],
+                    stop="rest")  # fmt: skip
     assert len(ids(stream)) == 1890 and stream.report.num_skipped == 10
 
 
@@ -290,7 +305,9 @@ def test_what_does_not_fit_together(folder, tmp_path):
 
 
 def test_states_of_something_else_are_refused(folder):
-    """Of a single stream, of other sources, another number of them, or with other arguments: a StateError that says which."""
+    """Of a single stream, of other sources, another number of them, or with other arguments: a StateError that says
+    which.
+    """
     state = mixed(folder).state_dict()
     for other, match in [
         (mixed(folder, "ac"), "is of dataset"), (mixed(folder, "abc", (1, 1, 1)), "2 sources"), (mixed(folder, stop="first"), "stop=rest"),

@@ -46,7 +46,8 @@ def test_repeated_and_shuffled_merges_equal_tokenizers(seed, num_merges, words, 
     """Several merges for one token, and merges before those of their halves, decide as in tokenizers."""
     merges = v.random_merges(seed, num_merges, repeat=True, shuffle=True)
     ranks = v.ids_of(merges)
-    model = models.BPE({byte_chars(token): i for token, i in ranks.items()}, [(byte_chars(a), byte_chars(b)) for a, b in merges])
+    model = models.BPE({byte_chars(token): i for token, i in ranks.items()},
+                       [(byte_chars(a), byte_chars(b)) for a, b in merges])  # fmt: skip
     reference = Tokenizer(model)
     got = v.encode(native.Scratch(v.build(ranks, merges)), [*words, long_word])
     assert got == [reference.encode(word.decode()).ids for word in [*words, long_word]]
@@ -73,7 +74,8 @@ def test_texts_are_split_then_merged(pattern):
 
 
 def test_pieces_that_push_each_other_out_of_the_cache_keep_their_ids():
-    """More different pieces than the cache has room for have the same ids when met again, and as a new scratch gives."""
+    """More different pieces than the cache has room for have the same ids when met again, and as a new scratch gives.
+    """
     ranks, merges = v.parts_of(v.trained(twin.patterns.PATTERNS["o200k"]))
     bpe = v.build(ranks, merges, pattern="gpt2")
     text = " ".join(f"{'abcdefghij'[number % 10]}{number * 2654435761 % 2**32:x}" for number in range(150_000)).encode()

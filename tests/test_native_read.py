@@ -48,7 +48,9 @@ def test_a_file_that_ends_early(file):
 
 
 def test_what_a_spoilt_block_says(tmp_path):
-    """A local block whose bytes are wrong is the error that names the member, as one from a store is; so is one that is cut."""
+    """A local block whose bytes are wrong is the error that names the member, as one from a store is; so is one that is
+    cut.
+    """
     for place in (str(tmp_path / "d"), "memory://spoilt-block"):
         with ss.ShardWriter(place, schema=ss.Schema(x=ss.Dense("int64", (50,)), t=ss.Text())) as writer:
             writer.write_batch({"x": np.arange(50_000).reshape(1000, 50), "t": [str(i) for i in range(1000)]})

@@ -33,7 +33,8 @@ sources = _sources()
 
 
 def line(number: int) -> bytes:
-    return json.dumps({"text": f"the {number}th líne", "label": number % 2, "time": number}, ensure_ascii=False).encode() + b"\n"
+    return json.dumps({"text": f"the {number}th líne", "label": number % 2, "time": number},
+                      ensure_ascii=False).encode() + b"\n"  # fmt: skip
 
 
 _producers: list[subprocess.Popen] = []
@@ -96,7 +97,9 @@ def killed_and_restarted(url, feed, *arguments, kills: int = 2) -> None:
 
 
 def test_tail_survives_kills_and_rotation(tmp_path):
-    """Killed at any time, with the file rotated meanwhile and lines cut between two writes, each record is there once, in order."""
+    """Killed at any time, with the file rotated meanwhile and lines cut between two writes, each record is there once,
+    in order.
+    """
     path, count = tmp_path / "events.jsonl", [0]
 
     def feed():
@@ -265,7 +268,9 @@ def test_a_line_too_long_is_cut(path, monkeypatch):
 
 
 def test_rotations_while_nobody_read(path):
-    """Three rotations later the rest of the file, the two after it and the new one come in order; the last need no newline."""
+    """Three rotations later the rest of the file, the two after it and the new one come in order; the last need no
+    newline.
+    """
     path.write_bytes(b"1\n2\n")
     _, position = tail(path)
     with open(path, "ab") as file:

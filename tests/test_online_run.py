@@ -1,4 +1,6 @@
-"""examples/online/ from end to end, in short: a log grows, its concept drifts, both programs are killed, all is learned once."""
+"""examples/online/ from end to end, in short: a log grows, its concept drifts, both programs are killed, all is learned
+once.
+"""
 
 import json
 import os
@@ -14,8 +16,10 @@ ROOT = Path(__file__).resolve().parents[1]
 
 def test_the_online_loop(tmp_path):
     """One command: every line trained on once, a model that is better than a guess, and a plot."""
-    command = [sys.executable, str(ROOT / "examples/online/run.py"), "--out", str(tmp_path), "--seconds", "6", "--drift-every", "4", "--rate", "300"]
-    done = subprocess.run(command, capture_output=True, text=True, env={**os.environ, "PYTHONPATH": str(ROOT)}, timeout=240)
+    command = [sys.executable, str(ROOT / "examples/online/run.py"), "--out", str(tmp_path), "--seconds", "6",
+               "--drift-every", "4", "--rate", "300"]  # fmt: skip
+    done = subprocess.run(command, capture_output=True, text=True, env={**os.environ, "PYTHONPATH": str(ROOT)},
+                          timeout=240)  # fmt: skip
     assert done.returncode == 0, done.stdout + done.stderr
     [out] = tmp_path.iterdir()
     lines = (out / "events.jsonl").read_text().splitlines()

@@ -122,7 +122,9 @@ def test_new_weights_hold_from_the_position_on():
 
 
 def test_the_same_proportions_are_no_change():
-    """Whatever the numbers are: what means the same draws appends nothing, and a change taken back where it was made is none."""
+    """Whatever the numbers are: what means the same draws appends nothing, and a change taken back where it was made is
+    none.
+    """
     state = MixState.from_dict(GOOD).with_weights([3, 1])
     for same in ([0.75, 0.25], [3, 1], [3e9, 1e9], [0.75 + 1e-9, 0.25]):
         assert later(state).with_weights(same) == later(state)
@@ -142,7 +144,8 @@ def test_weights_are_kept_in_the_fewest_bytes_and_mean_the_same_draws(weights):
 
 
 def test_too_many_changes_of_weights_are_refused():
-    """A change too many in one epoch is a StateError that says what to do; the state it leaves fits to the epoch's end."""
+    """A change too many in one epoch is a StateError that says what to do; the state it leaves fits to the epoch's end.
+    """
     state, num = MixState.from_dict(GOOD), 0
     with pytest.raises(StateError, match=r"go on with weights=\[.*\] until the epoch ends"):
         for i in range(100):

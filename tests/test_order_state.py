@@ -109,9 +109,11 @@ FOLLOWING = {**GOOD, "epoch": 0, "follow": {"after": 11, "base": 123000, "group"
 
 
 def test_a_state_that_follows_has_one_field_more():
-    """It says which segment its last sample is of: behind which version it begins, at which position, in which groups."""
+    """It says which segment its last sample is of: behind which version it begins, at which position, in which groups.
+    """
     assert State.from_dict(FOLLOWING).to_dict() == FOLLOWING
-    largest = State("d" * 100, 2**62 - 1, "shuffle-1", 2**64 - 1, 0, 2**20, 2**61, 2**62 - 1, Following(2**62 - 1, 2**62 - 1, 2**62 - 1))
+    largest = State("d" * 100, 2**62 - 1, "shuffle-1", 2**64 - 1, 0, 2**20, 2**61, 2**62 - 1,
+                    Following(2**62 - 1, 2**62 - 1, 2**62 - 1))  # fmt: skip
     assert len(json.dumps(largest.to_dict())) < 1000
 
 

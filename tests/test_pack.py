@@ -341,7 +341,9 @@ pack({"source": {"kind": "records", "records": records}, "fields": fields, "outp
     ({"form": None, "lowercase": True}, "e\u0301 \ufb01\n a"), ({"spaces": True}, "\u00e9 \ufb01 A"),
 ], ids=str)  # fmt: skip
 def test_texts_are_normalised(tmp_path, settings, wanted):
-    """Unicode's form, lower case and white space, each if asked; what is no text is a reject, and an unknown form a mistake."""
+    """Unicode's form, lower case and white space, each if asked; what is no text is a reject, and an unknown form a
+    mistake.
+    """
     config = {"source": [{"text": "e\u0301 \ufb01\n A"}, {"text": 5}], "steps": [{"normalise": settings}], "on_error": "skip",
               "fields": {"text": {"kind": "text"}}, "output": {"url": str(tmp_path / "out")}}  # fmt: skip
     assert pack(config).rejects == ["record 1: the value is int, not text. [key 1, field text]"]

@@ -22,7 +22,8 @@ SPLITS = {"parts": {"train": 0.8, "held_out": 0.2}}
 
 @pytest.fixture(scope="module")
 def cluster(_s3_environment):
-    """A scheduler on loopback with two worker processes, which are started again when they die and find the S3 server."""
+    """A scheduler on loopback with two worker processes, which are started again when they die and find the S3 server.
+    """
     with pytest.MonkeyPatch.context() as patch:
         for name in S3_VARIABLES:
             patch.setenv(name, _s3_environment[name])
@@ -56,7 +57,9 @@ def small_parts(monkeypatch):
 
 
 def test_killed_worker_s_work_is_done_again(cluster, s3, tmp_path, small_parts):
-    """A worker is killed with SIGKILL in mid-job: the datasets on S3 are those of one process, row for row, shard for shard."""
+    """A worker is killed with SIGKILL in mid-job: the datasets on S3 are those of one process, row for row, shard for
+    shard.
+    """
     flag = str(tmp_path / "killed")
 
     def kill_once(row):

@@ -92,6 +92,7 @@ def test_dask_configuration(tmp_path):
     found = pack(config, [*small, f"output.url={tmp_path}/dask/{{split}}"])
     alone = pack(config, [*small[:1], "engine=local", f"output.url={tmp_path}/local/{{split}}"])
     for ours, theirs in zip(found.datasets, alone.datasets, strict=True):
-        assert (ours.num_samples, ours.nbytes, ours.num_shards) == (theirs.num_samples, theirs.nbytes, theirs.num_shards)
+        assert (ours.num_samples, ours.nbytes, ours.num_shards) == (theirs.num_samples, theirs.nbytes,
+                                                                    theirs.num_shards)  # fmt: skip
         rows = [[(row["key"], row["x"].tolist()) for row in ss.ShardStream(d.url, sparse="indices")] for d in (ours, theirs)]
         assert rows[0] == rows[1]

@@ -1,4 +1,6 @@
-"""A record that can't be packed is named by its place: file and line, row of a table, member of a shard; in errors and in the rejects file."""
+"""A record that can't be packed is named by its place: file and line, row of a table, member of a shard; in errors and
+in the rejects file.
+"""
 
 import json
 from pathlib import Path
@@ -95,7 +97,9 @@ def test_a_value_that_does_not_fit_is_named_by_its_place(tmp_path, name):
 
 
 def test_places_hold_in_every_range_of_a_file(tmp_path, monkeypatch):
-    """Lines are counted from the file's beginning, whichever range of it they are in, beside lines that are no JSON at all."""
+    """Lines are counted from the file's beginning, whichever range of it they are in, beside lines that are no JSON at
+    all.
+    """
     for name in ("MIN_PART_NBYTES", "PART_NBYTES", "MAX_PART_NBYTES"):
         monkeypatch.setattr(sources, name, 300)
     monkeypatch.setattr("shardstream.packing.sources.lines.CHUNK_NBYTES", 100)

@@ -31,7 +31,8 @@ def config_of(folder, count=400, **more) -> dict:
     """Return a job of two splits of unlike size, and many small shards."""
     output = {"url": str(folder / "{split}"), "shard_nbytes": 2000}
     splits = {"parts": {"train": 0.8, "held_out": 0.2}}
-    return {"source": records_of(count), "fields": FIELDS, "splits": splits, "output": output, "engine": one_worker(), **more}
+    return {"source": records_of(count), "fields": FIELDS, "splits": splits, "output": output, "engine": one_worker(),
+            **more}  # fmt: skip
 
 
 def one_worker() -> dict:
@@ -82,7 +83,8 @@ def test_any_number_of_workers_makes_the_same_shards(tmp_path, whole, workers):
 
 
 def killed_at(operation: int, after: bool, folder, count=400) -> bool:
-    """Run the job in a process that kills itself with SIGKILL at its n-th change of the store; False if it got through."""
+    """Run the job in a process that kills itself with SIGKILL at its n-th change of the store; False if it got through.
+    """
 
     def work():
         done = 0
@@ -113,7 +115,9 @@ def killed_at(operation: int, after: bool, folder, count=400) -> bool:
 
 
 def test_killed_at_any_change_of_the_store_the_next_run_finishes_the_job(tmp_path):
-    """Whichever write, publication or deletion is the last before SIGKILL: nothing is lost, doubled or visible too early."""
+    """Whichever write, publication or deletion is the last before SIGKILL: nothing is lost, doubled or visible too
+    early.
+    """
     operation, seen = 1, 0
     whole = pack_whole(tmp_path / "whole", count=70)
     while True:
@@ -299,13 +303,16 @@ def processes_of(folder) -> list[int]:
 
 @pytest.mark.parametrize("how", [signal.SIGKILL, signal.SIGINT])
 def test_process_killed_at_random_times(tmp_path, how):
-    """kill -9 or Ctrl-C of the whole job, workers and all: no worker stays, and the runs together pack each record once."""
+    """kill -9 or Ctrl-C of the whole job, workers and all: no worker stays, and the runs together pack each record
+    once.
+    """
     (tmp_path / "job.py").write_text(JOB)
     url = tmp_path / "out"
     environment = {**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)}
     rng, killed, begun = random.Random(int(how)), 0, False
     for _ in range(20):
-        job = subprocess.Popen([sys.executable, str(tmp_path / "job.py"), str(url)], env=environment, stderr=subprocess.PIPE)
+        job = subprocess.Popen([sys.executable, str(tmp_path / "job.py"), str(url)], env=environment,
+                               stderr=subprocess.PIPE)  # fmt: skip
         end = time.monotonic() + 60
         while not begun and not list(url.glob("_pack/0*.json")) and job.poll() is None and time.monotonic() < end:
             time.sleep(0.01)  # the first kill comes when there is something to go on from
@@ -341,7 +348,8 @@ class _NeverDone:
 
 @pytest.mark.parametrize("after", [False, True])
 def test_interrupted_at_a_step_no_later_shard_is_noted(tmp_path, whole, monkeypatch, after):
-    """Ctrl-C (or an error) while a step is written: shards behind it are not noted past it, so the next run loses none."""
+    """Ctrl-C (or an error) while a step is written: shards behind it are not noted past it, so the next run loses none.
+    """
     real_append, real_finish = journal.Journal.append, local.LocalShard.finish
     monkeypatch.setattr(local.LocalShard, "finish", lambda self: _NeverDone(real_finish(self)))
     for at in (1, 2, 7, 15):

@@ -1,4 +1,5 @@
-"""Each source of packing jobs: its rows in order, its columns, what it says of bad input; cut anywhere, the same rows."""
+"""Each source of packing jobs: its rows in order, its columns, what it says of bad input; cut anywhere, the same rows.
+"""
 
 import csv
 import gzip
@@ -108,7 +109,8 @@ def test_jsonl(tmp_path, tiny, ending):
     found, rejects = read(kind="jsonl", paths=str(path))
     assert rejects == [] and [row["n"] for row in found] == list(range(21))
     assert [row.get("text") for row in found[:20]] == [row["text"] for row in rows]
-    assert [row["key"] for row in found[:2]] == [f"a.jsonl{ending}:0", f"a.jsonl{ending}:{len(json.dumps(rows[0])) + 1}"]
+    assert [row["key"] for row in found[:2]] == [f"a.jsonl{ending}:0",
+                                                 f"a.jsonl{ending}:{len(json.dumps(rows[0])) + 1}"]  # fmt: skip
     assert found[20]["key"] == "7"
     assert [row["key"] for row in read(kind="jsonl", paths=str(path), key="n")[0]] == [str(n) for n in range(21)]
 
@@ -116,20 +118,23 @@ def test_jsonl(tmp_path, tiny, ending):
 @pytest.mark.parametrize("ending", ["", ".gz"])
 def test_jsonl_errors_name_file_and_line(tmp_path, tiny, ending):
     """What is not JSON, not UTF-8 or no object is a reject with file and line; the other lines are read."""
-    path = write(tmp_path / f"a.jsonl{ending}", b'{"n": 1}\n{"n": \n[1]\n{"n": "\xff"}\n{"n": 5}\n' + b"[" * 10**5 + b"\n")
+    path = write(tmp_path / f"a.jsonl{ending}",
+                 b'{"n": 1}\n{"n": \n[1]\n{"n": "\xff"}\n{"n": 5}\n' + b"[" * 10**5 + b"\n")  # fmt: skip
     found, rejects = read(kind="jsonl", paths=str(path))
     assert [row["n"] for row in found] == [1, 5] and len(rejects) == 4
     for number, message in zip((2, 3, 4, 6), rejects, strict=True):
         assert message.startswith(f"line {number} of {path}: ")
 
 
-JSON_LINES = ['{"n": 1}', '{"n": 2, "key": "k"}', '{"n":', '2}', '{"n": [', '{}]}', '{}', '{} {}', "", " ", "[1]", "7", '{"n": "\\n"}', "{", "}", '{"n": 1}\r']
+JSON_LINES = ['{"n": 1}', '{"n": 2, "key": "k"}', '{"n":', '2}', '{"n": [', '{}]}', '{}', '{} {}', "", " ", "[1]", "7",
+              '{"n": "\\n"}', "{", "}", '{"n": 1}\r']  # fmt: skip
 
 
 @settings(max_examples=300, deadline=None)
 @given(st.lists(st.sampled_from(JSON_LINES), max_size=6), st.booleans())
 def test_jsonl_lines_taken_together_are_those_taken_one_by_one(lines, ends):
-    """Whatever lines hold, also values that go on in the next one: the records, keys and errors of each line by itself."""
+    """Whatever lines hold, also values that go on in the next one: the records, keys and errors of each line by itself.
+    """
     with TemporaryDirectory() as folder, pytest.MonkeyPatch.context() as patch:
         path = write(Path(folder) / "a.jsonl", ("\n".join(lines) + "\n" * ends).encode())
         together = read(kind="jsonl", paths=str(path))
@@ -183,7 +188,8 @@ def test_libsvm(tmp_path, tiny):
         ("+1", [0, 2], 1.0), ("-1", [1], -1.0), ("spam", [], None),
     ]  # fmt: skip
     path.write_bytes(b"1 0:0.5 3:2\n")
-    assert read(kind="libsvm", paths=str(path), dim=4, zero_based=True, values="float32")[0][0]["x"] == ([0, 3], [0.5, 2.0])
+    assert read(kind="libsvm", paths=str(path), dim=4, zero_based=True,
+                values="float32")[0][0]["x"] == ([0, 3], [0.5, 2.0])  # fmt: skip
 
 
 @pytest.mark.parametrize(
@@ -248,7 +254,8 @@ def test_csv_types_keys_and_dialects(tmp_path):
     found, _ = read(kind="csv", paths=str(path), types={"n": "int", "x": "float"}, key="name")
     assert [(row["key"], row["n"], row["x"]) for row in found] == [("ä", 1, 0.5), ("b", None, 2.0)]
     path = write(tmp_path / "b.tsv.gz", 'é\t"\nx\ty\n'.encode("latin-1"))
-    found, _ = read(kind="csv", paths=str(path), delimiter="\t", quote=None, header=False, names=["p", "q"], encoding="latin-1")
+    found, _ = read(kind="csv", paths=str(path), delimiter="\t", quote=None, header=False, names=["p", "q"],
+                    encoding="latin-1")  # fmt: skip
     assert [(row["key"], row["p"], row["q"]) for row in found] == [("b.tsv.gz:1", "é", '"'), ("b.tsv.gz:2", "x", "y")]
     long = "x" * 500_000
     assert read(kind="csv", paths=str(write(tmp_path / "c.csv", f"a\n{long}\n".encode())))[0][0]["a"] == long
@@ -393,7 +400,8 @@ def test_idx(tmp_path, tiny, ending):
     """Arrays side by side, in native byte order; rows are numbered."""
     pixels = np.arange(20 * 6, dtype=np.uint8).reshape(20, 2, 3)
     weights = np.arange(20, dtype=np.float32) / 3
-    files = {"pixels": str(write(tmp_path / f"p{ending}", idx(pixels))), "w": str(write(tmp_path / f"w{ending}", idx(weights)))}
+    files = {"pixels": str(write(tmp_path / f"p{ending}", idx(pixels))),
+             "w": str(write(tmp_path / f"w{ending}", idx(weights)))}  # fmt: skip
     rows, rejects = read(kind="idx", arrays=files)
     assert rejects == [] and [row["key"] for row in rows] == [str(number) for number in range(20)]
     assert [row["pixels"] for row in rows] == pixels.tolist() and [row["w"] for row in rows] == weights.tolist()

@@ -1,4 +1,6 @@
-"""Neighbouring blocks of a lane come by one request: fewer requests, the same samples, each block once, within the limit."""
+"""Neighbouring blocks of a lane come by one request: fewer requests, the same samples, each block once, within the
+limit.
+"""
 
 import collections
 import contextlib
@@ -99,7 +101,8 @@ def test_parts_are_joined_when_memory_is_full(url, monkeypatch):
         return start_get(url, begin, end, *rest)
 
     monkeypatch.setattr(fetch, "start_get", wait)
-    one = ss.ShardStream(url, batch_size=64, read=ss.ReadPolicy(memory_limit=128_000))  # about 19 blocks, 2 of them a chunk
+    # about 19 blocks, 2 of them a chunk
+    one = ss.ShardStream(url, batch_size=64, read=ss.ReadPolicy(memory_limit=128_000))
     reading = threading.Thread(target=lambda: [None for _ in one])
     reading.start()
     num_asked = -1
@@ -114,7 +117,9 @@ def test_parts_are_joined_when_memory_is_full(url, monkeypatch):
 @pytest.mark.parametrize("lanes, window", [(1, 1), (3, 3), (4, 400), (7, 777), (96, 16384), (96, 96)])
 @pytest.mark.parametrize("start", [0, 1234])
 def test_no_byte_is_fetched_twice(url, gets, lanes, window, start):
-    """Whatever lanes, window and start, one reader asks for every byte at most once but where a block reaches into two lanes."""
+    """Whatever lanes, window and start, one reader asks for every byte at most once but where a block reaches into two
+    lanes.
+    """
     one = stream(url) if lanes == 1 else stream(url, lanes=lanes, window=window)
     one = ss.ShardStream(url, batch_size=64) if lanes == 1 else one
     one.load_state_dict({**one.state_dict(), "position": start})
@@ -147,7 +152,8 @@ def test_memory_limit_holds_and_all_of_it_comes_back(monkeypatch, world_size, bl
     with written(block_rows, 1500) as url:
         recipe = stream(url, read=ss.ReadPolicy(memory_limit=limit)).recipe
         source = open_source(url)
-        task = Task(State(source.id, source.version, SHUFFLE, 5, 0, 5, 5, 0), BatchPlan(1500, 0, 64, world_size, False), 0)
+        task = Task(State(source.id, source.version, SHUFFLE, 5, 0, 5, 5, 0), BatchPlan(1500, 0, 64, world_size, False),
+                    0)  # fmt: skip
         with RowMaker(recipe.reader(source), task.order(source), task.positions(), recipe) as maker:
             window = maker._window
             rows = [len(maker.make(count).columns["y"]) for count in task.num_rows()]

@@ -90,7 +90,8 @@ def test_a_resume_goes_on_exactly(growing, history, num_workers):
 
 @pytest.mark.filterwarnings("ignore:version", "ignore:each block is fetched")
 def test_lineages_over_topologies(growing, history):
-    """Ranks, batch sizes and weights change at every resume: new samples come once, states are the same on every rank."""
+    """Ranks, batch sizes and weights change at every resume: new samples come once, states are the same on every rank.
+    """
     for seed in range(8):
         choose, state, consumed = random.Random(seed), None, []
         for _ in range(200):
@@ -144,9 +145,12 @@ def test_what_does_not_fit_is_refused(growing, history):
 
 
 def test_it_is_a_stream_like_any_other(growing, history):
-    """What a ShardStream has: state and source as objects, counts of all sources, no plan of what has no end; the streams stay as they were."""
+    """What a ShardStream has: state and source as objects, counts of all sources, no plan of what has no end; the
+    streams stay as they were.
+    """
     common = {"batch_size": 8, "shuffle": True, "lanes": 6, "window": 60, "fields": ["y"]}
-    streams = [ss.ShardStream(str(growing.folder), follow=True, start="beginning", **common), ss.ShardStream(history, **common)]
+    streams = [ss.ShardStream(str(growing.folder), follow=True, start="beginning", **common),
+               ss.ShardStream(history, **common)]  # fmt: skip
     stream = ss.mix(streams)
     assert isinstance(stream, ss.ShardStream) and (stream.lag, stream.freshness) == (None, None)
     assert stream.state.to_dict() == stream.state_dict() and [one.position for one in stream.state.sources] == [0, 0]
@@ -237,7 +241,8 @@ def arrays(columns):
 
 @pytest.mark.parametrize("transform", [as_is, numbers, rows_of_two_lengths, of_old_and_new, without_new, without_old, arrays])
 def test_the_shares_of_a_batch_are_joined_whatever_transforms_make_of_them(growing, history, transform):
-    """A batch is what its rows together become, also where one source's differ from the other's, or were all dropped."""
+    """A batch is what its rows together become, also where one source's differ from the other's, or were all dropped.
+    """
     plain = [batch["y"].tolist() for batch in replay(growing, history)]
     made = list(replay(growing, history, transform=transform))
     for ids_before, batch in zip(plain, made, strict=True):

@@ -1,4 +1,5 @@
-"""A dataset that gains fields: older samples are read with the default; anything but adding such a field is an error."""
+"""A dataset that gains fields: older samples are read with the default; anything but adding such a field is an error.
+"""
 
 import numpy as np
 import pytest
@@ -93,7 +94,9 @@ def test_older_versions_keep_their_schema(url):
     None,
 ])  # fmt: skip
 def test_any_other_change_is_refused(url, schema):
-    """A field taken away, reordered, of another dtype or default, or added without one: SchemaError, and nothing is written."""
+    """A field taken away, reordered, of another dtype or default, or added without one: SchemaError, and nothing is
+    written.
+    """
     before = sorted(ss.Dataset(url).shards)
     with pytest.raises(SchemaError):
         ss.ShardWriter(url, schema=schema)

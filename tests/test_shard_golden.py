@@ -107,7 +107,8 @@ def test_any_damage_to_an_index_is_seen(kind):
 
 
 def sealed(record: dict) -> bytes:
-    body = json.dumps({key: value for key, value in record.items() if key != "crc32c"}, separators=(",", ":")).encode()[:-1]
+    body = json.dumps({key: value for key, value in record.items() if key != "crc32c"},
+                      separators=(",", ":")).encode()[:-1]  # fmt: skip
     return body + b',"crc32c":"%08x"}' % crc32c(body)
 
 

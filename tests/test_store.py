@@ -101,7 +101,8 @@ def test_fetcher_closes_descriptors(tmp_path):
 
 def test_pickles_hold_no_secrets():
     """Credentials stay out of a pickle: here it is whole again, in another process what is public of it."""
-    options = {"key": "AKIAVISIBLE", "secret": "hunter2", "client_kwargs": {"aws_session_token": "tttt", "region_name": "x"}}
+    options = {"key": "AKIAVISIBLE", "secret": "hunter2",
+               "client_kwargs": {"aws_session_token": "tttt", "region_name": "x"}}  # fmt: skip
     for thing in (Store("s3://b/p", options), Fetcher(options), ShardStream("s3://b/p", storage_options=options)):
         data = pickle.dumps(thing)
         assert not any(secret in data for secret in (b"AKIAVISIBLE", b"hunter2", b"tttt"))

@@ -308,7 +308,8 @@ def test_skipping_unreadable_blocks(tmp_path, batch_size):
         file.write(bytes([byte[0] ^ 1]))
     with pytest.raises((ss.ChecksumError, ss.ShardNotFoundError)):
         list(ss.ShardStream(url, batch_size=batch_size, shuffle=True))
-    stream = ss.ShardStream(url, batch_size=batch_size, shuffle=True, on_error="skip", read=ss.ReadPolicy(max_skipped=4000))
+    stream = ss.ShardStream(url, batch_size=batch_size, shuffle=True, on_error="skip",
+                            read=ss.ReadPolicy(max_skipped=4000))  # fmt: skip
     ys = [y for item in stream for y in item["y"].reshape(-1).tolist()]
     assert len(ys) == len(set(ys)) == 8000 - stream.report.num_skipped and 0 < stream.report.num_skipped <= 2000
     assert len(stream.report.errors) == 2 and shards[2] in "".join(stream.report.errors) and shards[5] in "".join(stream.report.errors)
@@ -319,7 +320,8 @@ def test_skipping_unreadable_blocks(tmp_path, batch_size):
 
 def test_memory_is_counted_and_bounded(url):
     """What the reader holds stays within memory_limit over an epoch; a limit that can't do is an error with numbers."""
-    stream = ss.ShardStream(url, batch_size=64, shuffle=True, lanes=8, window=80, read=ss.ReadPolicy(memory_limit="1MB"))
+    stream = ss.ShardStream(url, batch_size=64, shuffle=True, lanes=8, window=80,
+                            read=ss.ReadPolicy(memory_limit="1MB"))  # fmt: skip
     from shardstream.rowmaker import RowMaker
 
     makers = []
@@ -342,10 +344,13 @@ def test_memory_is_counted_and_bounded(url):
 
 @pytest.mark.parametrize("shuffle", [False, True])
 def test_what_fits_into_half_of_the_limit_is_read_once(url, shuffle):
-    """Later epochs of a small dataset read nothing, whether the one before was finished or left; of a large one they read all again."""
+    """Later epochs of a small dataset read nothing, whether the one before was finished or left; of a large one they
+    read all again.
+    """
 
     def epochs(memory_limit):
-        stream = ss.ShardStream(url, batch_size=64, shuffle=shuffle, fields=["y"], epochs=1, read=ss.ReadPolicy(memory_limit=memory_limit))
+        stream = ss.ShardStream(url, batch_size=64, shuffle=shuffle, fields=["y"], epochs=1,
+                                read=ss.ReadPolicy(memory_limit=memory_limit))  # fmt: skip
         loader = ss.StreamLoader(stream)
         found, num_read = [], []
         for epoch in range(3):
@@ -465,7 +470,8 @@ def test_the_error_of_a_batched_transform_says_which_rows_it_had(url, tmp_path):
         with pytest.raises(ss.TransformError, match=f"{what}.*given 10 rows, of positions 10 to 19 of epoch 0") as caught:
             next(iter(stream))
         wanted, error = int(next(iter(plain))["y"][0]), caught.value
-        assert error.block == 0 and int(ss.ShardDataset(error.shard)[error.key]["y"]) == wanted  # a shard here has one block
+        # a shard here has one block
+        assert error.block == 0 and int(ss.ShardDataset(error.shard)[error.key]["y"]) == wanted
     with ss.ShardWriter(str(tmp_path / "files")) as writer:
         for i in range(9):
             writer.write({"__key__": f"key-{i}", "cls": i})
@@ -498,7 +504,9 @@ def test_batches_without_rows_have_their_columns(tmp_path, transform):
 
 @pytest.mark.parametrize("num_dropped, is_known", [(1000, True), (1024, False), (NUM, False)])
 def test_columns_of_batches_that_were_dropped(url, num_dropped, is_known):
-    """The epoch's first 1,024 samples tell the columns of a batch that is empty; if none is left they are asked once, not each time."""
+    """The epoch's first 1,024 samples tell the columns of a batch that is empty; if none is left they are asked once,
+    not each time.
+    """
     calls = []
 
     def drop(sample):
@@ -531,7 +539,9 @@ def test_setting_a_state_ends_older_iterators(url):
 
 
 def test_a_loop_that_never_sees_the_end_goes_on_with_the_next_epoch(url):
-    """Whoever takes len() batches and iterates anew, as Lightning does, gets the next epoch; a state of the end still ends at once."""
+    """Whoever takes len() batches and iterates anew, as Lightning does, gets the next epoch; a state of the end still
+    ends at once.
+    """
     stream, whole = (ss.ShardStream(url, batch_size=500, shuffle=True, seed=3, fields=["y"]) for _ in range(2))
     for _ in range(3):
         iterator = iter(stream)
@@ -555,7 +565,9 @@ def test_endless_epochs_without_a_whole_batch_are_an_error(tmp_path):
 
 @pytest.mark.parametrize("several", [True, False])
 def test_rows_of_a_batched_transform_may_be_numbered_by_numpy(url, several):
-    """Errors of single rows are skipped, or told of map-style datasets, also where np.flatnonzero said which rows they are."""
+    """Errors of single rows are skipped, or told of map-style datasets, also where np.flatnonzero said which rows they
+    are.
+    """
 
     @ss.batched
     def odd_only(columns):
@@ -566,7 +578,8 @@ def test_rows_of_a_batched_transform_may_be_numbered_by_numpy(url, several):
             raise ss.SampleError("even", key=bad[0])
         return columns
 
-    stream = ss.ShardStream(url, batch_size=50, fields=["y"], transform=odd_only, on_error="skip", read=ss.ReadPolicy(max_skipped=10**6))
+    stream = ss.ShardStream(url, batch_size=50, fields=["y"], transform=odd_only, on_error="skip",
+                            read=ss.ReadPolicy(max_skipped=10**6))  # fmt: skip
     rows = [int(y) for batch in stream for y in batch["y"]]
     assert rows and all(y % 2 for y in rows) and stream.report.num_skipped == stream.source.total_samples - len(rows)
     dataset = ss.ShardDataset(ss.Dataset(url).shards[0], fields=["y"], transform=odd_only)

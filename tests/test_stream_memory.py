@@ -11,7 +11,9 @@ from shardstream.window import MemoryBudget, WindowReader
 
 
 def test_free_buffers_count_towards_the_limit(tmp_path):
-    """Blocks held and buffers that wait to be used again stay within memory_limit together, also when sizes of blocks change."""
+    """Blocks held and buffers that wait to be used again stay within memory_limit together, also when sizes of blocks
+    change.
+    """
     with ss.ShardWriter(str(tmp_path / "d"), schema=ss.Schema(b=ss.Bytes())) as writer:
         for i in range(60):
             writer.write({"b": bytes((1_200_000, 3_000_000, 7_000_000)[i // 20])})
@@ -70,7 +72,9 @@ def test_a_tight_memory_limit_is_no_deadlock(tmp_path, monkeypatch, compression,
 
 @pytest.mark.parametrize("field, row", [(ss.Text(), "a" * 20_000), (ss.Sparse(2**20), np.arange(5000))])
 def test_what_decodes_larger_than_guessed_is_counted(tmp_path, monkeypatch, field, row):
-    """Blocks that grow a hundredfold keep to the limit once a chunk of them was seen; if one can't fit at all, that is an error."""
+    """Blocks that grow a hundredfold keep to the limit once a chunk of them was seen; if one can't fit at all, that is
+    an error.
+    """
     with ss.ShardWriter(str(tmp_path / "d"), schema=ss.Schema(t=field), compression="zstd") as writer:
         for _ in range(640):
             writer.write({"t": row})

@@ -102,7 +102,8 @@ def test_the_tokenizer_class_gives_the_pattern(tmp_path, content):
 
 def test_names_come_from_tiktoken(tmp_path, monkeypatch):
     """A name that tiktoken knows is loaded through it, without network if its cache has the file."""
-    constructor = {"name": "own", "pat_str": patterns.CL100K, "mergeable_ranks": BYTE_RANKS, "special_tokens": {"<|x|>": 256}}
+    constructor = {"name": "own", "pat_str": patterns.CL100K, "mergeable_ranks": BYTE_RANKS,
+                   "special_tokens": {"<|x|>": 256}}  # fmt: skip
     monkeypatch.setattr(tiktoken, "list_encoding_names", lambda: ["own"])
     monkeypatch.setattr(tiktoken, "get_encoding", lambda name: tiktoken.Encoding(**constructor))
     tok = sst.load("own")
@@ -165,7 +166,8 @@ def test_a_pattern_that_is_a_word_is_a_name(tmp_path, pattern):
 def test_merges_and_tokens_that_do_not_fit_are_named_with_the_file(tmp_path, content, vocab, merges, message):
     """Cyclic, repeated and missing merges, and ids that are taken, huge or missing."""
     tokens = {**{byte_chars(bytes([b])): b for b in range(256)}, "ab": 256, "abc": 257, **vocab}
-    content["model"] |= {"vocab": {token: number for token, number in tokens.items() if number is not None}, "merges": merges}
+    content["model"] |= {"vocab": {token: number for token, number in tokens.items() if number is not None},
+                         "merges": merges}  # fmt: skip
     (tmp_path / "tokenizer.json").write_text(json.dumps(content))
     with pytest.raises(TokenizerError, match=f"tokenizer.json: .*{message}"):
         sst.load(tmp_path)

@@ -20,7 +20,9 @@ RANK_FILES = {name: f"vocab/{'tiktoken' if 'k_base' in name else name}/{name}.ti
 
 @pytest.fixture(scope="module", params=["gpt2", "cl100k", "llama3", "qwen2", "o200k"])
 def trained(request, tmp_path_factory):
-    """One vocabulary that we learned from this machine's own text and saved, in our hands, in tiktoken's and in tokenizers'."""
+    """One vocabulary that we learned from this machine's own text and saved, in our hands, in tiktoken's and in
+    tokenizers'.
+    """
     learned = sst.train(texts.library_text(600_000), 3000, request.param, special_tokens=["<|endoftext|>", "<|pad|>"])
     folder = tmp_path_factory.mktemp("vocab")
     learned.save(folder / "own.tiktoken")
@@ -74,7 +76,8 @@ def test_any_string(trained, text):
     assert ours.decode(ids) == text.encode("utf-16", "surrogatepass").decode("utf-16", "replace")
 
 
-SPECIAL_TEXTS = ["<|endoftext|>", "a<|endoftext|><|pad|> b\n<|endoftext|>", "<|endoftext", "\n <|pad|>\n", "<|end<|pad|>oftext|>", ""]
+SPECIAL_TEXTS = ["<|endoftext|>", "a<|endoftext|><|pad|> b\n<|endoftext|>", "<|endoftext", "\n <|pad|>\n",
+                 "<|end<|pad|>oftext|>", ""]  # fmt: skip
 
 
 @pytest.mark.parametrize("allowed", [(), ("<|pad|>",), "all"])
@@ -92,7 +95,8 @@ def test_special_tokens_in_tokenizers(trained):
     ours, _, reference = trained
     reference.encode_special_tokens = False
     batch = SPECIAL_TEXTS + texts.adversarial(seed=5, num=300)
-    check(ours.encode_batch(batch, allowed_special="all"), batch, [e.ids for e in reference.encode_batch(batch, add_special_tokens=False)])
+    check(ours.encode_batch(batch, allowed_special="all"), batch,
+          [e.ids for e in reference.encode_batch(batch, add_special_tokens=False)])  # fmt: skip
 
 
 def shared_texts() -> list[str]:
@@ -115,7 +119,8 @@ def test_published_rank_files(name):
     path = texts.shared(RANK_FILES[name])
     ours = sst.load(path, pattern=patterns.RANK_FILES[name][0])  # naming the pattern leaves out qwen2's normal form
     vocab = ours.vocabulary
-    encoding = tiktoken.Encoding(name, pat_str=vocab.pattern, mergeable_ranks=vocab.tokens(), special_tokens=dict(vocab.special_tokens))
+    encoding = tiktoken.Encoding(name, pat_str=vocab.pattern, mergeable_ranks=vocab.tokens(),
+                                 special_tokens=dict(vocab.special_tokens))  # fmt: skip
     batch = shared_texts() + texts.adversarial(seed=6, num=1500) + texts.code_points(every=32)
     check(ours.encode_batch(batch), batch, encoding.encode_ordinary_batch(batch, num_threads=1))
 

@@ -1,4 +1,6 @@
-"""``ss.transforms.DecodeImages``: the pixels that Pillow gives, on any number of threads, and no batch lost to one bad image."""
+"""``ss.transforms.DecodeImages``: the pixels that Pillow gives, on any number of threads, and no batch lost to one bad
+image.
+"""
 
 from __future__ import annotations
 
@@ -45,7 +47,8 @@ def decoded(data: list, **options) -> np.ndarray:
 
 def bomb(side: int) -> bytes:
     """A PNG of 60 bytes that says it is that high and wide."""
-    chunks = [(b"IHDR", struct.pack(">IIBBBBB", side, side, 8, 2, 0, 0, 0)), (b"IDAT", zlib.compress(b"")), (b"IEND", b"")]
+    chunks = [(b"IHDR", struct.pack(">IIBBBBB", side, side, 8, 2, 0, 0, 0)), (b"IDAT", zlib.compress(b"")),
+              (b"IEND", b"")]  # fmt: skip
     return b"\x89PNG\r\n\x1a\n" + b"".join(struct.pack(">I", len(body)) + kind + body + struct.pack(">I", zlib.crc32(kind + body)) for kind, body in chunks)
 
 
@@ -60,7 +63,8 @@ VARIETY = [
 @pytest.mark.parametrize("mode", ["RGB", "L"])
 @pytest.mark.parametrize("has_simplejpeg", [True, False])
 def test_pixels_are_pillows_of_every_format(monkeypatch, mode, has_simplejpeg):
-    """One batch of many kinds of files is what Pillow makes of each, with simplejpeg or without, on one thread or two."""
+    """One batch of many kinds of files is what Pillow makes of each, with simplejpeg or without, on one thread or two.
+    """
     if not has_simplejpeg:
         monkeypatch.setattr(images, "_simplejpeg", lambda: None)
     monkeypatch.setattr(decoding, "THREAD_NBYTES", 1)
@@ -74,10 +78,13 @@ def test_pixels_are_pillows_of_every_format(monkeypatch, mode, has_simplejpeg):
 
 @pytest.mark.parametrize("has_simplejpeg", [True, False])
 def test_resizing_is_pillows_and_near_it_where_a_jpeg_is_made_smaller_first(monkeypatch, has_simplejpeg):
-    """Below 4 times the size, and of other formats, it is Pillow's resize to the last bit; above, within 4 of 255 of it."""
+    """Below 4 times the size, and of other formats, it is Pillow's resize to the last bit; above, within 4 of 255 of
+    it.
+    """
     if not has_simplejpeg:
         monkeypatch.setattr(images, "_simplejpeg", lambda: None)
-    files = [encoded(picture(90, 130), quality=95), encoded(picture(200, 60), quality=95), encoded(picture(401, 333), "PNG"), encoded(picture(20, 30), quality=95)]
+    files = [encoded(picture(90, 130), quality=95), encoded(picture(200, 60), quality=95),
+             encoded(picture(401, 333), "PNG"), encoded(picture(20, 30), quality=95)]  # fmt: skip
     wanted = [np.asarray(Image.open(io.BytesIO(data)).resize((32, 24), Image.Resampling.BILINEAR)) for data in files]
     got = decoded(files, size=(24, 32))
     assert got.shape == (4, 24, 32, 3) and all(np.array_equal(one, other) for one, other in zip(got, wanted))
@@ -90,7 +97,8 @@ def test_resizing_is_pillows_and_near_it_where_a_jpeg_is_made_smaller_first(monk
         assert smaller.width < 32 * factor  # it was made smaller, and the result is of that
         reduction = {4: 2, 9: 4, 17: 8}[factor]
         box = (0, 0, (32 * factor + 3) / reduction, (24 * factor + 5) / reduction)
-        assert np.array_equal(decoded([large], size=(24, 32))[0], np.asarray(smaller.resize((32, 24), Image.Resampling.BILINEAR, box)))
+        assert np.array_equal(decoded([large], size=(24, 32))[0],
+                              np.asarray(smaller.resize((32, 24), Image.Resampling.BILINEAR, box)))  # fmt: skip
 
 
 def test_a_shorter_side_keeps_proportions_and_feeds_a_crop():
@@ -119,7 +127,9 @@ BAD = {
 @pytest.mark.parametrize("has_simplejpeg", [True, False])
 @pytest.mark.parametrize("kind", BAD)
 def test_what_is_no_image_is_an_error_of_its_row(monkeypatch, kind, has_simplejpeg):
-    """Hostile and damaged bytes are a SampleError with their row, also in the first one, and all bad rows are told at once."""
+    """Hostile and damaged bytes are a SampleError with their row, also in the first one, and all bad rows are told at
+    once.
+    """
     if not has_simplejpeg:
         monkeypatch.setattr(images, "_simplejpeg", lambda: None)
     with pytest.raises(ss.RowErrors, match="cannot be decoded") as caught:
@@ -208,7 +218,8 @@ def urls(tmp_path_factory) -> dict[str, str]:
 @pytest.mark.parametrize("layout, label", [("blocks", "y"), ("files", "cls")])
 def test_bad_images_are_skipped_and_counted(urls, layout, label, num_workers):
     """With on_error="skip" the other rows of a batch come as ever, and the report counts and names those that don't."""
-    stream = ss.ShardStream(urls[layout], batch_size=8, on_error="skip", read=ss.ReadPolicy(max_skipped=5), transform=DecodeImages("jpg"), drop_last="pad")
+    stream = ss.ShardStream(urls[layout], batch_size=8, on_error="skip", read=ss.ReadPolicy(max_skipped=5),
+                            transform=DecodeImages("jpg"), drop_last="pad")  # fmt: skip
     seen = []
     for batch in ss.StreamLoader(stream, num_workers=num_workers, multiprocessing_context="fork"):
         own = ~batch["__pad__"].numpy()
@@ -230,7 +241,9 @@ def test_a_bad_image_is_named_and_a_budget_ends(urls):
 
 
 def test_a_batch_of_bad_images_alone_has_no_rows(urls):
-    """Where nothing of a batch is left, it has its columns and no rows; single samples go on with the next that is an image."""
+    """Where nothing of a batch is left, it has its columns and no rows; single samples go on with the next that is an
+    image.
+    """
     options = {"on_error": "skip", "read": ss.ReadPolicy(max_skipped=4), "transform": DecodeImages("jpg")}
     first = next(iter(ss.ShardStream(urls["blocks"], batch_size=1, **options)))
     assert first["jpg"].shape == (0, 37, 53, 3) and first["y"].shape == (0,)

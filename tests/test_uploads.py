@@ -56,7 +56,9 @@ def test_parts_are_repeated_by_themselves(proxied, large):
 
 
 def test_a_lost_reply_to_the_last_request(proxied, large, monkeypatch):
-    """The upload is complete although the answer that says so was lost, and the request repeated finds none to complete."""
+    """The upload is complete although the answer that says so was lost, and the request repeated finds none to
+    complete.
+    """
     path, data = large
     store = Store(proxied.url, proxied.storage_options, QUICK)
     complete = uploads._Upload._complete
@@ -82,14 +84,17 @@ def test_an_upload_that_fails_leaves_nothing(proxied, large):
 
 
 def test_orphan_parts_are_aborted(s3):
-    """What a killed writer left of its uploads goes, once it is old enough by the store's clock; other prefixes keep theirs."""
+    """What a killed writer left of its uploads goes, once it is old enough by the store's clock; other prefixes keep
+    theirs.
+    """
     store, beside = Store(s3.url, s3.storage_options), Store(s3.url + "-beside", s3.storage_options)
     client = filesystem("s3", s3.storage_options)
     for place in (store, store, beside):
         bucket, _, key = place.join("orphan.tar").partition("://")[2].partition("/")
         client.call_s3("create_multipart_upload", Bucket=bucket, Key=key)
     assert store.abort_uploads(older_than_s=3600) == 0
-    assert (unfinished(store), store.abort_uploads(older_than_s=-60), unfinished(Store(s3.url + "/", s3.storage_options))) == (3, 2, 1)
+    assert (unfinished(store), store.abort_uploads(older_than_s=-60),
+            unfinished(Store(s3.url + "/", s3.storage_options))) == (3, 2, 1)  # fmt: skip
     assert beside.abort_uploads(older_than_s=-60) == 1
     assert Store("/nowhere").abort_uploads(0) == 0
 

@@ -14,7 +14,8 @@ import webdataset as wds
 import shardstream as ss
 
 EXAMPLE = Path(__file__).parents[1] / "examples" / "webdataset_unbatch.py"
-SCHEMA = ss.Schema(x=ss.Sparse(100), w=ss.Sparse(100, "float32"), t=ss.Ragged("uint16"), s=ss.Text(), b=ss.Bytes(), y=ss.Dense("int64"))
+SCHEMA = ss.Schema(x=ss.Sparse(100), w=ss.Sparse(100, "float32"), t=ss.Ragged("uint16"), s=ss.Text(), b=ss.Bytes(),
+                   y=ss.Dense("int64"))  # fmt: skip
 
 
 def unbatch(schema):
@@ -151,7 +152,9 @@ def test_compressed_foreign_shards(tmp_path, monkeypatch, compression):
 @pytest.mark.parametrize("num_workers", [0, 2])
 @pytest.mark.parametrize("batch_size", [None, 4])
 def test_samples_that_cannot_be_decoded_are_skipped_if_asked(tmp_path, batch_size, num_workers):
-    """on_error="skip" leaves out a sample with a broken or missing field, and counts and names it; a pickle is an error all the same."""
+    """on_error="skip" leaves out a sample with a broken or missing field, and counts and names it; a pickle is an error
+    all the same.
+    """
     path = str(tmp_path / "a.tar")
     with wds.TarWriter(path) as writer:
         for i in range(20):

@@ -130,14 +130,17 @@ def test_an_exception_publishes_nothing(tmp_path, caplog, error):
 
 
 def test_arrays_may_be_used_again_after_the_call(tmp_path):
-    """What was written is what stood in the arrays (and the source) at the call, whatever the caller does to them after."""
+    """What was written is what stood in the arrays (and the source) at the call, whatever the caller does to them
+    after.
+    """
     array, values, data, source = np.zeros((2, 3), np.uint8), np.zeros(4, np.uint16), bytearray(2), {"at": 0}
     schema = ss.Schema(img=SCHEMA["img"], tokens=SCHEMA["tokens"], raw=SCHEMA["raw"])
     with ss.ShardWriter(str(tmp_path / "d"), schema=schema, producer="p") as writer:
         for i in range(4):
             array[:], values[:], data[:], source["at"] = i, i, bytes([i, i]), i
             writer.write({"img": array, "tokens": values, "raw": data}, source)
-        batch = {"img": np.full((1, 2, 3), 4, np.uint8), "tokens": (np.full(4, 4, np.uint16), [0, 4]), "raw": (np.full(2, 4, np.uint8), np.array([0, 2]))}
+        batch = {"img": np.full((1, 2, 3), 4, np.uint8), "tokens": (np.full(4, 4, np.uint16), [0, 4]),
+                 "raw": (np.full(2, 4, np.uint8), np.array([0, 2]))}  # fmt: skip
         writer.write_batch(batch, source)
         batch["img"][:], batch["tokens"][0][:], batch["raw"][0][:], source["at"] = 9, 9, 9, 9
     for i, got in enumerate(ss.ShardStream(str(tmp_path / "d"))):
@@ -308,7 +311,9 @@ def test_urls_that_readers_take_for_shards_are_refused(tmp_path, name):
 
 @pytest.mark.parametrize("field, element", [(ss.Bytes(), b"\0"), (ss.Ragged("uint16"), np.zeros(1, "uint16"))])
 def test_a_sample_too_large_to_decompress_is_refused_at_the_write(tmp_path, monkeypatch, field, element):
-    """What readers would refuse (2 GiB in one zstd member, here 10 MB) is an error at write(); what is just below reads back."""
+    """What readers would refuse (2 GiB in one zstd member, here 10 MB) is an error at write(); what is just below reads
+    back.
+    """
     monkeypatch.setattr("shardstream.codecs.columns.MAX_MEMBER_NBYTES", 10_000_000)
     repeated = (lambda count: element * count) if isinstance(element, bytes) else (lambda count: np.zeros(count // 2, "uint16"))
     with ss.ShardWriter(str(tmp_path / "d"), schema=ss.Schema(a=field), compression="zstd") as writer:

@@ -16,15 +16,19 @@ from pathlib import Path
 
 import torch.distributed
 
-import shardstream.codecs.foreign  # imported here, as all others are, so that who forks trainers does it once for all of them
+# imported here, as all others are, so that who forks trainers does it once for all of them
+import shardstream.codecs.foreign
 from shardstream import ShardStream, StreamLoader, mix
 
 
 def make_stream(source, seed: int = 0, weights=(3, 2), **options):
-    """Return a stream of a source of ``lineage.write_sources``; all of a mixture comes once an epoch, whatever the weights."""
+    """Return a stream of a source of ``lineage.write_sources``; all of a mixture comes once an epoch, whatever the
+    weights.
+    """
     if isinstance(source, dict) and "follow" in source:
         stream = ShardStream(source["follow"], seed=seed, follow=True, start="beginning", **options)
-        return mix([stream, ShardStream(source["history"], seed=seed, **options)], weights) if "history" in source else stream
+        return mix([stream, ShardStream(source["history"], seed=seed, **options)],
+                   weights) if "history" in source else stream  # fmt: skip
     if isinstance(source, dict):
         streams = [ShardStream(url, seed=seed + i, **options) for i, url in enumerate(source["mix"])]
         return mix(streams, weights, seed=seed, stop="rest")
@@ -70,7 +74,9 @@ def train(spec: dict, folder: Path, rank: int) -> None:
 
 
 def save(loader, folder: Path, rank: int, step: int) -> None:
-    """Save the state as a training job does: one file, put in place when every rank has come this far with the same state."""
+    """Save the state as a training job does: one file, put in place when every rank has come this far with the same
+    state.
+    """
     state = loader.state_dict()
     states: list = [None] * torch.distributed.get_world_size()
     torch.distributed.all_gather_object(states, (step, state))

@@ -25,7 +25,8 @@ def trained(pattern: str, vocab_size: int = 3000, num_chars: int = 600_000) -> T
     split = pre_tokenizers.Split(Regex(pattern), "isolated")
     tokenizer.pre_tokenizer = pre_tokenizers.Sequence([split, pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False)])
     tokenizer.decoder = decoders.ByteLevel()
-    trainer = trainers.BpeTrainer(vocab_size=vocab_size, initial_alphabet=sorted(BYTE_CHARS.values()), show_progress=False)
+    trainer = trainers.BpeTrainer(vocab_size=vocab_size, initial_alphabet=sorted(BYTE_CHARS.values()),
+                                  show_progress=False)  # fmt: skip
     tokenizer.train_from_iterator(texts.library_text(num_chars), trainer)
     return tokenizer
 

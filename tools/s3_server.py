@@ -262,7 +262,8 @@ def start_ceph(folder: Path) -> dict[str, str]:
     environment = {"CEPH_CONF": str(folder.resolve() / "ceph.conf")}
 
     def ceph(*command: str, check: bool = True) -> str:
-        done = subprocess.run(command, env={**os.environ, **environment}, capture_output=True, text=True, timeout=START_S)
+        done = subprocess.run(command, env={**os.environ, **environment}, capture_output=True, text=True,
+                              timeout=START_S)  # fmt: skip
         if check and done.returncode:
             raise Failed(f"{' '.join(command)} failed:\n{done.stderr[-2000:]}")
         return done.stdout

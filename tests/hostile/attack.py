@@ -1,7 +1,7 @@
 """Reads each hostile shard in a process of its own, under limits: ``python -m tests.hostile.attack FOLDER``.
 
-Prints a JSON object a line: the shard's name, what reading it came to, CPU seconds, MiB of memory that it took beyond what
-the process had, and the files that appeared. A limit that is broken ends the process, which is told as its signal.
+Prints a JSON object a line: the shard's name, what reading it came to, CPU seconds, MiB of memory that it took beyond
+what the process had, and the files that appeared. A limit that is broken ends the process, which is told as its signal.
 """
 
 from __future__ import annotations
@@ -64,7 +64,8 @@ def attack(name: str, folder: Path) -> dict:
     found, memory_mib = json.loads(answer) if answer else (f"ended by status {status}", 0.0)
     appeared = sorted(set(os.listdir(folder)) - set(before))
     path.unlink()
-    return {"name": name, "found": found, "cpu_s": round(used.ru_utime + used.ru_stime, 2), "memory_mib": round(memory_mib), "appeared": appeared}
+    return {"name": name, "found": found, "cpu_s": round(used.ru_utime + used.ru_stime, 2),
+            "memory_mib": round(memory_mib), "appeared": appeared}  # fmt: skip
 
 
 def _resident_mib() -> float:

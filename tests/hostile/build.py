@@ -1,7 +1,7 @@
 """Builders of hostile shards: each writes one file, and says what a reader may do with it.
 
-``SHARDS[name](folder)`` returns the path of the shard. ``EXPECTED[name]`` is the name of the error class that reading it
-must raise, or ``"samples"`` where the shard is odd but can be read.
+``SHARDS[name](folder)`` returns the path of the shard. ``EXPECTED[name]`` is the name of the error class that reading
+it must raise, or ``"samples"`` where the shard is odd but can be read.
 """
 
 from __future__ import annotations
@@ -263,7 +263,8 @@ def tenbin_that_goes_backwards() -> bytes:
 
 def own(schema: Schema, columns: dict, change: Callable[[dict], None], compression: str | None = None,
         members: Callable[[str, bytes], bytes] = lambda name, data: data) -> bytes:  # fmt: skip
-    """Return a shard whose index was changed after it was made, and given its CRC again; ``members`` changes payloads."""
+    """Return a shard whose index was changed after it was made, and given its CRC again; ``members`` changes payloads.
+    """
     path = Path(os.environ.get("TMPDIR", "/tmp")) / f"hostile-{os.getpid()}.tar"
     shard = ShardFile(str(path), "01890000-0000-7000-8000-000000000000", schema, compression)
     shard.write_block(columns, len(next(iter(columns.values()))) if not isinstance(next(iter(columns.values())), tuple) else 2)
@@ -337,7 +338,8 @@ def rows_by_the_trillion() -> bytes:
 def index_a_million_deep() -> bytes:
     """The index is nested 10^6 deep, under a right checksum."""
     body = b'{"format":1,"sid":' + b"[" * 10**6
-    return finish(tar((SHARD_MEMBER, SHARD_JSON))[: 512 + -(-len(SHARD_JSON) // 512) * 512], body + CRC_SUFFIX % crc32c(body))
+    return finish(tar((SHARD_MEMBER, SHARD_JSON))[: 512 + -(-len(SHARD_JSON) // 512) * 512],
+                  body + CRC_SUFFIX % crc32c(body))  # fmt: skip
 
 
 SHARD_JSON = json.dumps({"format": 1, "sid": "01890000-0000-7000-8000-000000000000", "layout": "blocks", "schema": ONE.to_json(),

@@ -1,4 +1,6 @@
-"""Twin of ``order/follow.py`` and ``following.py``: the whole sequence of a run that follows, from docs/FORMAT.md 7.7 alone."""
+"""Twin of ``order/follow.py`` and ``following.py``: the whole sequence of a run that follows, from docs/FORMAT.md 7.7
+alone.
+"""
 
 from tests.twins import order
 
