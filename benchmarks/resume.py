@@ -28,7 +28,8 @@ BUDGET = 1.2
 def write(url: str, num_samples: int) -> None:
     """Write samples of a label and 16 bytes."""
     step = 100_000
-    with ss.ShardWriter(url, schema=ss.Schema(x=ss.Dense("uint8", (16,)), y=ss.Dense("int64")), shard_nbytes="16MB") as writer:
+    with ss.ShardWriter(url, schema=ss.Schema(x=ss.Dense("uint8", (16,)), y=ss.Dense("int64")),
+                        shard_nbytes="16MB") as writer:  # fmt: skip
         for begin in range(0, num_samples, step):
             y = np.arange(begin, min(begin + step, num_samples))
             writer.write_batch({"x": np.repeat(y.astype(np.uint8)[:, None], 16, axis=1), "y": y})

@@ -66,7 +66,8 @@ def write(url: str, shard_mib: int, total_mib: int) -> None:
     """Write shards of about ``shard_mib``, of rows that no codec can shrink."""
     generator = np.random.default_rng(shard_mib)
     rows = max(1, shard_mib * 2**20 // (ROW_NBYTES + 512))
-    with ss.ShardWriter(url, schema=ss.Schema(x=ss.Dense("uint8", (ROW_NBYTES,))), shard_nbytes=(rows - 1) * ROW_NBYTES) as writer:
+    with ss.ShardWriter(url, schema=ss.Schema(x=ss.Dense("uint8", (ROW_NBYTES,))),
+                        shard_nbytes=(rows - 1) * ROW_NBYTES) as writer:  # fmt: skip
         for _ in range(total_mib // shard_mib):
             writer.write_batch({"x": generator.integers(0, 256, (rows, ROW_NBYTES), np.uint8)})
 
@@ -247,7 +248,8 @@ def _cpu_s() -> float:
     return sum(used.ru_utime + used.ru_stime for used in map(resource.getrusage, (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN)))
 
 
-def measure(names: list[str], url: str, environment: dict[str, str], num_rounds: int) -> dict[str, list[tuple[float, float]]]:
+def measure(names: list[str], url: str, environment: dict[str, str],
+            num_rounds: int) -> dict[str, list[tuple[float, float]]]:  # fmt: skip
     """Return (GB/s, CPU seconds per GB) of each round of each contender; they take turns, each round in another order.
     """
     pipes, processes = {}, []

@@ -233,7 +233,8 @@ def timed(clock, contender, texts: list[str], num_threads: int):
     return clock() - begin, output
 
 
-def measure(name: str, vocab: Vocab, halves: tuple[list, list], num_threads: int, expected) -> tuple[float, float, bool]:
+def measure(name: str, vocab: Vocab, halves: tuple[list, list], num_threads: int,
+            expected) -> tuple[float, float, bool]:  # fmt: skip
     """Return the seconds of the second half, fresh and warm, and whether both outputs are the expected ids."""
     first, second = halves
     contender = CONTENDERS[name](vocab)

@@ -19,4 +19,5 @@ def functions(modules: list[str]) -> Iterator[dict]:
         for name, function in sorted(found.items()):
             if doc := inspect.getdoc(function):
                 private = name.rpartition(".")[2].startswith("_")
-                yield {"name": f"{module_name}.{name}", "doc": doc, "num_lines": doc.count("\n") + 1, "private": private}
+                yield {"name": f"{module_name}.{name}", "doc": doc, "num_lines": doc.count("\n") + 1,
+                       "private": private}  # fmt: skip

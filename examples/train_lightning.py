@@ -69,7 +69,8 @@ def main() -> None:
         callbacks=[ModelCheckpoint(options.folder, save_last=True, save_top_k=0, every_n_train_steps=options.checkpoint_every)])  # fmt: skip
     model = LinearText(ss.Dataset(options.dataset).schema["x"].dim, options.num_classes, options.kill_after)
     resumes = os.path.exists(last)
-    trainer.fit(model, Data(options.dataset, options.batch_size, options.num_workers), ckpt_path=last if resumes else None)
+    trainer.fit(model, Data(options.dataset, options.batch_size, options.num_workers),
+                ckpt_path=last if resumes else None)  # fmt: skip
     print(f"{'went on' if resumes else 'began'}; batch {trainer.global_step} of epoch {trainer.current_epoch}")
 
 

@@ -116,7 +116,8 @@ def main() -> None:
     names = class_names(options.train).get("y")
     if names is None:
         ss.Dataset(options.train)  # if there is none, its error says so
-        raise SystemExit(f"{options.train} has no classes: pack it with `classes`, as configs/pack_text_sparse.yaml does")
+        raise SystemExit(f"{options.train} has no classes: pack it with `classes`, as "
+                         "configs/pack_text_sparse.yaml does")  # fmt: skip
     stream = ss.ShardStream(options.train, batch_size=options.batch_size, shuffle=True, seed=options.seed,
                             fields=["x", "y"], sparse="jagged")  # fmt: skip
     model = LinearText(ss.Dataset(options.train).schema["x"].dim, len(names))

@@ -42,7 +42,8 @@ class Jagged(NamedTuple):
         """Of the rows: int64 ``(batch,)``."""
         return self.offsets.diff()
 
-    def to_padded(self, length: int | None = None, value: float = 0, *, keep: str = "start", pad: str = "right") -> torch.Tensor:
+    def to_padded(self, length: int | None = None, value: float = 0, *, keep: str = "start",
+                  pad: str = "right") -> torch.Tensor:  # fmt: skip
         """Return the values as ``(batch, length)``, longer rows cut and shorter ones filled up with ``value``, by one C
         call.
 
@@ -320,7 +321,8 @@ def _concatenate(columns: list, pool: BufferPool) -> Any:
         if str(first.dtype).removeprefix("torch.") not in DENSE_DTYPES:  # numpy may not have it, as bfloat16
             return torch.cat(columns)
         out = pool.empty((sum(map(len, columns)), *first.shape[1:]), first.numpy().dtype)
-        np.concatenate([column.numpy() for column in columns], out=out)  # torch.cat would leave OpenMP's threads spinning
+        # torch.cat would leave OpenMP's threads spinning
+        np.concatenate([column.numpy() for column in columns], out=out)
         return torch.from_numpy(out)
     return [row for column in columns for row in column]
 

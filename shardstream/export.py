@@ -159,7 +159,8 @@ class _Shards:
         self._folder.cleanup()
 
 
-def _samples(reader: BlockReader, fields: list[str] | None, shard: int, number: int, block: Block) -> Iterator[tuple[str, Members]]:
+def _samples(reader: BlockReader, fields: list[str] | None, shard: int, number: int,
+             block: Block) -> Iterator[tuple[str, Members]]:  # fmt: skip
     """Yield the key and tar members of each sample of a block."""
     url = reader.source.url(shard)
     index, starts = reader.index(shard)

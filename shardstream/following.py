@@ -133,7 +133,8 @@ class Segmenter:
         next_shard: Ordinal of the first shard to come.
     """
 
-    def __init__(self, url: str, options: FollowOptions, after: int, base: int, first_end: int | None = None, next_shard: int = 0):
+    def __init__(self, url: str, options: FollowOptions, after: int, base: int, first_end: int | None = None,
+                 next_shard: int = 0):  # fmt: skip
         self._url, self._options, self._after, self._first_end = url, options, after, first_end
         self.end, self.next_shard = base, next_shard
         self._tables: list[ShardTable] = []

@@ -14,7 +14,8 @@ from shardstream.shardfile import FinishedShard
 from shardstream.storage import Store
 from shardstream.storage.dates import dated, now_s
 
-KEEP_S = 7 * 86400.0  # gc takes a shard for an orphan, one that no commit will ever name, after this long by the store's clock
+# gc takes a shard for an orphan, one that no commit will ever name, after this long by the store's clock
+KEEP_S = 7 * 86400.0
 # so nobody commits an older one; the other half is for clocks that differ, and for late requests
 MAX_AGE_S = KEEP_S / 2
 

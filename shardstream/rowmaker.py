@@ -307,7 +307,8 @@ class RowMaker:
             except ShardstreamError as error:
                 shard, error.block = chunk.keys[slot]
                 error.shard = self._source.url(shard)
-                if self._recipe.on_error == "raise" or not isinstance(error, (CodecError, SampleError)):  # pickle is the user's to allow
+                # pickle is the user's to allow
+                if self._recipe.on_error == "raise" or not isinstance(error, (CodecError, SampleError)):
                     raise
                 failed.append(number)
                 loss.errors += [error][: ERRORS_KEPT - len(loss.errors)]
@@ -351,7 +352,8 @@ class RowMaker:
         portion.leave(None if len(left) == portion.num_rows else np.array(left, np.int64), skipped)
         return made
 
-    def _transform_columns(self, portion: Portion, positions: np.ndarray | None, pieces: list[_Piece], begin: int) -> None:
+    def _transform_columns(self, portion: Portion, positions: np.ndarray | None, pieces: list[_Piece],
+                           begin: int) -> None:  # fmt: skip
         """Put the columns that a batched transform returns into ``portion``, and note which rows are left."""
 
         def refused(message: str, **places: Any) -> TransformError:

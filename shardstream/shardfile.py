@@ -181,7 +181,8 @@ def _padding(nbytes: int) -> bytes:
     return bytes(-nbytes % TAR_UNIT_NBYTES)
 
 
-def block_ends(row_nbytes: np.ndarray, open_nbytes: int, open_samples: int, max_nbytes: int = MAX_BLOCK_NBYTES) -> list[int]:
+def block_ends(row_nbytes: np.ndarray, open_nbytes: int, open_samples: int,
+               max_nbytes: int = MAX_BLOCK_NBYTES) -> list[int]:  # fmt: skip
     """Return after which of these rows a block closes: at ``max_nbytes`` of payload or 8,192 samples, whichever is
     first.
 

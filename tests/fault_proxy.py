@@ -132,7 +132,8 @@ class Proxy:
         finally:
             self.stats["in_flight"] -= 1
 
-    async def answer(self, method: str, head: bytes, body: bytes, fault: str | None, writer: asyncio.StreamWriter) -> bool:
+    async def answer(self, method: str, head: bytes, body: bytes, fault: str | None,
+                     writer: asyncio.StreamWriter) -> bool:  # fmt: skip
         if self.plan.quiet_s:
             await self.rounded()
         await asyncio.sleep(self.plan.first_byte_s)

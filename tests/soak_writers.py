@@ -63,7 +63,8 @@ class Round:
     zombie_status: int | None = None
 
 
-def run(url: str, seed: int, count: int, pause_s: float = 0.004, latency_s: float = 0.1, is_tidied: bool = False) -> Round:
+def run(url: str, seed: int, count: int, pause_s: float = 0.004, latency_s: float = 0.1,
+        is_tidied: bool = False) -> Round:  # fmt: skip
     """Run one round in an empty place and raise AssertionError unless every record is there exactly once.
 
     Each writer writes a record every ``pause_s`` and commits every ``latency_s``. ``is_tidied`` compacts and collects

@@ -77,7 +77,8 @@ def test_the_stage_that_bounds_is_named(stage, found):
 def test_limits_are_measured(dataset, s3):
     assert limits.memcpy_rate() > 1e7
     assert limits.read_rate(open_source(dataset))[0] == "page cache"
-    with ss.ShardWriter(f"{s3.url}/d", schema=ss.Schema(y=ss.Dense("int64")), storage_options=s3.storage_options) as writer:
+    with ss.ShardWriter(f"{s3.url}/d", schema=ss.Schema(y=ss.Dense("int64")),
+                        storage_options=s3.storage_options) as writer:  # fmt: skip
         writer.write_batch({"y": np.arange(100_000)})
     what, rate = limits.read_rate(open_source(f"{s3.url}/d", None, s3.storage_options), s3.storage_options)
     assert "parallel GETs" in what and rate > 0

@@ -94,7 +94,8 @@ def test_collecting_a_stream_of_batches_does_not_alias(tmp_path):
     """list(stream) holds every batch at once: none was overwritten by a later one."""
     import shardstream as ss
 
-    with ss.ShardWriter(str(tmp_path / "d"), schema=ss.Schema(a=ss.Dense("uint16", (64,)), t=ss.Ragged("uint16"))) as writer:
+    with ss.ShardWriter(str(tmp_path / "d"),
+                        schema=ss.Schema(a=ss.Dense("uint16", (64,)), t=ss.Ragged("uint16"))) as writer:  # fmt: skip
         rows = np.repeat(np.arange(5000, dtype=np.uint16), 64).reshape(-1, 64)
         writer.write_batch({"a": rows, "t": (rows.ravel(), np.arange(5001) * 64)})
     for epoch in range(2):

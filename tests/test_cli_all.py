@@ -61,7 +61,8 @@ def test_help_has_examples_and_json(capfd, command):
 
 def test_shells_complete_commands_and_options(capfd, monkeypatch):
     """What ``--install-completion`` puts into a shell asks for words in this way."""
-    for words, wanted in ((["shardstream", "ver"], "verify"), (["shardstream", "tokenizer", "enc"], "encode"), (["shardstream", "ls", "--ver"], "--version")):
+    for words, wanted in ((["shardstream", "ver"], "verify"), (["shardstream", "tokenizer", "enc"], "encode"),
+                          (["shardstream", "ls", "--ver"], "--version")):  # fmt: skip
         monkeypatch.setenv("_SHARDSTREAM_COMPLETE", "complete_bash")
         monkeypatch.setenv("COMP_WORDS", " ".join(words))
         monkeypatch.setenv("COMP_CWORD", str(len(words) - 1))

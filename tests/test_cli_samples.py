@@ -76,7 +76,8 @@ def test_cat_shows_whatever_foreign_members_hold(capfd, tmp_path):
     arrays = io.BytesIO()
     np.savez(arrays, a=np.arange(3))
     with tarfile.open(tmp_path / "a.tar", "w") as tar:
-        for name, data in (("0.json", b'{"half": ["\\ud800"]}'), ("1.json", b'"\\ud800"'), ("2.npz", arrays.getvalue())):
+        for name, data in (("0.json", b'{"half": ["\\ud800"]}'), ("1.json", b'"\\ud800"'),
+                           ("2.npz", arrays.getvalue())):  # fmt: skip
             member = tarfile.TarInfo(name)
             member.size = len(data)
             tar.addfile(member, io.BytesIO(data))

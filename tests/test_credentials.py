@@ -49,7 +49,8 @@ def test_credentials_stay_out_of_everything(client, monkeypatch, caplog, tmp_pat
     with tiny_s3.running() as (server, options):
         options.update(secret=SECRETS[0], token=SECRETS[1])
         url = "s3://bucket/data"
-        with ss.ShardWriter(url, schema=ss.Schema(y=ss.Dense("int64")), storage_options=options, producer="p") as writer:
+        with ss.ShardWriter(url, schema=ss.Schema(y=ss.Dense("int64")), storage_options=options,
+                            producer="p") as writer:  # fmt: skip
             writer.write_batch({"y": np.arange(100)}, source={"offset": 100})
         stream = ss.ShardStream(url, batch_size=10, shuffle=True, storage_options=options, cache_dir=tmp_path / "cache",
                                 read=ss.ReadPolicy(retry=QUICK))  # fmt: skip

@@ -26,7 +26,8 @@ def places(tmp_path_factory) -> SimpleNamespace:
     """The same samples in one dataset of several shards, in one shard, and as mapped columns."""
     folder = tmp_path_factory.mktemp("forms")
     many, one, mapped = (str(folder / name) for name in ("many", "one", "mapped"))
-    with (ss.ShardWriter(many, schema=SCHEMA, shard_nbytes="30kB") as a, ss.ShardWriter(one, schema=SCHEMA) as b, ss.MemmapWriter(mapped, SCHEMA) as c):
+    with (ss.ShardWriter(many, schema=SCHEMA, shard_nbytes="30kB") as a, ss.ShardWriter(one, schema=SCHEMA) as b,
+          ss.MemmapWriter(mapped, SCHEMA) as c):  # fmt: skip
         for row in samples(NUM_SAMPLES):
             for writer in (a, b, c):
                 writer.write(row)
@@ -90,7 +91,8 @@ def test_ranks_with_nothing_left_get_columns_without_rows(places):
 def test_map_style_datasets_give_the_same_batches(places):
     """A shard in memory and mapped columns give what a stream gives, by batch and by row."""
     written = samples(NUM_SAMPLES)
-    for dataset in (ss.ShardDataset(ss.Dataset(places.one).shards[0], **FORMS), ss.MemmapDataset(places.mapped, **FORMS)):
+    for dataset in (ss.ShardDataset(ss.Dataset(places.one).shards[0], **FORMS),
+                    ss.MemmapDataset(places.mapped, **FORMS)):  # fmt: skip
         assert_is_batch(dataset[[5, 0, 699, 5]], written)
         assert_is_batch(dataset[3:3], written)
         assert_same(dataset[7]["ids"], expected_batch([written[7]])["ids"])

@@ -120,7 +120,8 @@ def test_rows_that_vanish_on_one_rank_shift_nothing(tmp_path, drop_last, num_wor
     os.unlink(shards[1])
     options = {"batch_size": 4, "drop_last": drop_last, "world_size": 2, "version": 3, "on_error": "skip",
                "read": ss.ReadPolicy(max_skipped=100)}  # fmt: skip
-    for transform, left in [(drop_on_rank_1, [y for y in (*range(15), *range(30, 45)) if y % 2 == 0]), (None, [*range(15), *range(30, 45)])]:
+    for transform, left in [(drop_on_rank_1, [y for y in (*range(15), *range(30, 45)) if y % 2 == 0]),
+                            (None, [*range(15), *range(30, 45)])]:  # fmt: skip
         states, seen = [], []
         for rank in range(2):
             one = loader(url, num_workers, rank=rank, transform=transform, **options)

@@ -284,7 +284,9 @@ def test_what_does_not_fit_together(folder, tmp_path):
     ]:  # fmt: skip
         with pytest.raises(ss.ConfigError, match=message):
             ss.mix(streams, weights)
-    for weights, message in [(0.5, "a list of numbers"), (np.ones((2, 2)), "a list of numbers"), ([10**400, 1], "a list of numbers"), ("ab", "a list of numbers"), ([True, 1], "not bools"), (["1", 1], "finite numbers"), ([], "1 to 64 numbers")]:
+    for weights, message in [(0.5, "a list of numbers"), (np.ones((2, 2)), "a list of numbers"),
+                             ([10**400, 1], "a list of numbers"), ("ab", "a list of numbers"), ([True, 1], "not bools"),
+                             (["1", 1], "finite numbers"), ([], "1 to 64 numbers")]:  # fmt: skip
         with pytest.raises(ss.ConfigError, match=message):
             ss.mix([stream(), stream("b")], weights)
     for streams in (None, stream("nowhere"), 3):  # and nothing is read to find out
@@ -300,7 +302,8 @@ def test_what_does_not_fit_together(folder, tmp_path):
         len(ss.mix([stream(), stream("files-a")], [1, 1]))
     with ss.ShardWriter(str(tmp_path / "d"), schema=ss.Schema(y=ss.Dense("int32"), z=ss.Dense("int64"))) as writer:
         writer.write_batch({"y": np.arange(9), "z": np.arange(9)})
-    with pytest.raises(ss.SchemaError, match=r"source 0 has s: Text.*source 1 s: no such column.*y: Dense\(dtype='int32'"):
+    with pytest.raises(ss.SchemaError,
+                       match=r"source 0 has s: Text.*source 1 s: no such column.*y: Dense\(dtype='int32'"):  # fmt: skip
         len(ss.mix([stream(), ss.ShardStream(str(tmp_path / "d"), **OPTIONS)], [1, 1]))
 
 

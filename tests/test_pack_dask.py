@@ -31,7 +31,8 @@ def cluster(_s3_environment):
 
 
 def _running_cluster():
-    with distributed.LocalCluster(2, threads_per_worker=1, host="127.0.0.1", dashboard_address="127.0.0.1:0", silence_logs=50) as cluster:
+    with distributed.LocalCluster(2, threads_per_worker=1, host="127.0.0.1", dashboard_address="127.0.0.1:0",
+                                  silence_logs=50) as cluster:  # fmt: skip
         yield cluster
 
 

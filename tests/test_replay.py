@@ -128,7 +128,8 @@ def test_golden_states_load():
 def test_what_does_not_fit_is_refused(growing, history):
     """Two that follow, no batches, a weight of 0, other states."""
     new, old = ss.ShardStream(str(growing.folder), batch_size=4, follow=True), ss.ShardStream(history, batch_size=4)
-    for streams, weights, match in [([new, new], (1, 1), "may follow"), ([new, old], (1, 0), "above 0"), ([new, old, old, old, old], [1] * 5, "at least 5")]:
+    for streams, weights, match in [([new, new], (1, 1), "may follow"), ([new, old], (1, 0), "above 0"),
+                                    ([new, old, old, old, old], [1] * 5, "at least 5")]:  # fmt: skip
         with pytest.raises(ss.ConfigError, match=match):
             ss.mix(streams, weights)
     with pytest.raises(ss.ConfigError, match="batch_size"):
@@ -137,7 +138,8 @@ def test_what_does_not_fit_is_refused(growing, history):
     with pytest.raises(TypeError):
         len(mixture)
     good = mixture.state_dict()
-    for state in (old.state_dict(), {**good, "sources": good["sources"][:1]}, {**good, "format": 2}, {**good, "sources": good["sources"][::-1]}, None):
+    for state in (old.state_dict(), {**good, "sources": good["sources"][:1]}, {**good, "format": 2},
+                  {**good, "sources": good["sources"][::-1]}, None):  # fmt: skip
         with pytest.raises(ss.StateError):
             mixture.load_state_dict(state)
     mixture.load_state_dict(good)

@@ -149,7 +149,8 @@ def test_states_of_others_are_refused(url, tmp_path):
     with ss.ShardWriter(str(tmp_path / "d"), schema=ss.Schema(y=ss.Dense("int64"))) as writer:
         writer.write({"y": 1})
     state = ss.ShardStream(str(tmp_path / "d"), shuffle=True, seed=4).state_dict()
-    for bad in (state, {**state, "version": 99}, {}, {**state, "position": -1}, {**state, "format": 99}, {**state, "extra": 1}, []):
+    for bad in (state, {**state, "version": 99}, {}, {**state, "position": -1}, {**state, "format": 99},
+                {**state, "extra": 1}, []):  # fmt: skip
         with pytest.raises(ss.StateError):
             ss.ShardStream(url, shuffle=True).load_state_dict(bad)
     with pytest.raises(ss.StateError, match="seed"):
@@ -462,12 +463,14 @@ def test_the_error_of_a_batched_transform_says_which_rows_it_had(url, tmp_path):
     def forgets(columns):  # to return them
         columns["y"] = columns["y"] + 1
 
-    for transform, what in [(fails, "transform raised ValueError: no"), (wrong, "must return a dict"), (forgets, "must return a dict .* not NoneType")]:
+    for transform, what in [(fails, "transform raised ValueError: no"), (wrong, "must return a dict"),
+                            (forgets, "must return a dict .* not NoneType")]:  # fmt: skip
         stream = ss.ShardStream(url, batch_size=10, shuffle=True, seed=1, fields=["y"], transform=transform)
         plain = ss.ShardStream(url, batch_size=10, shuffle=True, seed=1, fields=["y"])
         next(iter(plain))
         stream.load_state_dict(plain.state_dict())
-        with pytest.raises(ss.TransformError, match=f"{what}.*given 10 rows, of positions 10 to 19 of epoch 0") as caught:
+        with pytest.raises(ss.TransformError,
+                           match=f"{what}.*given 10 rows, of positions 10 to 19 of epoch 0") as caught:  # fmt: skip
             next(iter(stream))
         wanted, error = int(next(iter(plain))["y"][0]), caught.value
         # a shard here has one block

@@ -46,7 +46,8 @@ def test_the_default_window_counts_decoded_bytes(tmp_path, layout):
 @pytest.mark.parametrize("compression, memory_limit", [(None, 1_300_000), ("zstd", 1_500_000)])
 def test_a_tight_memory_limit_is_no_deadlock(tmp_path, monkeypatch, compression, memory_limit):
     """A batch that ends one chunk and begins the next never waits for memory for ever, nor is the limit passed."""
-    with ss.ShardWriter(str(tmp_path / "d"), schema=ss.Schema(a=ss.Dense("uint8", (4096,))), compression=compression) as writer:
+    with ss.ShardWriter(str(tmp_path / "d"), schema=ss.Schema(a=ss.Dense("uint8", (4096,))),
+                        compression=compression) as writer:  # fmt: skip
         for i in range(320):
             writer.write({"a": np.full(4096, i % 251)})
             if i % 16 == 15:

@@ -163,7 +163,8 @@ def test_decoding(tok):
     assert tok.decode(part) == "\ufffd"
     with pytest.raises(UnicodeDecodeError):
         tok.decode(part, errors="strict")
-    for wrong in ([tok.vocab_size], [tok.special_tokens["<|end|>"] + 1], [-1], [2**40], ["a"], [1.5], [[97, 98]], 97, None):
+    for wrong in ([tok.vocab_size], [tok.special_tokens["<|end|>"] + 1], [-1], [2**40], ["a"], [1.5], [[97, 98]], 97,
+                  None):  # fmt: skip
         with pytest.raises(TokenizerError):
             tok.decode(wrong)
 

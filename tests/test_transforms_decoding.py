@@ -143,7 +143,8 @@ def test_what_is_no_image_is_an_error_of_its_row(monkeypatch, kind, has_simplejp
 def test_no_image_becomes_larger_than_max_pixels():
     """The limit holds for what is stored and for what a long narrow image would become."""
     assert decoded([VARIETY[0]], max_pixels=37 * 53).shape == (1, 37, 53, 3)
-    for data, options in ((VARIETY[0], {"max_pixels": 37 * 53 - 1}), (encoded(picture(2, 400)), {"size": 100, "max_pixels": 10_000})):
+    for data, options in ((VARIETY[0], {"max_pixels": 37 * 53 - 1}),
+                          (encoded(picture(2, 400)), {"size": 100, "max_pixels": 10_000})):  # fmt: skip
         with pytest.raises(ss.RowErrors, match="more than max_pixels"):
             decoded([data], **options)
 
@@ -226,7 +227,8 @@ def test_bad_images_are_skipped_and_counted(urls, layout, label, num_workers):
         assert all(np.array_equal(image, pixels(VARIETY[number % 3])) for image, number in zip(batch["jpg"].numpy(), batch[label].tolist()))
         seen += batch[label].numpy()[own].tolist()
     assert seen == [number for number in range(60) if number not in BAD_ROWS]
-    assert (stream.report.num_skipped, stream.report.num_dropped) == (5, 0)  # row 0 twice: the last batch is filled up from the epoch's start
+    # row 0 twice: the last batch is filled up from the epoch's start
+    assert (stream.report.num_skipped, stream.report.num_dropped) == (5, 0)
     assert any("key 59" in error or "key 059" in error for error in stream.report.errors)
 
 

@@ -38,7 +38,8 @@ def parts_of(tokenizer: Tokenizer) -> tuple[dict[bytes, int], list[tuple[bytes, 
     return {to_bytes(token): i for token, i in model["vocab"].items()}, [(to_bytes(a), to_bytes(b)) for a, b in merges]
 
 
-def random_merges(seed: int, num: int, alphabet: bytes = b"ab", repeat: bool = False, shuffle: bool = False) -> list[tuple[bytes, bytes]]:
+def random_merges(seed: int, num: int, alphabet: bytes = b"ab", repeat: bool = False,
+                  shuffle: bool = False) -> list[tuple[bytes, bytes]]:  # fmt: skip
     """Return merges of random pairs of tokens made so far.
 
     ``repeat`` allows several merges to make one token, ``shuffle`` a merge to come before those of its halves.

@@ -69,9 +69,12 @@ def parsed() -> argparse.Namespace:
     inputs.add_argument("--tail", metavar="FILE", help="a file that grows, and may be rotated")
     inputs.add_argument("--folder", metavar="DIR", help="a folder in which files arrive, in the order of their names")
     inputs.add_argument("--redis", metavar="URL", help="a Redis server, such as redis://localhost:6379")
-    parser.add_argument("--stream", metavar="NAME", help="the Redis stream; its entries have the JSON object in a field named line")
-    parser.add_argument("--producer", default="produce", help="name under which the input's place is kept (default: %(default)s)")
-    parser.add_argument("--max-latency", default="1s", help="longest wait of a record for its commit (default: %(default)s)")
+    parser.add_argument("--stream", metavar="NAME",
+                        help="the Redis stream; its entries have the JSON object in a field named line")  # fmt: skip
+    parser.add_argument("--producer", default="produce",
+                        help="name under which the input's place is kept (default: %(default)s)")  # fmt: skip
+    parser.add_argument("--max-latency", default="1s",
+                        help="longest wait of a record for its commit (default: %(default)s)")  # fmt: skip
     parser.add_argument("--stop-when-idle", type=float, metavar="SECONDS", help="end when nothing came for so long")
     arguments = parser.parse_args()
     if (arguments.redis is None) != (arguments.stream is None):

@@ -15,7 +15,8 @@ from pathlib import Path
 
 CHUNK_NBYTES = 1 << 20  # read at once, and the longest line there may be
 HEAD_NBYTES = 256  # of a file's beginning, by whose checksum it is known again
-SETTLED_LOOKS = 10  # looks at a rotated file that did not grow, after which its last line counts though it has no newline
+# looks at a rotated file that did not grow, after which its last line counts though it has no newline
+SETTLED_LOOKS = 10
 BATCH_LINES = 1000
 
 Batch = tuple[list[bytes], object]
@@ -73,7 +74,8 @@ class Tail:
         while True:
             if self._reader is None and self._path.exists():
                 self._reader = LineReader(self._path)
-            if self._reader is not None and self._reader.status.st_size < self._reader.offset:  # cut; perhaps there is a copy
+            # cut; perhaps there is a copy
+            if self._reader is not None and self._reader.status.st_size < self._reader.offset:
                 self._reader = self._found(self._position)
             yield NOTHING if self._reader is None else self._next()
 
@@ -96,7 +98,8 @@ class Tail:
     def _files(self) -> list[Path]:
         """Return the file's former selves, the oldest first, and itself last."""
         rotated = [path for path in self._path.parent.glob(f"{self._path.name}.*") if path.suffix not in COMPRESSED]
-        return [*sorted(rotated, key=lambda path: path.stat().st_mtime_ns), *([self._path] if self._path.exists() else [])]
+        return [*sorted(rotated, key=lambda path: path.stat().st_mtime_ns),
+                *([self._path] if self._path.exists() else [])]  # fmt: skip
 
     def _following(self) -> Path | None:
         """Return the file that comes after the one being read, None while it is the newest."""
@@ -169,7 +172,8 @@ class RedisStream:
         if position is not None and self._client.exists(stream):
             deleted = self._client.xinfo_stream(stream).get("max-deleted-entry-id", b"0-0")
             if _id(deleted.decode()) > _id(position):
-                warn(f"{stream} was trimmed up to {deleted.decode()}, but had been read up to {position}: entries may be lost")
+                warn(f"{stream} was trimmed up to {deleted.decode()}, but had been read up to "
+                     f"{position}: entries may be lost")  # fmt: skip
 
     def __iter__(self) -> Iterator[Batch]:
         while True:

@@ -28,9 +28,11 @@ LOOK_S = 0.5  # for the dataset, while there is none
 def arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
     parser.add_argument("dataset", help="URL of the dataset; waited for if there is none yet")
-    parser.add_argument("--start", default="beginning", help="beginning, end, a version, tag or time (default: %(default)s)")
+    parser.add_argument("--start", default="beginning",
+                        help="beginning, end, a version, tag or time (default: %(default)s)")  # fmt: skip
     parser.add_argument("--until", type=int, metavar="VERSION", help="the last version to train on")
-    parser.add_argument("--idle-timeout", metavar="TIME", help="end when no whole batch came for so long, such as 10min")
+    parser.add_argument("--idle-timeout", metavar="TIME",
+                        help="end when no whole batch came for so long, such as 10min")  # fmt: skip
     parser.add_argument("--batch-size", type=int, default=64)
     parser.add_argument("--learning-rate", type=float, default=1.0)
     parser.add_argument("--num-classes", type=int, default=2)
@@ -63,7 +65,8 @@ class Run:
                                      start=start, until=options.until, idle_timeout=options.idle_timeout)  # fmt: skip
         self.loader = ss.StreamLoader(self.stream, options.num_workers)
         self.model = LinearText(_waited_for(options.dataset).schema["x"].dim, options.num_classes)
-        self.optimizer = torch.optim.SGD(self.model.parameters(), lr=options.learning_rate)  # steps of constant size forget what has changed
+        # steps of constant size forget what has changed
+        self.optimizer = torch.optim.SGD(self.model.parameters(), lr=options.learning_rate)
         self.num_samples = self.num_right = 0
         self.path = options.checkpoint
         self.metrics = open(options.metrics or os.devnull, "ab")
@@ -139,7 +142,8 @@ def main() -> int:
         return 1
     except KeyboardInterrupt:
         return 130
-    print(f"{run.num_samples:,} samples, {100 * run.num_right / max(1, run.num_samples):.1f}% predicted right before they were learned", flush=True)
+    print(f"{run.num_samples:,} samples, {100 * run.num_right / max(1, run.num_samples):.1f}% predicted right before "
+          "they were learned", flush=True)  # fmt: skip
     return 0
 
 

@@ -119,7 +119,8 @@ def npy_header(descr: str, shape: tuple[int, ...]) -> bytes:
     return out.getvalue()
 
 
-def _array(member: np.ndarray, dtype: str, shape: tuple[int, ...], compression: str | None, data_nbytes: int) -> np.ndarray:
+def _array(member: np.ndarray, dtype: str, shape: tuple[int, ...], compression: str | None,
+           data_nbytes: int) -> np.ndarray:  # fmt: skip
     """Return the array in a .npy member, which must have exactly this dtype and shape."""
     if compression:
         member = _decompress(member, data_nbytes)

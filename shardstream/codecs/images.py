@@ -158,6 +158,7 @@ def resized(image: EncodedImage, mode: str, height: int, width: int) -> np.ndarr
         return pixels
     if pillow() is None:
         raise ValueError("resizing needs Pillow: pip install 'shardstream[image]'")
-    box = (0, 0, image.width / denominator, image.height / denominator)  # not the part of a last pixel that the image hasn't
+    # not the part of a last pixel that the image hasn't
+    box = (0, 0, image.width / denominator, image.height / denominator)
     small = pillow().fromarray(pixels if mode == "RGB" else pixels[..., 0]).resize((width, height), pillow().Resampling.BILINEAR, box)
     return np.asarray(small).reshape(height, width, CHANNELS[mode])

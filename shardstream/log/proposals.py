@@ -56,7 +56,8 @@ def claim(producer: str, incarnation: str) -> Propose:
     return propose
 
 
-def append(records: Sequence[ShardRecord], producer: str | None, incarnation: str | None, source: Any, schema: Any) -> Propose:
+def append(records: Sequence[ShardRecord], producer: str | None, incarnation: str | None, source: Any,
+           schema: Any) -> Propose:  # fmt: skip
     """Add shards, written under ``schema`` (a Schema, None for the files layout, or ``UNCHANGED``).
 
     Preconditions: the dataset is not ended; the producer's newest entry bears ``incarnation``; the

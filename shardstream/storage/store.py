@@ -84,7 +84,8 @@ class Store:
 
         return attempt(self.retry, f"reading {redact(url)}", request, passing=ChecksumError)
 
-    def read_many(self, names: Sequence[str], max_nbytes: int | None = None, verify: Verify | None = None) -> list[bytes | None]:
+    def read_many(self, names: Sequence[str], max_nbytes: int | None = None,
+                  verify: Verify | None = None) -> list[bytes | None]:  # fmt: skip
         """Return several objects' bytes, at most ``max_nbytes`` of each, ``None`` for the absent.
 
         One round: the requests are in flight together, one each.

@@ -17,7 +17,8 @@ from shardstream.errors import ConfigError, RowErrors, SampleError
 MAX_PIXELS = 2**26  # 192 MiB of RGB
 MAX_SIDE = 2**15
 THREAD_NBYTES = 64 * 1024  # encoded bytes below which another thread gains nothing
-SMALL_NBYTES = 2048  # of an image: threads that decode smaller ones wait for the interpreter's lock more than they decode
+# of an image: threads that decode smaller ones wait for the interpreter's lock more than they decode
+SMALL_NBYTES = 2048
 
 _threads: tuple[int, ThreadPoolExecutor] | None = None
 

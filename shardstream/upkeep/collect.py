@@ -146,7 +146,8 @@ class _History:
                 if step.entry.kind == "expire":
                     self.newest_expiry = step.entry.version
         self._added = ShardTable.concatenate(added)
-        self.adopted = {self._added.adopted[row] for row in self._added.adopted}  # URLs, which may be of the dataset's own folder
+        # URLs, which may be of the dataset's own folder
+        self.adopted = {self._added.adopted[row] for row in self._added.adopted}
 
     def added(self, sids: list[str]) -> list[int]:
         """Return the entry that added each of some shards, -1 for one that none did."""

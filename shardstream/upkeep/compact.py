@@ -85,7 +85,8 @@ def compact(url: str, shard_nbytes: int | str = "64MB", storage_options: dict | 
     return done
 
 
-def drop(url: str, ids: Iterable[str], shard_nbytes: int | str = "64MB", storage_options: dict | None = None) -> Compacted:
+def drop(url: str, ids: Iterable[str], shard_nbytes: int | str = "64MB",
+         storage_options: dict | None = None) -> Compacted:  # fmt: skip
     """Take samples out of the dataset, by one commit: the shards that hold them are written again without them.
 
     Older versions still have them, until :func:`gc` has given those up. Ids are those of :func:`ids`. An id whose shard

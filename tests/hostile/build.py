@@ -158,7 +158,8 @@ def links_and_devices() -> bytes:
     """Links to files of this machine, devices and a pipe beside a sample: nothing of them is opened."""
     out = io.BytesIO()
     with tarfile.open(fileobj=out, mode="w", format=tarfile.USTAR_FORMAT) as archive:
-        for kind, name in ((tarfile.SYMTYPE, "a.txt"), (tarfile.LNKTYPE, "b.txt"), (tarfile.CHRTYPE, "c.txt"), (tarfile.FIFOTYPE, "d.txt")):
+        for kind, name in ((tarfile.SYMTYPE, "a.txt"), (tarfile.LNKTYPE, "b.txt"), (tarfile.CHRTYPE, "c.txt"),
+                           (tarfile.FIFOTYPE, "d.txt")):  # fmt: skip
             member = tarfile.TarInfo(name)
             member.type, member.linkname = kind, "/etc/hostname"
             archive.addfile(member)

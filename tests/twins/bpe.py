@@ -26,7 +26,8 @@ def merge(parts: list, rank_of) -> list:
         parts = [*parts[:i], merged, *parts[i + 2 :]]
 
 
-def encode_piece(piece: bytes, ranks: dict[bytes, int], merges: list[tuple[bytes, bytes]] | None, whole_piece: bool) -> list[int]:
+def encode_piece(piece: bytes, ranks: dict[bytes, int], merges: list[tuple[bytes, bytes]] | None,
+                 whole_piece: bool) -> list[int]:  # fmt: skip
     """Return the ids of one piece; ``merges`` is ``None`` where ids are ranks."""
     if whole_piece and piece in ranks:
         return [ranks[piece]]
