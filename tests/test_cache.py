@@ -15,6 +15,7 @@ from shardstream._native.crc32c import crc32c
 from shardstream.cli import main
 from shardstream.errors import ChecksumError, ConfigError
 from shardstream.storage import Cache, Fetcher, Store
+from shardstream.storage import cache as caches
 from shardstream.storage.cache import USAGE
 
 BLOCK, NUM_BLOCKS, NUM_SHARDS = 50_000, 8, 12
@@ -85,6 +86,37 @@ def test_what_cannot_fit_is_left_out(tmp_path):
     assert is_cached(cache, 0, 0)
     with pytest.raises(ConfigError):
         Cache(tmp_path, "1kB")
+
+
+def test_a_shard_larger_than_the_limit(tmp_path):
+    """Of a shard that alone exceeds the limit as many blocks are kept as fit; it is not evicted for its own next block."""
+    cache = Cache(tmp_path, 3 * BLOCK)
+    for number in range(NUM_BLOCKS):
+        cache.write(url(0), number * BLOCK, block(0, number))
+        assert on_disk(tmp_path) <= cache.limit_nbytes
+    assert [is_cached(cache, 0, number) for number in range(NUM_BLOCKS)] == [True, True] + [False] * (NUM_BLOCKS - 2)
+
+
+@pytest.mark.parametrize("is_written", [False, True])
+def test_killed_within_a_write(cache, monkeypatch, is_written):
+    """Who dies in a write, before its bytes are on disk or after, leaves them counted, so that others keep the limit."""
+    write_block = caches._write_block
+
+    def die(path: str, begin: int, data: np.ndarray) -> int:
+        if is_written:
+            write_block(path, begin, data)
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(caches, "_write_block", die)
+    for shard in range(NUM_SHARDS):
+        with pytest.raises(KeyboardInterrupt):
+            cache.write(url(shard), 0, block(shard, 0))
+        with open(os.path.join(cache.folder, USAGE), "rb") as file:
+            assert on_disk(cache.folder) <= int(file.read())
+    monkeypatch.undo()
+    for number in range(40):
+        cache.write(url(number % NUM_SHARDS), (number // NUM_SHARDS + 1) * BLOCK, block(0, number))
+        assert on_disk(cache.folder) <= cache.limit_nbytes
 
 
 def test_clear_and_shards(cache):
