@@ -1,7 +1,10 @@
 """Stores on the S3 server keep the contract of ``store_suite``; how S3's own answers are told apart."""
 
+import socket
+
 import pytest
 
+import shardstream as ss
 from shardstream.config import RetryPolicy
 from shardstream.errors import ShardError, ShardNotFoundError, StorageError, StorageRefused
 from shardstream.storage import Fetcher, Store, expand_urls
@@ -70,3 +73,22 @@ def test_expand_urls_lists_and_globs(s3):
     assert expand_urls(s3.url, s3.storage_options) == [f"{s3.url}/{name}" for name in ("a.tar", "b.tar", "c.tgz")]
     assert expand_urls(f"{s3.url}/*.tar", s3.storage_options) == [f"{s3.url}/a.tar", f"{s3.url}/b.tar"]
     assert expand_urls("s3://none/{00..02}.tar") == [f"s3://none/0{number}.tar" for number in range(3)]
+
+
+def test_a_wrong_address_says_what_to_check(s3):
+    """A bucket that is not there, a pattern without a shard, nothing at the endpoint, no answer, an option of no such name: each is told with what to look at."""
+    quick = ss.ReadPolicy(retry=ss.RetryPolicy(deadline_s=1.0, first_delay_s=0.01, max_delay_s=0.1))
+
+    def fails(url, **options) -> str:
+        with pytest.raises((StorageError, ss.DatasetNotFoundError)) as caught:
+            next(iter(ss.ShardStream(url, storage_options={**s3.storage_options, **options}, read=quick)))
+        return str(caught.value)
+
+    assert "there is no bucket 'no-such-bucket'" in fails("s3://no-such-bucket/data")
+    assert "no shard matches s3://no-such-bucket/*.tar" in fails("s3://no-such-bucket/*.tar")
+    assert "neither a dataset nor a shard" in fails(f"{s3.url}-typo")
+    assert "check the endpoint" in fails(s3.url, endpoint_url="http://127.0.0.1:9")
+    assert "check the names in storage_options" in fails(s3.url, secrte="x")
+    with socket.create_server(("127.0.0.1", 0)) as silent:
+        text = fails(s3.url, endpoint_url=f"http://127.0.0.1:{silent.getsockname()[1]}")
+    assert "no answer in time; check the endpoint" in text or "imeout on endpoint" in text

@@ -34,6 +34,8 @@ LASTING = (FileNotFoundError, PermissionError, FileExistsError, IsADirectoryErro
 LASTING_NAMES = {"NoCredentialsError", "PartialCredentialsError", "ParamValidationError", "ProfileNotFound",
                  "InvalidRegionError", "NoRegionError"}  # fmt: skip  (botocore's; not imported to look)
 EXPIRED = {"ExpiredToken", "ExpiredTokenException", "TokenRefreshRequired", "RequestExpired"}
+UNREACHABLE = {"EndpointConnectionError", "ConnectTimeoutError", "ReadTimeoutError", "ProxyConnectionError", "FSTimeoutError",
+               "ClientConnectorError", "ConnectError", "ConnectTimeout"}  # fmt: skip
 REFUSED = {"InvalidAccessKeyId", "SignatureDoesNotMatch", "InvalidToken", "InvalidClientTokenId"}
 
 
@@ -113,7 +115,11 @@ def explained(error: BaseException, what: str) -> StorageError:
     elif isinstance(error, ImportError):
         advice = str(error)
     else:
-        advice = f"{code or type(error).__name__}: {scrubbed(str(error))}"
+        advice = f"{code or type(error).__name__}: {scrubbed(str(error)) or 'no answer in time'}"
+        if status is None and (isinstance(error, (TimeoutError, ConnectionError)) or names & UNREACHABLE):
+            advice += "; check the endpoint (AWS_ENDPOINT_URL, storage_options), its name, proxies and the network."
+        elif isinstance(error, TypeError):
+            advice += "; check the names in storage_options."
     kind = StorageError if may_pass(error) else StorageRefused
     return kind(f"{what} failed: {advice}")
 

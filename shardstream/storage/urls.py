@@ -19,7 +19,7 @@ from braceexpand import UnbalancedBracesError, braceexpand
 from shardstream.config import RetryPolicy
 from shardstream.errors import ConfigError, DatasetNotFoundError
 from shardstream.storage.clients import filesystem, run
-from shardstream.storage.retry import DEFAULT_RETRY, attempt
+from shardstream.storage.retry import DEFAULT_RETRY, attempt, code_of
 
 SCHEME = re.compile(r"([A-Za-z][A-Za-z0-9+.\-]*)://")
 SHARD_ENDINGS = (".tar", ".tar.gz", ".tgz", ".tar.bz2", ".tar.xz", ".tar.zst", ".tzst")
@@ -130,7 +130,8 @@ def _shards_at(url: str, storage_options: dict | None, retry: RetryPolicy) -> li
     else:
         names = [name for name in _listed(url, storage_options, retry, pattern=False) if name.endswith(SHARD_ENDINGS)]
     if not names:
-        raise DatasetNotFoundError(f"no shard matches {redact(url)}.")
+        is_pattern = any(mark in url for mark in "*?[")
+        raise DatasetNotFoundError(f"no shard matches {redact(url)}." if is_pattern else f"there is neither a dataset nor a shard at {redact(url)}.")
     return sorted(names)
 
 
@@ -146,6 +147,8 @@ def _listed(url: str, storage_options: dict | None, retry: RetryPolicy, pattern:
 
     try:
         paths = attempt(retry, f"listing {redact(url)}", request)
-    except (FileNotFoundError, NotADirectoryError):
+    except (FileNotFoundError, NotADirectoryError) as error:
+        if code_of(error) == "NoSuchBucket":
+            raise DatasetNotFoundError(f"there is no bucket {url.split('/')[2]!r} at this endpoint, so nothing at {redact(url)}.") from error
         return []
     return [normalise(client.unstrip_protocol(path)) for path in paths]
