@@ -21,8 +21,9 @@ from shardstream.workers import Workers
 class StreamLoader:
     """Iterates a :class:`ShardStream`; reading, decoding and, in worker processes, transforming run ahead.
 
-    Batches do not depend on ``num_workers``. Workers start with the first iteration and stay until the loader
-    goes, or until an iteration ends early; they never outlive this process.
+    Batches do not depend on ``num_workers``. Workers start with the first iteration and stay until the loader goes, or until an iteration
+    ends early; they never outlive this process. The fork server that they come from imports torch, for a second or two, from when the
+    loader is made: what a program does between that and its first batch, such as making a model, costs no waiting.
 
     Args:
         stream: What to load; its batches become the loader's.

@@ -8,11 +8,11 @@ to the worker                                          from the worker
 =====================================================  ====================================================
 ``("begin", generation, task, seed)``                  ``("rows", generation, slot, wires, num_rows, kept,``
                                                        ``loss, stats)``, one for each batch with positions
-``("free", generation, slot)``                         ``("error", generation, error, cause, traceback)``
+``("free", generation, slots)``                        ``("error", generation, error, cause, traceback)``
 =====================================================  ====================================================
 
-A worker waits for a free slot before it makes rows, so it is never more than its slots ahead. It holds nothing
-that must be put in order at the end: when the socket closes or the parent is gone it leaves at once.
+A worker waits for a free slot before it makes rows, so it is never more than its slots ahead, and no more than ``NUM_LARGE`` if
+these are large. It holds nothing that must be put in order at the end: when the socket closes or the parent is gone it leaves at once.
 """
 
 from __future__ import annotations
@@ -45,6 +45,8 @@ from shardstream.rowmaker import Portion, Recipe, RowMaker, Task
 from shardstream.source import Source
 
 MAX_FDS = 250  # of one message (SCM_MAX_FD is 253)
+SMALL_NBYTES = 2 * 2**20  # of a slot; of larger ones few are used, for they are memory, and slow enough to tell of each that is free
+NUM_LARGE = 4
 
 
 @dataclass(frozen=True)
@@ -115,7 +117,7 @@ class _Worker:
     def __init__(self, connection: Connection, messages: queue.SimpleQueue, setup: Setup, reader: BlockReader, slots: list[Slot]):
         self._connection, self._messages, self._setup, self._reader, self._slots = connection, messages, setup, reader, slots
         self._packer = Packer()
-        self._generation, self._free = 0, []
+        self._generation, self._free, self._are_small = 0, [], True
         self._begin: tuple | None = None  # received and not taken up yet
 
     def serve(self) -> None:
@@ -152,6 +154,7 @@ class _Worker:
             wires = {name: self._packer.pack(column, origins.get(name)) for name, column in portion.columns.items()}
             kept = None if portion.kept is None else self._packer.array(portion.kept)
         self._packer.finish()
+        self._are_small = self._slots[slot].nbytes <= SMALL_NBYTES
         portion.loss.errors = [_portable(error) for error in portion.loss.errors]
         self._reader.stats.add(hand_over=time.perf_counter() - begun)
         self._send("rows", slot, wires, portion.num_rows, kept, portion.loss, self._reader.stats.take())
@@ -164,7 +167,7 @@ class _Worker:
                     self._handle(self._messages.get_nowait())
             if self._begin is not None:
                 raise _Left
-            if self._free:
+            if self._free and (self._are_small or len(self._slots) - len(self._free) < NUM_LARGE):
                 return self._free.pop()
             begun = time.perf_counter()
             self._handle(self._messages.get())
@@ -174,7 +177,7 @@ class _Worker:
         if message[0] == "begin":
             self._begin = message
         elif message[1] == self._generation:
-            self._free.append(message[2])
+            self._free += message[2]
 
     def _send(self, kind: str, *content: Any) -> None:
         try:

@@ -31,7 +31,8 @@ from shardstream.rowmaker import Loss, Portion, Recipe, Task
 from shardstream.source import Source
 from shardstream.stats import Stats
 
-NUM_SLOTS = 4  # of each worker: batches made ahead, the one being made and the one being taken
+NUM_SLOTS = 8  # of each worker: batches made ahead, the one being made and the one being taken
+FEW_WORKERS = 16  # more than these have half as many, for each slot is a descriptor here
 STOP_S = 1.0  # for all workers together to leave by themselves
 
 # Descriptors of the ends of channels that are this process's; workers made by fork give up what they inherit of them.
@@ -54,6 +55,8 @@ class Workers:
         self._generation = 0
         self._pool = BufferPool()
         self.stats = Stats()  #: of all workers, and of taking over what they made
+        if self._context.get_start_method() == "forkserver":
+            _start_server(self._context)
 
     def portions(self, task: Task, source: Source, recipe: Recipe) -> Iterator[Portion]:
         """Yield the portion of each batch of a task, merged from the workers' parts.
@@ -70,7 +73,7 @@ class Workers:
         generation, finished = self._generation, False
         try:
             for handle in self._workers:
-                handle.send(("begin", generation, task, _seed(task, handle.number)))
+                handle.begin(generation, task, _seed(task, handle.number))
             for t in range(task.plan.num_batches):
                 yield self._merged(task, t)
             finished = True
@@ -96,7 +99,7 @@ class Workers:
         first = task.plan.first_worker(t, task.rank, self.num_workers)
         portion = merge(parts, first, len(task.plan.positions(t, task.rank)), self._pool)
         for handle, slot in slots:
-            handle.send(("free", self._generation, slot))
+            handle.free(self._generation, slot)
         portion.loss = loss
         self.stats.add(wait_for_workers=received - begun, hand_over=time.perf_counter() - received)
         return portion
@@ -105,8 +108,6 @@ class Workers:
 
     def _start(self, source: Source, recipe: Recipe, rank: int) -> None:
         method = self._context.get_start_method()
-        if method == "forkserver":
-            _preload(self._context)
         try:
             with _Luggage(None if method == "fork" else source) as luggage:
                 for number in range(self.num_workers):
@@ -155,12 +156,13 @@ class _WorkerHandle:
         end, their_end = socket.socketpair()
         self._connection = Connection(end.detach())
         self.slots: list[Slot] = []
+        self._freed: list[int] = []  # not told yet
         self._process, self._pidfd = None, -1
         try:
             with their_end:
                 _our_ends.add(self._connection.fileno())
                 self._process = _start_process(context, their_end, setup, f"shardstream-worker-{rank}-{setup.number}")
-            self.slots += [Slot.create() for _ in range(NUM_SLOTS)]
+            self.slots += [Slot.create() for _ in range(NUM_SLOTS if setup.num_workers <= FEW_WORKERS else NUM_SLOTS // 2)]
             with socket.socket(fileno=os.dup(self._connection.fileno())) as end:
                 socket.send_fds(end, [b"\0"], [*luggage, *(slot.fd for slot in self.slots)])
             self._poller = select.poll()
@@ -173,14 +175,32 @@ class _WorkerHandle:
             self.close(0.0)
             raise
 
+    def begin(self, generation: int, task: Task, seed: int) -> None:
+        """Have it make the rows of a task, with all slots free."""
+        self._freed = []
+        self.send(("begin", generation, task, seed))
+
     def send(self, message: tuple) -> None:
         """Send a small message; that a worker is dead is noticed where its rows are missing."""
         with contextlib.suppress(OSError):
             self._connection.send(message)
 
+    def free(self, generation: int, slot: int) -> None:
+        """Give a slot back: together with others, since each message wakes the worker up, which on a busy core costs more than a small batch."""
+        self._freed.append(slot)
+        if len(self._freed) >= (len(self.slots) // 2 if self.slots[slot].nbytes <= worker_module.SMALL_NBYTES else 1):
+            self._flush(generation)
+
+    def _flush(self, generation: int) -> None:
+        freed, self._freed = self._freed, []
+        if freed:
+            self.send(("free", generation, freed))
+
     def receive(self, generation: int) -> tuple:
         """Return the content of the worker's next "rows" message; raise the error it met, or WorkerError if it is dead."""
         while True:
+            if not self._poller.poll(0):  # it may be waiting for a slot
+                self._flush(generation)
             events = [fd for fd, _ in self._poller.poll()]
             if self._connection.fileno() not in events:
                 raise self._death()
@@ -246,12 +266,14 @@ def _start_process(context: Any, channel: socket.socket, setup: worker_module.Se
     return process
 
 
-def _preload(context: Any) -> None:
-    """Have the fork server import torch and this package once, before it makes workers of itself."""
+def _start_server(context: Any) -> None:
+    """Have the fork server import torch and this package once, before it makes workers of itself; nothing waits for that here."""
     # What the program itself asked for stays; a server that runs already stays as it is.
     modules = getattr(getattr(forkserver, "_forkserver", None), "_preload_modules", ["__main__"])
     if worker_module.__name__ not in modules:
         context.set_forkserver_preload([*modules, worker_module.__name__])
+    with contextlib.suppress(RuntimeError):  # this is the server itself, which imports a program that makes its loader as it is imported
+        forkserver.ensure_running()
 
 
 def _seed(task: Task, number: int) -> int:
