@@ -7,13 +7,14 @@ import pickle
 import random
 import signal
 import time
+import uuid
 
 import numpy as np
 import pytest
 
 from shardstream._native.crc32c import crc32c
 from shardstream.cli import main
-from shardstream.errors import ChecksumError, ConfigError
+from shardstream.errors import ChecksumError, ConfigError, ShardNotFoundError
 from shardstream.storage import Cache, Fetcher, Store
 from shardstream.storage import cache as caches
 from shardstream.storage.cache import USAGE
@@ -255,3 +256,25 @@ def test_second_epoch_reads_no_network(proxied, tmp_path):
     with open(path, "r+b") as file:
         file.truncate(5 * BLOCK)
     assert (epoch(), epoch()) == (NUM_BLOCKS - 5, 0)
+
+
+def test_a_block_that_is_not_there_is_looked_for_once(tmp_path, monkeypatch):
+    """A cold epoch asks the cache once for each range that it then fetches, whether it comes alone or with its neighbours."""
+    url, asked, read = f"memory://{uuid.uuid4().hex}", [], Cache.read
+    Store(url).put_bytes("s.tar", bytes(range(256)) * 4096)
+    monkeypatch.setattr(Cache, "read", lambda self, url, begin, end, allocate: asked.append((begin, end)) or read(self, url, begin, end, allocate))
+    fetcher = Fetcher(cache=Cache(str(tmp_path), "1GB"))
+    for spans in ([(0, 100)], [(200, 300), (300, 500)], [(1000, 1100), (900_000, 900_100)]):
+        for _ in range(2):
+            found = fetcher.read_spans(f"{url}/s.tar", spans, [checked] * len(spans))
+            assert [len(data) for data in found] == [end - begin for begin, end in spans]
+        assert asked == spans * 2
+        asked.clear()
+    assert fetcher.stats.sums()["num_cache_hits"] == 5
+    assert isinstance(fetcher.read_spans(f"{url}/none.tar", [(0, 5)], [checked])[0], ShardNotFoundError)
+
+
+def checked(data) -> None:
+    """Take any bytes that are not a hole of the cache's file."""
+    if not data.any():
+        raise ChecksumError("a hole")

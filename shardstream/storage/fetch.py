@@ -138,9 +138,10 @@ class Fetcher:
             raise ShardError(f"range [{begin}, {end}) is not a range of bytes.", shard=redact(url))
         if begin == end:
             return np.empty(0, np.uint8)
+        if not is_local(url):
+            data = self._cached(url, begin, end, allocate, verify)
+            return self._fetched(url, begin, end, verify) if data is None else data
         try:
-            if not is_local(url):
-                return self._read_cached(url, begin, end, allocate, verify)
             return self._read_local(url, begin, end, allocate, verify)
         except FileNotFoundError as error:
             raise ShardNotFoundError("the shard is missing.", shard=redact(url)) from error
@@ -160,22 +161,18 @@ class Fetcher:
         missing = [i for i, data in enumerate(found) if data is None]
         for group in _neighbours(spans, missing) if is_joined else ():
             begin, end = spans[group[0]][0], spans[group[-1]][1]
-            data = self._read_or_error(url, begin, end)
+            data = _or_error(self.read, url, begin, end)
             for i in group:
                 if isinstance(data, np.ndarray):
                     found[i] = self._checked(url, *spans[i], data[spans[i][0] - begin : spans[i][1] - begin], verify[i])
                 elif not isinstance(data, ShardError):  # else it ends early: some of them may be whole
                     found[i] = data
         for i in missing:
-            if found[i] is None:
-                found[i] = self._read_or_error(url, *spans[i], allocate, verify[i])
+            if found[i] is None and (is_local(url) or spans[i][0] == spans[i][1]):
+                found[i] = _or_error(self.read, url, *spans[i], allocate, verify[i])
+            elif found[i] is None:  # which the cache does not have
+                found[i] = _or_error(self._fetched, url, *spans[i], verify[i])
         return found
-
-    def _read_or_error(self, url: str, *span_and_options) -> np.ndarray | ShardstreamError:
-        try:
-            return self.read(url, *span_and_options)
-        except ShardstreamError as error:
-            return error  # from here: a frame that kept the error which names it would be a cycle, and hold all that was read
 
     def size(self, url: str) -> int:
         """Return an object's size in bytes: one request."""
@@ -231,11 +228,13 @@ class Fetcher:
             verify(data)  # says what is wrong
         return data
 
-    def _read_cached(self, url: str, begin: int, end: int, allocate: Allocate, verify: Verify) -> np.ndarray:
-        data = self._cached(url, begin, end, allocate, verify)
-        if data is None:
+    def _fetched(self, url: str, begin: int, end: int, verify: Verify) -> np.ndarray:
+        """Return a remote range, and keep it in the cache if it is verified."""
+        try:
             data = self._read_remote(url, begin, end, verify)
-            self._keep(url, begin, data, verify)
+        except FileNotFoundError as error:
+            raise ShardNotFoundError("the shard is missing.", shard=redact(url)) from error
+        self._keep(url, begin, data, verify)
         return data
 
     def _cached(self, url: str, begin: int, end: int, allocate: Allocate, verify: Verify) -> np.ndarray | None:
@@ -323,6 +322,13 @@ def _complete(data: np.ndarray, url: str, begin: int, end: int) -> np.ndarray:
     if len(data) < end - begin:
         raise ShardError(f"the shard is truncated: it ends before byte {end}.", shard=redact(url), offset=begin + len(data))
     return data
+
+
+def _or_error(read: Callable[..., np.ndarray], *arguments) -> np.ndarray | ShardstreamError:
+    try:
+        return read(*arguments)
+    except ShardstreamError as error:
+        return error  # from here: a frame that kept the error which names it would be a cycle, and hold all that was read
 
 
 def _neighbours(spans: Sequence[tuple[int, int]], chosen: Sequence[int]) -> list[list[int]]:
