@@ -98,6 +98,12 @@ class BufferPool:
             return first
 
 
+def held_nbytes(view: np.ndarray) -> int:
+    """Return the memory that a view keeps: of a pool's buffer all of it."""
+    array = view if view.base is None or not isinstance(view.base, np.ndarray) else view.base
+    return array.nbytes if array.base is None else len(array.base)
+
+
 class _Arena:
     """Memory of the system that begins at a huge page."""
 

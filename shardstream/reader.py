@@ -15,7 +15,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from shardstream._native.crc32c import crc32c
-from shardstream.buffers import BufferPool
+from shardstream.buffers import BufferPool, held_nbytes
 from shardstream.codecs import columns
 from shardstream.codecs.shard import ShardIndex
 from shardstream.errors import (
@@ -27,7 +27,7 @@ from shardstream.errors import (
     ShardstreamError,
 )
 from shardstream.extents import ShardExtents, decoded_nbytes
-from shardstream.schema import Schema
+from shardstream.schema import Schema, Sparse
 from shardstream.source import Source
 from shardstream.stats import Stats
 from shardstream.storage import Fetcher
@@ -177,6 +177,9 @@ class BlockReader:
             self._decoded_nbytes += sum(block.nbytes for block in decoded)
         return found
 
+    def _allocate(self, nbytes: int) -> np.ndarray:
+        return self.pool.empty((nbytes,), np.uint8)
+
     def _decoded_or_error(self, *block) -> Block | ShardstreamError:
         try:
             return self._decoded(*block)
@@ -199,12 +202,12 @@ class BlockReader:
             views = [data[offset - begin : offset - begin + size] for offset, size in (of_block[c] for c in numbers)]
             compressed = "zstd" if extents.index.columns[numbers[0]].endswith(".zst") else None
             try:
-                decoded[name] = columns.decode_column(field, views, num_samples, compressed)
+                decoded[name] = columns.decode_column(field, views, num_samples, compressed, self._allocate)
             except CodecError as error:
                 error.field, error.offset = name, of_block[numbers[0]][0] + (error.offset or 0)
                 raise
             if extents.is_compressed[name]:
-                grown = decoded_nbytes(decoded[name])
+                grown = held_nbytes(decoded[name][0]) if isinstance(field, Sparse) else decoded_nbytes(decoded[name])
                 nbytes += grown
                 self._growth[name] = max(self._growth.get(name, 0.0), grown / max(1, len(views[0])))
             else:

@@ -448,8 +448,8 @@ class ShardStream(IterableDataset):
 
     def _batches(self, task: Task, portions) -> Iterator[tuple[int, dict]]:
         """Yield (position after it, batch)."""
-        for t, columns in enumerate(self._columns(task, portions)):
-            yield task.plan.position_after(t + 1), columns[0]
+        for columns, position in zip(self._columns(task, portions), task.plan.positions_after()):
+            yield position, columns[0]
 
     def _samples(self, task: Task, portions) -> Iterator[tuple[int, dict]]:
         """Yield (position after it, sample); rows are made many at a time."""

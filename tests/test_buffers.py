@@ -6,7 +6,7 @@ import numpy as np
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from shardstream.buffers import SMALL_GRAIN_NBYTES, SMALL_NBYTES, BufferPool
+from shardstream.buffers import SMALL_GRAIN_NBYTES, SMALL_NBYTES, BufferPool, held_nbytes
 
 
 def test_a_dropped_buffer_is_used_again():
@@ -102,3 +102,13 @@ def test_collecting_a_stream_of_batches_does_not_alias(tmp_path):
         batches = list(ss.ShardStream(str(tmp_path / "d"), batch_size=100))
         assert [int(b["a"][i, -1]) for b in batches for i in range(100)] == list(range(5000))
         assert [int(v) for b in batches for v in b["t"].values[::64]] == list(range(5000))
+
+
+def test_the_memory_that_a_view_keeps():
+    """Of a pool's buffer all of it, whatever part is asked about; of numpy's own arrays their bytes."""
+    pool = BufferPool()
+    array = pool.empty((100_000,), np.uint8)
+    for view in (array, array[8:40].view(np.int64), array[:64].view(np.uint32).reshape(2, -1)[1:]):
+        assert held_nbytes(view) == 2 * SMALL_GRAIN_NBYTES
+    small = pool.empty((1000,), np.uint8)
+    assert held_nbytes(small) == held_nbytes(small[8:16]) == 1000

@@ -35,6 +35,11 @@ def test_a_global_batch_is_the_next_positions_dealt_to_ranks_by_residue(plan):
     assert batches == [expected[i : i + size] for i in range(0, len(expected), size)]
 
 
+@given(PLANS)
+def test_positions_after_each_batch(plan):
+    assert list(plan.positions_after()) == [plan.position_after(t + 1) for t in range(plan.num_batches)]
+
+
 @settings(max_examples=200, deadline=None)
 @given(PLANS)
 def test_full_batches_have_batch_size_rows_on_each_rank(plan):

@@ -6,6 +6,8 @@ values; ``parse`` and ``decode`` read. Which form to take, and zstd, is up to ``
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import numpy as np
 
 from shardstream._native import ffi, lib
@@ -24,6 +26,13 @@ MESSAGES = {
     lib.SS_ERR_UNSUPPORTED: "a sparse block is of a version or kind unknown here.",
     lib.SS_ERR_RANGE: "a sparse block claims more than its size allows.",
 }
+
+
+Allocate = Callable[[int], np.ndarray]
+
+
+def new_array(nbytes: int) -> np.ndarray:
+    return np.empty(nbytes, np.uint8)
 
 
 def beyond_limits(amount: int, always_legal: int, block_nbytes: int) -> bool:
@@ -145,15 +154,19 @@ def parse(block) -> object:
     return header
 
 
-def decode(header, index, values, *, sort: bool) -> tuple[np.ndarray, np.ndarray, np.ndarray | None]:
-    """Return ``(indices uint32, indptr int64, values or None)`` of unpacked sections and their header.
+def decode(header, index, values, *, sort: bool, allocate: Allocate = new_array) -> tuple[np.ndarray, np.ndarray, np.ndarray | None]:
+    """Return ``(indices uint32, indptr int64, values or None)`` of unpacked sections and their header, parts of one array.
 
     The sizes of the sections must be those of the header. An error's offset is in the block as
-    far as the section is not compressed, else where the section begins.
+    far as the section is not compressed, else where the section begins. ``allocate`` makes uint8 arrays aligned to 8.
     """
-    indices, indptr = np.empty(header.num_indices, np.uint32), np.empty(header.num_rows + 1, np.int64)
     dtype = DTYPES[header.dtype]
-    out = None if dtype is None else np.empty(header.num_indices, dtype)
+    indptr_nbytes, indices_nbytes = 8 * (header.num_rows + 1), 4 * header.num_indices
+    values_nbytes = 0 if dtype is None else header.num_indices * np.dtype(dtype).itemsize
+    memory = allocate(indptr_nbytes + indices_nbytes + values_nbytes)
+    indptr = memory[:indptr_nbytes].view(np.int64)
+    indices = memory[indptr_nbytes : indptr_nbytes + indices_nbytes].view(np.uint32)
+    out = None if dtype is None else memory[indptr_nbytes + indices_nbytes :].view(dtype)
     offset, in_values = ffi.new("size_t *"), ffi.new("int *")
     status = lib.ss_sparse_decode(
         header,

@@ -22,6 +22,7 @@ import io
 import numpy as np
 import zstandard
 
+from shardstream._native.sparse import Allocate, new_array
 from shardstream.codecs import sparse as sparse_codec
 from shardstream.errors import CodecError
 from shardstream.schema import Bytes, Dense, Field, Ragged, Sparse, Text
@@ -52,18 +53,20 @@ def encode_column(field: Field, parts: tuple, compression: str | None) -> list:
     return payloads
 
 
-def decode_column(field: Field, members: list[np.ndarray], num_samples: int, compression: str | None):
+def decode_column(field: Field, members: list[np.ndarray], num_samples: int, compression: str | None,
+                  allocate: Allocate = new_array):  # fmt: skip
     """Return one column of a block in its decoded form, as views of ``members`` where they are not compressed.
 
     Args:
         members: uint8 arrays, one a member, in the order of :func:`member_suffixes`.
         num_samples: Samples in the block, as the index says.
+        allocate: Makes the memory of sparse columns, by its size.
 
     Raises:
         CodecError: The bytes are not this column of ``num_samples`` samples.
     """
     if isinstance(field, Sparse):
-        return sparse_codec.decode(members[0], field.dim, num_samples, field.values)
+        return sparse_codec.decode(members[0], field.dim, num_samples, field.values, allocate=allocate)
     if isinstance(field, Dense):
         limit = num_samples * field.num_elements * np.dtype(field.dtype).itemsize
         return _array(members[0], field.dtype, (num_samples, *field.shape), compression, limit)

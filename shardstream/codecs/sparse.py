@@ -192,7 +192,8 @@ def _unpack(stored: memoryview, raw_nbytes: int, offset: int) -> bytes:
         raise CodecError(f"a sparse block's zstd frame cannot be read: {error}.", offset=offset) from error
 
 
-def decode(buffer, dim: int, num_rows: int, values_dtype: str | None = None, *, sort: bool = True):
+def decode(buffer, dim: int, num_rows: int, values_dtype: str | None = None, *, sort: bool = True,
+           allocate: native.Allocate = native.new_array):  # fmt: skip
     """Return ``(indices uint32, indptr int64, values or None)`` of a block; each row ascending and below ``dim``.
 
     Any bytes give a value or a :class:`CodecError` whose ``offset`` is in the block. What is allocated is
@@ -203,6 +204,7 @@ def decode(buffer, dim: int, num_rows: int, values_dtype: str | None = None, *, 
         dim, num_rows, values_dtype: What the block must be; another is an error. ``values_dtype`` is
             "float32", "float16", "int32", or None for a binary set.
         sort: False lets rows come in another order where that is faster (remapped binary sets).
+        allocate: Makes the memory of all three, by its size.
     """
     # An array, not a memoryview: one that cffi holds, in a cycle (errors make them), crashes Python 3.11 when it is
     # collected.
@@ -219,4 +221,4 @@ def decode(buffer, dim: int, num_rows: int, values_dtype: str | None = None, *, 
         index = _unpack(index, header.index_raw_nbytes, header.index_offset)
     if header.values_zstd:
         values = _unpack(values, header.values_raw_nbytes, header.values_offset)
-    return native.decode(header, index, values, sort=sort)
+    return native.decode(header, index, values, sort=sort, allocate=allocate)

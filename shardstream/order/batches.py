@@ -86,11 +86,20 @@ class BatchPlan:
         """Yield how many positions of each batch ``worker`` of ``rank`` owns: the lengths of :meth:`positions`."""
         step = self.world_size * num_workers
         first = _first(self.start_position, rank + self.world_size * worker, step)
-        for batch in range(self.num_batches):
-            end = self.start_position + self._taken(batch + 1)
+        for end in self._ends():
             num = max(0, -((first - end) // step))  # the ceiling
             first += num * step
             yield num
+
+    def positions_after(self) -> Iterator[int]:
+        """Yield :meth:`position_after` of 1, 2, ... batches."""
+        return (min(end, self.num_samples) for end in self._ends())
+
+    def _ends(self) -> Iterator[int]:
+        """Yield one past the last position of each batch."""
+        full_end, step = self.start_position + self.num_batches * self.global_batch_size, self.global_batch_size
+        last = full_end if self.drop_last == "pad" else self.num_samples
+        return (min(end, last) for end in range(self.start_position + step, full_end + 1, step))
 
     def all_positions(self, rank: int, worker: int = 0, num_workers: int = 1) -> range:
         """Return the positions of all batches that ``worker`` of ``rank`` owns, ascending."""
