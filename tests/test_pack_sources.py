@@ -7,6 +7,7 @@ import io
 import json
 import os
 import tarfile
+import threading
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
@@ -21,10 +22,11 @@ from shardstream.errors import ConfigError, SampleError
 from shardstream.packing import pack, sources
 from shardstream.packing.document import Document
 from shardstream.packing.job import load, prepare
+from shardstream.packing.sources import files
 from shardstream.packing.sources.jsonl import JsonlSource
 from shardstream.packing.sources.kinds import SOURCES
 from shardstream.packing.sources.lines import blocks_of_lines, ranges_of
-from shardstream.storage.find import find_files
+from shardstream.storage.find import FoundFile, find_files
 
 DATA = Path(os.environ.get("SHARDSTREAM_DATA", Path(__file__).resolve().parents[2] / "shared/data"))
 with_data = pytest.mark.skipif(not DATA.is_dir(), reason=f"no real data at {DATA}")
@@ -521,3 +523,17 @@ def test_a_line_without_end_is_a_reject(tmp_path, tiny, monkeypatch):
     write(tmp_path / "b.jsonl", b'{"n": 2}\n')
     rows, rejects = read(kind="jsonl", paths=str(tmp_path))
     assert [row["n"] for row in rows] == [2] and len(rejects) >= 1 and "a.jsonl has a line of more than 64 bytes" in rejects[0]
+
+
+def test_many_remote_paths_are_looked_at_together(monkeypatch):
+    """Each costs a request, so their answers are waited for at once; files come in the order of the paths all the same."""
+    meet = threading.Barrier(8)
+
+    def look(url, storage_options, exclude):
+        meet.wait(20)
+        return [FoundFile(url, url.rpartition("/")[2], 1)]
+
+    monkeypatch.setattr(files, "find_files", look)
+    paths = [f"s3://bucket/{number}.jsonl" for number in range(8)]
+    found = files.find(files.FilesSettings(paths=paths), Document({"source": {}}, {}))
+    assert [file.url for file in found] == paths

@@ -8,6 +8,7 @@ from __future__ import annotations
 import io
 import re
 from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any, BinaryIO
 
 from shardstream.codecs import compression
@@ -22,9 +23,10 @@ from shardstream.packing.patterns import (
 )
 from shardstream.packing.sources import Chunk, part_nbytes
 from shardstream.storage.find import FoundFile, find_files, open_file
-from shardstream.storage.urls import redact
+from shardstream.storage.urls import is_local, redact
 
 PART_FILES = 1024
+LOOKS = 16  # remote paths looked at together
 BUFFER_NBYTES = 1 << 20
 RAW_NBYTES = 1 << 18
 COMPRESSED = {".gz": "gz", ".zst": "zst", ".bz2": "bz2", ".xz": "xz"}
@@ -50,20 +52,36 @@ def find(settings: FilesSettings, document: Document, key: tuple = ("source", "p
     except re.error as error:
         raise document.error(key[:-1], f"include or exclude holds what is not a pattern: {error}.") from None
     found: dict[str, FoundFile] = {}
-    for path in [settings.paths] if isinstance(settings.paths, str) else settings.paths:
+    paths = [settings.paths] if isinstance(settings.paths, str) else settings.paths
+    for path, files in zip(paths, _looked_at(paths, settings.storage_options, exclude), strict=True):
         folder, pattern = split_glob(path)
         wanted = compile_glob(pattern) if pattern else include
-        try:
-            files = find_files(folder, settings.storage_options, exclude)
-        except FileNotFoundError:
-            advice = " Over HTTP there is no listing: name each file." if folder.startswith("http") and "://" in folder else ""
-            raise document.error(key, f"there is nothing at {redact(folder)!r}.{advice}") from None
+        if files is None:
+            is_http = folder.startswith(("http://", "https://"))
+            advice = " Over HTTP there is no listing: name each file." if is_http else ""
+            raise document.error(key, f"there is nothing at {redact(folder)!r}.{advice}")
         files = [file for file in files if wanted.fullmatch(file.name) and include.fullmatch(file.name)]
         if not files:
-            raise document.error(key, f"no file at {path!r} that include and exclude let pass.")
+            raise document.error(key, f"no file at {redact(path)!r} that include and exclude let pass.")
         for file in files:
             found.setdefault(file.url, file)
     return list(found.values())
+
+
+def _looked_at(paths: Sequence[str], storage_options: dict, exclude: re.Pattern) -> Iterator[list[FoundFile] | None]:
+    """Give the files at each path, None where there is nothing; a remote one costs a request: many go at once."""
+
+    def look(path: str) -> list[FoundFile] | None:
+        try:
+            return find_files(split_glob(path)[0], storage_options, exclude)
+        except FileNotFoundError:
+            return None
+
+    if len(paths) == 1 or all(is_local(path) for path in paths):
+        yield from map(look, paths)
+        return
+    with ThreadPoolExecutor(min(LOOKS, len(paths)), thread_name_prefix="shardstream-look") as pool:
+        yield from pool.map(look, paths)
 
 
 def printable(name: str) -> str:
