@@ -109,7 +109,7 @@ def explained(error: BaseException, what: str) -> StorageError:
     elif names & {"NoCredentialsError", "PartialCredentialsError"} or "NoCredentialsError" in str(error):
         advice = "no credentials: set AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, a profile, or storage_options."
     elif status == 403 or isinstance(error, PermissionError):
-        advice = "permission denied; S3 also says so for a missing object when s3:ListBucket is not granted."
+        advice = "permission denied; S3 also says so for a missing object where s3:ListBucket is not granted: grant it, too."
     elif isinstance(error, FileNotFoundError):
         advice = "the bucket or folder does not exist."
     elif isinstance(error, ImportError):
