@@ -111,3 +111,10 @@ def test_mistakes_are_one_line(dataset, capfd, arguments, status):
     assert main(["bench", *(dataset if argument == "DATASET" else argument for argument in arguments)]) == status
     out, err = capfd.readouterr()
     assert out == "" and err.count("\n") == 1
+
+
+@pytest.mark.parametrize(("option", "name"), [("--plot", "p.gif"), ("--plot", "none/p.png"), ("--trace", "none/t.json")])
+def test_a_file_that_cannot_be_written_is_refused_before_anything_is_measured(dataset, tmp_path, capsys, option, name):
+    """--plot takes PNG files only, and both take files in folders that there are."""
+    assert main(["bench", str(dataset), "--seconds", "1000", option, str(tmp_path / name)]) == 2
+    assert option in capsys.readouterr().err

@@ -14,8 +14,8 @@ TEXTS = {
                              "read=ss.ReadPolicy(memory_limit=...), now {memory_limit}, or write larger blocks and shards",
     "decode": "checksums and decoding bound ({share:.0%} of the time waits for them): read=ss.ReadPolicy(threads=...) if cores are idle, "
               "or StreamLoader(num_workers=...)",
-    "gather": "making batches bounds ({share:.0%} of the time): deliver less, by fields=, a narrower dtypes=, sparse=\"jagged\" instead of dense; "
-              "or StreamLoader(num_workers=...)",
+    "gather": "making batches bounds ({share:.0%} of the time): deliver less, by fields=, a narrower dtypes= or sparse=\"jagged\" instead of dense. "
+              "Workers would not help: what they make is copied once more",
     "transform": "the transform bounds ({share:.0%} of the time): mark it @ss.batched so that it gets columns of many rows, or "
                  "StreamLoader(num_workers=...)",
     "hand over": "handing batches from workers over takes {share:.0%} of the time: fewer workers, or none, may be faster",

@@ -46,6 +46,8 @@ def command(
     from shardstream.config import ReadPolicy
     from shardstream.stream import ShardStream
 
+    _check_place(plot, "--plot", (".png",))
+    _check_place(trace, "--trace", ())
     stream = ShardStream(url, batch_size=batch_size, shuffle=not in_order, epochs=None, fields=field, sparse=sparse, version=version,
                          cache_dir=cache_dir, read=ReadPolicy(memory_limit=memory_limit, threads=threads))  # fmt: skip
     tracing = Trace() if trace is not None else contextlib.nullcontext()
@@ -64,11 +66,24 @@ def command(
         show.json({**dataclasses.asdict(measured), "samples_per_s": measured.samples_per_s, "nbytes_per_s": measured.nbytes_per_s,
                    "limits": {"read": what, "read_nbytes_per_s": rate, "memcpy_nbytes_per_s": memcpy}, "advice": line})  # fmt: skip
         return
+    stored = f"{measured.nbytes_per_s / 1e6:,.1f} MB/s stored" if measured.nbytes_read else "nothing read: all of it stays decoded in memory"
     typer.echo(f"{measured.samples_per_s:,.0f} samples/s, {measured.num_batches / measured.seconds:,.1f} batches/s, "
-               f"{measured.nbytes_per_s / 1e6:,.1f} MB/s stored, over {measured.seconds:.1f} s")  # fmt: skip
+               f"{stored}, over {measured.seconds:.1f} s")  # fmt: skip
     typer.echo(f"first batch after {measured.first_batch_s:.3f} s; {measured.cpu_s / measured.seconds:.2f} cores busy; "
                f"peak memory {show.nbytes(measured.peak_nbytes)}; {measured.num_skipped:,} samples skipped, {measured.num_cache_hits:,} cache hits")  # fmt: skip
     rows = [(name.replace("_", " "), f"{spent:.2f}", f"{spent / measured.seconds:.0%}") for name, spent in measured.stages.items() if spent >= 0.005]
     show.table(("stage", "seconds", "of the time"), rows, ("seconds", "of the time"))
     typer.echo(f"this machine: memcpy {memcpy / 1e9:.1f} GB/s, {what} {rate / 1e6:,.0f} MB/s")
     typer.echo(f"advice: {line}.")
+
+
+def _check_place(path: str | None, option: str, suffixes: tuple[str, ...]) -> None:
+    """Refuse a file that could not be written, before some seconds of measuring are spent on it."""
+    from pathlib import Path
+
+    from shardstream.errors import ConfigError
+
+    if path is not None and suffixes and not path.endswith(suffixes):
+        raise ConfigError(f"{option} {path}: its name must end with {' or '.join(suffixes)}.")
+    if path is not None and not Path(path).parent.is_dir():
+        raise ConfigError(f"{option} {path}: there is no folder {Path(path).parent}.")
