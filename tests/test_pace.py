@@ -4,12 +4,13 @@ import random
 import threading
 from concurrent.futures import Future
 
+import numpy as np
 import pytest
 
 from shardstream.config import RetryPolicy
 from shardstream.errors import ChecksumError, StorageError
+from shardstream.storage import Fetcher, fetch, ranges, retry
 from shardstream.storage import pace as paces
-from shardstream.storage import retry
 from shardstream.storage.pace import HEDGE_FLOOR_S, HEDGED_FREE, HEDGED_SHARE, MAX_IN_FLIGHT, MIN_IN_FLIGHT, MIN_RECENT, NUM_MEASURED, Pace, first_of
 from shardstream.storage.retry import MAX_WRONG, attempt, backoff_s
 
@@ -236,3 +237,27 @@ def test_wrong_bytes_are_believed_in_the_end(clock):
     with pytest.raises(ChecksumError):
         attempt(RetryPolicy(), "reading x", operation, passing=ChecksumError)
     assert len(tries) == MAX_WRONG
+
+
+@pytest.mark.parametrize("status, passes", [*((status, True) for status in (408, 409, 425, 429, 500, 502, 503, 504)),
+                                            *((status, False) for status in (400, 401, 403, 404, 405, 410, 412, 416, 501))])  # fmt: skip
+def test_which_answers_may_pass(status, passes):
+    """Too many requests, conflicts and the server's own failures are asked again, refusals are not; a client's words for it change nothing."""
+    assert retry.may_pass(ranges.HttpError("answered", status, None)) is passes
+    wrapped = OSError("unlucky")
+    wrapped.__cause__ = ranges.HttpError("answered", status, None)
+    assert retry.may_pass(wrapped) is passes
+
+
+def test_one_try_has_a_time_of_its_own(monkeypatch):
+    """A range may take ``request_s`` a try, the rest of the deadline if that is less."""
+    given = []
+
+    def start_get(url: str, begin: int, end: int, storage_options: dict | None, timeout_s: float) -> Future:
+        given.append(timeout_s)
+        return done(np.zeros(end - begin, np.uint8))
+
+    monkeypatch.setattr(fetch, "start_get", start_get)
+    Fetcher(retry=RetryPolicy(request_s=3.0)).read("s3://bucket/s.tar", 0, 10)
+    Fetcher(retry=RetryPolicy(request_s=3.0, deadline_s=2.0)).read("s3://bucket/s.tar", 0, 10)
+    assert given[0] == 3.0 and 1.0 < given[1] <= 2.0
