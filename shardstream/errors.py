@@ -80,6 +80,8 @@ class RowErrors(SampleError):
     """
 
     def __init__(self, errors: dict[int, SampleError]):
+        if not errors or not all(isinstance(error, SampleError) for error in errors.values()):
+            raise ConfigError(f"RowErrors takes a dict of row to SampleError, with one row at least, not {errors!r:.100}.")
         first = next(iter(errors.values()))
         super().__init__(first.message, key=first.key, field=first.field)
         self.errors = errors

@@ -589,3 +589,10 @@ def test_rows_of_a_batched_transform_may_be_numbered_by_numpy(url, several):
     with pytest.raises(ss.TransformError) as caught:
         dataset[[1, 2, 4]]
     assert caught.value.key == 2
+
+
+@pytest.mark.parametrize("errors", [{}, {0: "even"}, {0: ValueError("even")}])
+def test_row_errors_name_a_row_at_least(errors):
+    """Else a transform that raised them for no row would seem to have raised StopIteration."""
+    with pytest.raises(ss.ConfigError, match="a dict of row to SampleError"):
+        ss.RowErrors(errors)
