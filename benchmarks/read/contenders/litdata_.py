@@ -8,6 +8,7 @@ import os
 import numpy as np
 import torch
 from litdata import StreamingDataLoader, StreamingDataset, TokensLoader
+from litdata.streaming import downloader
 from litdata.streaming.cache import Cache
 
 from benchmarks.read.workloads import BATCH, WORKLOADS
@@ -33,6 +34,7 @@ def loader(contender, workload, folder, num_workers):
 
 def remote_loader(contender, workload, url, scratch):
     options = {"endpoint_url": os.environ["AWS_ENDPOINT_URL"]}
+    downloader._OBSTORE_CLIENT_OPTIONS["allow_http"] = True  # which a server on loopback speaks; it has no option for this
     dataset = StreamingDataset(url, cache_dir=scratch, shuffle=True, drop_last=False, item_loader=_item_loader(workload), storage_options=options)
     return StreamingDataLoader(dataset, batch_size=BATCH, num_workers=0, collate_fn=functools.partial(_collate, workload.name))
 
