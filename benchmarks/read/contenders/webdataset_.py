@@ -4,6 +4,7 @@ in a buffer. From S3 by ``pipe:s5cmd cat``, one of the commands that its documen
 
 import functools
 import os
+import sys
 from pathlib import Path
 
 import webdataset as wds
@@ -30,9 +31,9 @@ def loader(contender, workload, folder, num_workers):
 def remote_loader(contender, workload, url, scratch):
     import s3fs
 
-    endpoint = os.environ["AWS_ENDPOINT_URL"]
+    s5cmd, endpoint = Path(sys.executable).with_name("s5cmd"), os.environ["AWS_ENDPOINT_URL"]
     keys = sorted(key for key in s3fs.S3FileSystem(endpoint_url=endpoint).ls(url) if key.endswith(".tar"))
-    return _loader(workload, [f"pipe:s5cmd --endpoint-url {endpoint} cat s3://{key}" for key in keys], 0)
+    return _loader(workload, [f"pipe:{s5cmd if s5cmd.exists() else 's5cmd'} --endpoint-url {endpoint} cat s3://{key}" for key in keys], 0)
 
 
 def _loader(workload, shards, num_workers):
