@@ -3,12 +3,13 @@
 import random
 import threading
 from concurrent.futures import Future
+from dataclasses import FrozenInstanceError
 
 import numpy as np
 import pytest
 
 from shardstream.config import RetryPolicy
-from shardstream.errors import ChecksumError, StorageError
+from shardstream.errors import ChecksumError, ShardError, StorageError
 from shardstream.storage import Fetcher, fetch, ranges, retry
 from shardstream.storage import pace as paces
 from shardstream.storage.pace import HEDGE_FLOOR_S, HEDGED_FREE, HEDGED_SHARE, MAX_IN_FLIGHT, MIN_IN_FLIGHT, MIN_RECENT, NUM_MEASURED, Pace, first_of
@@ -261,3 +262,20 @@ def test_one_try_has_a_time_of_its_own(monkeypatch):
     Fetcher(retry=RetryPolicy(request_s=3.0)).read("s3://bucket/s.tar", 0, 10)
     Fetcher(retry=RetryPolicy(request_s=3.0, deadline_s=2.0)).read("s3://bucket/s.tar", 0, 10)
     assert given[0] == 3.0 and 1.0 < given[1] <= 2.0
+
+
+def test_a_body_cut_off_is_not_the_objects_end(monkeypatch):
+    """Fewer bytes than asked for, once, are a lost connection; twice, the object ends there."""
+    replies = [5, 10, 5, 5]
+    monkeypatch.setattr(fetch, "start_get", lambda *request: done(np.zeros(replies.pop(0), np.uint8)))
+    fetcher = Fetcher(retry=RetryPolicy(first_delay_s=0.001))
+    assert len(fetcher.read("s3://bucket/s.tar", 0, 10)) == 10 and len(replies) == 2
+    with pytest.raises(ShardError, match="truncated") as caught:
+        fetcher.read("s3://bucket/s.tar", 0, 10)
+    assert caught.value.offset == 5 and replies == []
+
+
+def test_the_policy_is_frozen():
+    """What a stream was given cannot change under it."""
+    with pytest.raises(FrozenInstanceError):
+        RetryPolicy().deadline_s = 1.0
