@@ -73,11 +73,14 @@ def test_an_empty_batch_is_empty(tok):
 def test_threads_do_not_change_ids(tokenizer):
     """A batch of many chunks has the same ids and offsets whatever the number of threads."""
     batch = texts.library_text(600_000) * 2 + texts.adversarial(seed=10, num=200)
-    ids, offsets = tokenizer.encode_batch(batch)
-    for num_threads in (2, 3, 17):
-        other_ids, other_offsets = tokenizer.encode_batch(batch, num_threads=num_threads)
-        np.testing.assert_array_equal(ids, other_ids)
-        np.testing.assert_array_equal(offsets, other_offsets)
+    batch[3], batch[-1] = "<|end|>" + batch[3], batch[-1] + "<|end|>x"
+    for special in ((), "all"):
+        options = {"allowed_special": special, "disallowed_special": ()}
+        ids, offsets = tokenizer.encode_batch(batch, **options)
+        for num_threads in (2, 3, 17):
+            other_ids, other_offsets = tokenizer.encode_batch(batch, num_threads=num_threads, **options)
+            np.testing.assert_array_equal(ids, other_ids)
+            np.testing.assert_array_equal(offsets, other_offsets)
 
 
 def test_one_tokenizer_serves_many_threads_at_once(tok):
@@ -174,6 +177,26 @@ def test_wrong_inputs_are_refused(tok, texts_):
     """One text, or things that are no texts, or arrays of other types, are errors."""
     with pytest.raises(TokenizerError):
         tok.encode_batch(texts_)
+
+
+@pytest.mark.parametrize("number", ["a", None, 1.0, True])
+def test_ids_and_tokens_of_other_types_are_refused(tok, number):
+    """id_to_token() takes whole numbers, token_to_id() texts; load() takes a path or a name."""
+    with pytest.raises(TokenizerError, match="whole number"):
+        tok.id_to_token(number)
+    with pytest.raises(TokenizerError, match="str or bytes"):
+        tok.token_to_id(5)
+    with pytest.raises(TokenizerError, match="path or by a name"):
+        sst.load(None)
+
+
+def test_a_pattern_that_never_ends_is_stopped(monkeypatch):
+    """A regular expression that backtracks for ever raises an error that names it and how far it came."""
+    monkeypatch.setattr(patterns, "SPLIT_SECONDS", 0.05)
+    pattern = r"x|(?:a|aa|b*)+c"
+    with pytest.raises(TokenizerError, match=r"split pattern .*does not come to an end .* after character 2") as caught:
+        make(pattern).encode("xx" + "a" * 200)
+    assert pattern in str(caught.value)
 
 
 @pytest.mark.parametrize("num_threads", [0, -1, 257, 1.5, "2", True])

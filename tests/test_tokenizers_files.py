@@ -245,6 +245,15 @@ def test_what_a_tokenizer_json_may_not_say_is_named(content, path, value, messag
         read_tokenizer_json(spoil(content, path, value), "tokenizer.json")
 
 
+def test_added_tokens_of_normalized_text_are_refused(content):
+    """Where texts are normalized, an added token that is looked for afterwards may be found elsewhere than before."""
+    content["added_tokens"] = [{"id": 4000, "content": "<x>", "normalized": True}]
+    assert read_tokenizer_json(json.dumps(content).encode(), "tokenizer.json").special_tokens == {"<x>": 4000}
+    content["normalizer"] = {"type": "NFC"}
+    with pytest.raises(TokenizerError, match="'<x>' is looked for in normalized text"):
+        read_tokenizer_json(json.dumps(content).encode(), "tokenizer.json")
+
+
 @given(st.recursive(st.none() | st.integers(-5, 5) | st.sampled_from(["BPE", "ByteLevel", "a", "a a"]),
        lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.sampled_from(
            ["model", "vocab", "merges", "type", "pre_tokenizer", "pretokenizers", "normalizer", "added_tokens", "id", "content"]), inner, max_size=4),

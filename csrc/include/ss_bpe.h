@@ -24,6 +24,7 @@
 /* cffi:begin */
 typedef struct ss_bpe ss_bpe;			/* opaque: a vocabulary, never modified after ss_bpe_new() */
 typedef struct ss_bpe_scratch ss_bpe_scratch;	/* opaque: one thread's memory for encoding with one ss_bpe */
+typedef struct ss_bpe_job ss_bpe_job;		/* opaque: threads that encode one batch together */
 
 enum ss_bpe_kind {
 	SS_BPE_UNUSED = 0,	/* no token has this id */
@@ -120,6 +121,35 @@ uint64_t ss_bpe_scratch_steps(const ss_bpe_scratch *scratch);
 enum ss_status
 ss_bpe_encode(ss_bpe_scratch *scratch, const uint8_t *text, size_t text_nbytes, const int64_t *offsets,
 	      size_t num_texts, uint32_t *ids, size_t ids_avail, int64_t *id_offsets, uint64_t *place_ret);
+
+/*
+ * ss_bpe_job_new() starts num_scratches - 1 threads, each with one of 'scratches', or fewer if the
+ * system has no more, that encode what ss_bpe_job_add() gives them; or returns NULL if there is no memory.
+ * The ids of all chunks are written to 'ids', as long as they fit.
+ *
+ * One thread, the caller, uses the job: it adds chunks, at most max_chunks; calls ss_bpe_job_run(), which
+ * encodes with scratches[0] until all are done; moves ids if some did not fit; and calls ss_bpe_job_free(), which
+ * may come at any time and waits for chunks that are being encoded.  Texts, offsets, outputs and scratches belong to
+ * the job until ss_bpe_job_run() has returned, or ss_bpe_job_free().
+ */
+ss_bpe_job *
+ss_bpe_job_new(ss_bpe_scratch *const *scratches, size_t num_scratches, size_t max_chunks, uint32_t *ids, size_t ids_avail);
+void ss_bpe_job_free(ss_bpe_job *job);
+
+/*
+ * ss_bpe_job_add() adds a chunk: texts as ss_bpe_encode() takes them, but id_offsets[0 .. num_texts] count from
+ * the first chunk's first id.  Returns SS_OK, or SS_ERR_SPACE if this is one chunk too many.
+ */
+enum ss_status
+ss_bpe_job_add(ss_bpe_job *job, const uint8_t *text, size_t text_nbytes, const int64_t *offsets, size_t num_texts,
+	       int64_t *id_offsets);
+
+/*
+ * ss_bpe_job_run() returns what ss_bpe_encode() does; *place_ret is a text of chunk *chunk_ret.  *num_ids_ret is how many ids
+ * there are: if more than there is room, ss_bpe_job_move() copies what has been written to larger 'ids', and writes the rest.
+ */
+enum ss_status ss_bpe_job_run(ss_bpe_job *job, size_t *num_ids_ret, size_t *chunk_ret, uint64_t *place_ret);
+void ss_bpe_job_move(ss_bpe_job *job, uint32_t *ids, size_t ids_avail);
 
 /*
  * ss_bpe_decoded_nbytes() gives in *nbytes_ret how many bytes ids[0 .. num_ids) stand

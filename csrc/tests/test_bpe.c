@@ -305,6 +305,110 @@ refuses_wrong_batches(void)
 	ss_bpe_free(bpe);
 }
 
+#define NUM_CHUNKS 40
+#define CHUNK_TEXTS 7
+#define CHUNK_NBYTES 700
+
+struct chunk {
+	uint8_t text[CHUNK_NBYTES];
+	int64_t offsets[CHUNK_TEXTS + 1], id_offsets[CHUNK_TEXTS + 1];
+};
+
+static void
+make_chunks(struct chunk *chunks)
+{
+	uint64_t seed = 3;
+
+	for (size_t i = 0; i < NUM_CHUNKS; i++) {
+		for (size_t k = 0; k < CHUNK_NBYTES; k++)
+			chunks[i].text[k] = (uint8_t)"abchelo "[test_random(&seed) % 8];
+		for (size_t k = 0; k <= CHUNK_TEXTS; k++)
+			chunks[i].offsets[k] = (int64_t)(k * CHUNK_NBYTES / CHUNK_TEXTS);
+	}
+}
+
+static ss_bpe_job *
+new_job(ss_bpe_scratch **scratches, size_t num_scratches, struct chunk *chunks, size_t num_chunks, uint32_t *ids, size_t ids_avail)
+{
+	ss_bpe_job *job = ss_bpe_job_new(scratches, num_scratches, NUM_CHUNKS, ids, ids_avail);
+
+	for (size_t i = 0; i < num_chunks; i++)
+		CHECK_EQ(ss_bpe_job_add(job, chunks[i].text, CHUNK_NBYTES, chunks[i].offsets, CHUNK_TEXTS, chunks[i].id_offsets),
+			 SS_OK);
+	return job;
+}
+
+/* Whatever the number of threads, and where the ids do not fit at first: what one chunk after another gives. */
+static void
+jobs_encode_as_one_thread_does(void)
+{
+	static struct chunk chunks[NUM_CHUNKS];
+	static uint32_t expected[NUM_CHUNKS * CHUNK_NBYTES + SS_BPE_IDS_SLACK], ids[NUM_CHUNKS * CHUNK_NBYTES];
+	static const size_t rooms[] = { 0, 1000, NUM_CHUNKS * CHUNK_NBYTES };
+	int64_t id_offsets[NUM_CHUNKS][CHUNK_TEXTS + 1];
+	ss_bpe *bpe = new_bpe();
+	ss_bpe_scratch *scratches[4];
+	size_t num_expected = 0, num, bad_chunk;
+	uint64_t place;
+
+	make_chunks(chunks);
+	for (size_t i = 0; i < 4; i++)
+		scratches[i] = ss_bpe_scratch_new(bpe);
+	for (size_t i = 0; i < NUM_CHUNKS; i++) {
+		CHECK_EQ(ss_bpe_encode(scratches[0], chunks[i].text, CHUNK_NBYTES, chunks[i].offsets, CHUNK_TEXTS,
+				       expected + num_expected, CHUNK_NBYTES + SS_BPE_IDS_SLACK, id_offsets[i], &place), SS_OK);
+		for (size_t k = 0; k <= CHUNK_TEXTS; k++)
+			id_offsets[i][k] += (int64_t)num_expected;
+		num_expected = (size_t)id_offsets[i][CHUNK_TEXTS];
+	}
+	for (size_t trial = 0; trial < 12; trial++) {
+		ss_bpe_job *job = new_job(scratches, 1 + trial % 4, chunks, NUM_CHUNKS, ids, rooms[trial / 4]);
+		CHECK_EQ(ss_bpe_job_add(job, NULL, 0, chunks[0].offsets, 0, NULL), SS_ERR_SPACE);
+		CHECK_EQ(ss_bpe_job_run(job, &num, &bad_chunk, &place), SS_OK);
+		CHECK_EQ(num, num_expected);
+		uint32_t *larger = (uint32_t *)(void *)guarded_alloc(num * sizeof(*ids)), *all = num > rooms[trial / 4] ? larger : ids;
+		if (all == larger)
+			ss_bpe_job_move(job, larger, num);
+		CHECK(memcmp(all, expected, num * sizeof(*ids)) == 0);
+		for (size_t i = 0; i < NUM_CHUNKS; i++)
+			CHECK(memcmp(chunks[i].id_offsets, id_offsets[i], sizeof(id_offsets[i])) == 0);
+		ss_bpe_job_free(job);
+		guarded_free((uint8_t *)larger, num * sizeof(*ids));
+	}
+	for (size_t i = 0; i < 4; i++)
+		ss_bpe_scratch_free(scratches[i]);
+	ss_bpe_free(bpe);
+}
+
+static void
+jobs_name_the_first_wrong_text_and_end_at_any_time(void)
+{
+	static struct chunk chunks[NUM_CHUNKS];
+	static uint32_t ids[NUM_CHUNKS * CHUNK_NBYTES];
+	ss_bpe *bpe = new_bpe();
+	ss_bpe_scratch *scratches[3];
+	size_t num, bad_chunk;
+	uint64_t place;
+
+	make_chunks(chunks);
+	for (size_t i = 0; i < 3; i++)
+		scratches[i] = ss_bpe_scratch_new(bpe);
+	for (size_t num_chunks = 0; num_chunks <= NUM_CHUNKS; num_chunks += 5)
+		ss_bpe_job_free(new_job(scratches, 3, chunks, num_chunks, ids, sizeof(ids) / sizeof(ids[0])));
+	ss_bpe_job_free(NULL);
+	chunks[17].offsets[3] = 0;
+	chunks[18].offsets[2] = 0;
+	chunks[21].offsets[CHUNK_TEXTS] = -1;
+	ss_bpe_job *job = new_job(scratches, 3, chunks, NUM_CHUNKS, ids, sizeof(ids) / sizeof(ids[0]));
+	CHECK_EQ(ss_bpe_job_run(job, &num, &bad_chunk, &place), SS_ERR_RANGE);
+	CHECK_EQ(bad_chunk, 17);
+	CHECK_EQ(place, 2);
+	ss_bpe_job_free(job);
+	for (size_t i = 0; i < 3; i++)
+		ss_bpe_scratch_free(scratches[i]);
+	ss_bpe_free(bpe);
+}
+
 int
 main(void)
 {
@@ -316,5 +420,7 @@ main(void)
 	knows_tokens_and_their_halves();
 	refuses_broken_vocabularies();
 	refuses_wrong_batches();
+	jobs_encode_as_one_thread_does();
+	jobs_name_the_first_wrong_text_and_end_at_any_time();
 	return 0;
 }

@@ -105,14 +105,66 @@ class Scratch:
             len(offsets) - 1, ffi.from_buffer("uint32_t[]", ids), len(ids), ffi.from_buffer("int64_t[]", id_offsets),
             place,
         )  # fmt: skip
-        if status == lib.SS_ERR_RANGE:
-            raise TokenizerError(
-                f"texts[{first_text + place[0]}] is longer than {MAX_TEXT_NBYTES} bytes, or its offsets descend or "
-                "leave the buffer.", index=first_text + place[0])  # fmt: skip
-        if status == lib.SS_ERR_NOMEM:
-            raise MemoryError("No memory to merge a long piece.")
-        assert status == lib.SS_OK, "the caller gave ids too little room"
+        _check_texts(status, first_text + place[0])
         return int(id_offsets[-1])
+
+
+class Job:
+    """Threads that encode the chunks of one batch together, in one array of ids.
+
+    Args:
+        scratches: One a thread, the caller's first.
+        max_chunks: How many chunks may be added.
+        ids: Receives the ids; uint32. Where it is too small, :meth:`run` returns a larger array.
+    """
+
+    def __init__(self, scratches: list[Scratch], max_chunks: int, ids: np.ndarray):
+        handles = ffi.new("ss_bpe_scratch *[]", [scratch._handle for scratch in scratches])
+        self._handle = lib.ss_bpe_job_new(handles, len(scratches), max_chunks, ffi.from_buffer("uint32_t[]", ids), len(ids))
+        if self._handle == ffi.NULL:
+            raise MemoryError("No memory for threads that encode.")
+        self._keep = [scratches, ids]
+        self._ids = ids
+
+    def __enter__(self):
+        return self
+
+    def __exit__(self, *_):
+        lib.ss_bpe_job_free(self._handle)
+
+    def add(self, values, offsets, id_offsets) -> None:
+        """Add a chunk: ``values``, ``offsets`` and ``id_offsets`` as in :meth:`Scratch.encode`, but ids count from the first chunk's."""
+        buffers = (ffi.from_buffer("uint8_t[]", values), ffi.from_buffer("int64_t[]", offsets),
+                   ffi.from_buffer("int64_t[]", id_offsets))  # fmt: skip
+        status = lib.ss_bpe_job_add(self._handle, buffers[0], len(values), buffers[1], len(offsets) - 1, buffers[2])
+        assert status == lib.SS_OK, "the caller adds no more chunks than it said"
+        self._keep.append(buffers)
+
+    def run(self, first_texts: list[int]) -> np.ndarray:
+        """Take part in the work until all is done and return the ids, a new array or the beginning of the one given.
+
+        Args:
+            first_texts: Number of the first text of each chunk in the caller's batch, for messages.
+
+        Raises:
+            TokenizerError: A text is too long or its offsets are wrong; ``e.index`` says which.
+        """
+        num, chunk, place = ffi.new("size_t *"), ffi.new("size_t *"), ffi.new("uint64_t *")
+        status = lib.ss_bpe_job_run(self._handle, num, chunk, place)
+        _check_texts(status, first_texts[chunk[0]] + place[0] if status != lib.SS_OK else 0)
+        if num[0] > len(self._ids):
+            self._ids = np.empty(num[0], np.uint32)
+            lib.ss_bpe_job_move(self._handle, ffi.from_buffer("uint32_t[]", self._ids), len(self._ids))
+        return self._ids[: num[0]]
+
+
+def _check_texts(status: int, text: int) -> None:
+    if status == lib.SS_ERR_RANGE:
+        raise TokenizerError(f"texts[{text}] is longer than {MAX_TEXT_NBYTES} bytes, or its offsets descend or leave the buffer.",
+                             index=text)  # fmt: skip
+    if status == lib.SS_ERR_NOMEM:
+        raise MemoryError("No memory to merge a long piece.")
+    assert status == lib.SS_OK, "the caller gave ids too little room"
 
 
 def _check_vocab(status: int, place: int, num_ids: int) -> None:

@@ -30,11 +30,12 @@ ffibuilder.set_source(
     include_dirs=["csrc/include"],
     depends=sorted(str(header.relative_to(ROOT)) for header in (ROOT / "csrc").glob("*/*.h")),
     extra_compile_args=[
-        "-std=c11", "-O3", "-g0", "-fvisibility=hidden", "-Wall", "-Wextra", "-Werror",
+        "-std=c11", "-pthread", "-O3", "-g0", "-fvisibility=hidden", "-Wall", "-Wextra", "-Werror",
         # cffi's generated wrappers have unused parameters and partly initialised structs; the C
         # tests (csrc/Makefile) compile csrc/lib without these two exceptions.
         "-Wno-unused-parameter", "-Wno-missing-field-initializers",
     ],
+    extra_link_args=["-pthread"],
 )  # fmt: skip
 
 if __name__ == "__main__":

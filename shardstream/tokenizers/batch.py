@@ -207,6 +207,17 @@ def _cut(text: str, specials: Specials | None, number: int) -> Iterator[tuple[st
     yield text[begin:], None
 
 
+def joined(parts: list[Segments]) -> Segments:
+    """Return what :func:`with_specials` needs of the segments of consecutive chunks, without their bytes."""
+    starts = np.cumsum([0, *(len(part.offsets) - 1 for part in parts)])
+    return Segments(
+        b"", np.zeros(1, np.int64),
+        np.concatenate([parts[0].bounds[:1], *(part.bounds[1:] + start for part, start in zip(parts, starts))]),
+        np.concatenate([part.special_at + start for part, start in zip(parts, starts)]),
+        np.concatenate([part.special_ids for part in parts]),
+    )  # fmt: skip
+
+
 def with_specials(segments: Segments, ids: np.ndarray, offsets: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """Return the ids and offsets of texts, made of those of their segments."""
     if segments.bounds is None:

@@ -29,16 +29,17 @@ def read_tokenizer_json(data: bytes, where: str) -> Vocabulary:
     need(isinstance(model, dict) and model.get("type", "BPE") == "BPE", where, "the model is not of type BPE")
     for name in ("dropout", "continuing_subword_prefix", "end_of_word_suffix", "byte_fallback"):
         need(not model.get(name), where, f"a model with {name} is not supported")
-    special_tokens = _added_tokens(content.get("added_tokens") or [], where)
+    nfc = _is_nfc(content.get("normalizer"), where)
+    special_tokens = _added_tokens(content.get("added_tokens") or [], nfc, where)
     ids = read_ids(model.get("vocab"), special_tokens, where)
     return Vocabulary.from_tokens(
         ids, special_tokens, merges=read_merges(model.get("merges"), ids, where),
         pattern=_pattern(content.get("pre_tokenizer"), where), whole_piece=model.get("ignore_merges") is True,
-        nfc=_is_nfc(content.get("normalizer"), where),
+        nfc=nfc,
     )  # fmt: skip
 
 
-def _added_tokens(added, where: str) -> dict[str, int]:
+def _added_tokens(added, nfc: bool, where: str) -> dict[str, int]:
     need(isinstance(added, list), where, "added_tokens is a list")
     special = {}
     for token in added:
@@ -46,6 +47,8 @@ def _added_tokens(added, where: str) -> dict[str, int]:
              where, "an added token has an id and content")  # fmt: skip
         for name in ("single_word", "lstrip", "rstrip"):
             need(not token.get(name), where, f"the added token {token['content']!r} has {name}, which is not supported")
+        need(not (nfc and token.get("normalized")), where,
+             f"the added token {token['content']!r} is looked for in normalized text, which is not supported")  # fmt: skip
         special[token["content"]] = token["id"]
     return special
 

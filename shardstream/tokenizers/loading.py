@@ -31,6 +31,8 @@ def load(path_or_name: str | Path, *, pattern: str | None = None,
     Raises:
         TokenizerError: There is no such file or encoding, or it is malformed or of a kind that is not supported.
     """
+    if not isinstance(path_or_name, str | Path):
+        raise TokenizerError(f"A tokenizer is loaded from a path or by a name, not from {path_or_name!r}.")
     path = Path(path_or_name)
     if path.is_dir():
         path = _file_of(path)

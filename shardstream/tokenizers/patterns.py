@@ -78,6 +78,11 @@ RANK_FILES = MappingProxyType({
 NFC_RANK_FILES = frozenset({"qwen2"})
 
 
+# How long a regular expression may look at one text: so long that only one that backtracks for ever is stopped.
+SPLIT_SECONDS = 60.0
+SPLIT_SECONDS_A_CHAR = 1e-3
+
+
 def pattern_text(pattern: str) -> str:
     """Return the regular expression that a pattern's name stands for; any other string is one itself.
 
@@ -112,8 +117,13 @@ def splitter(pattern: str) -> Callable[[str], list[str]] | None:
 
     def pieces(text: str) -> list[str]:
         cuts = {0, len(text)}
-        for match in compiled.finditer(text):
-            cuts |= {match.start(), match.end()}
+        try:
+            for match in compiled.finditer(text, timeout=SPLIT_SECONDS + SPLIT_SECONDS_A_CHAR * len(text)):
+                cuts |= {match.start(), match.end()}
+        except TimeoutError:
+            raise TokenizerError(
+                f"The split pattern {pattern!r} does not come to an end on a text of {len(text)} characters, after character "
+                f"{max(cuts - {len(text)})}: it tries ever more ways to match. Write it without nested repetitions.") from None
         bounds = sorted(cuts)
         return [text[begin:end] for begin, end in zip(bounds, bounds[1:])]
 

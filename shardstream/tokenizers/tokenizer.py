@@ -18,7 +18,6 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Collection
-from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from types import MappingProxyType
 
@@ -33,6 +32,7 @@ from shardstream.tokenizers.batch import (
     Texts,
     as_batch,
     chunks_of,
+    joined,
     plain,
     segmented,
     to_bytes,
@@ -47,6 +47,7 @@ from shardstream.tokenizers.vocab import Vocabulary, tables
 MAX_THREADS = 256
 PAIR_NAMES = ("vocab.json", "encoder.json")  # whose merges stand in a file beside them
 CHUNK_NBYTES = 1 << 18  # of text a call into C: long against a call's cost, short against the cache of a core
+THREADS_CHUNK_NBYTES = 1 << 17  # the last one to end is not long after the others
 
 
 class Tokenizer:
@@ -80,11 +81,15 @@ class Tokenizer:
             if (number := self.vocabulary.special_tokens.get(token)) is not None:
                 return number
             token = to_bytes(token)
+        if not isinstance(token, bytes):
+            raise TokenizerError(f"A token is str or bytes, not {token!r}.")
         number = self._bpe.token_id(token)
         return None if number == native.NO_ID else number
 
     def id_to_token(self, number: int) -> bytes | None:
         """Return the bytes that an id stands for, or ``None`` if no token has it."""
+        if type(number) is bool or not isinstance(number, int | np.integer):
+            raise TokenizerError(f"An id is a whole number, not {number!r}.")
         return self.vocabulary.token(number)
 
     def encode(self, text: Text, *, allowed_special: Collection[str] | str = (),
@@ -128,12 +133,28 @@ class Tokenizer:
             raise TokenizerError(f"num_threads is a whole number from 1 to {MAX_THREADS}, not {num_threads!r}.")
         specials = Specials.choose(self.vocabulary.special_tokens, allowed_special, disallowed_special)
         batch = as_batch(texts)
-        chunks = chunks_of(batch, CHUNK_NBYTES)
+        num_chars = CHUNK_NBYTES if num_threads == 1 else THREADS_CHUNK_NBYTES
+        chunks = chunks_of(batch, num_chars)
         if num_threads == 1 or len(chunks) < 2:
             return self._encode_chunks(batch, chunks, specials)
-        with ThreadPoolExecutor(min(num_threads, len(chunks))) as threads:
-            parts = list(threads.map(lambda chunk: self._encode_chunks(batch, [chunk], specials), chunks))
-            return _concatenated(parts, threads)
+        return self._encode_by_threads(batch, chunks, specials, num_threads)
+
+    def _encode_by_threads(self, batch: Texts, chunks: list[range], specials: Specials | None, num_threads: int):
+        """Do what :meth:`_encode_chunks` does with threads of C, which begin while this one still prepares chunks."""
+        scratches = [self._take_scratch() for _ in range(min(num_threads, len(chunks)))]
+        parts, bounds = [], []
+        with native.Job(scratches, len(chunks), _room(batch, chunks)) as job:
+            for chunk in chunks:
+                parts.append(self._segments(batch, chunk, specials))
+                bounds.append(np.empty(len(parts[-1].offsets), np.int64))
+                job.add(parts[-1].values, parts[-1].offsets, bounds[-1])
+            ids = job.run([chunk.start for chunk in chunks])
+        self._pool.extend(reversed(scratches))  # this thread's comes first next time: its core has it at hand
+        offsets = np.concatenate([bounds[0], *(ends[1:] for ends in bounds[1:])])
+        if parts[0].bounds is not None:
+            return with_specials(joined(parts), ids, offsets)
+        ids.base.resize(len(ids), refcheck=False)
+        return ids.base, offsets
 
     def _encode_chunks(self, batch: Texts, chunks: list[range], specials: Specials | None):
         """Encode consecutive chunks of a batch into one ``(ids, offsets)``, with one scratch."""
@@ -220,15 +241,3 @@ def _room(batch: Texts, chunks: list[range]) -> np.ndarray:
     first, last = chunks[0].start, chunks[-1].stop
     num_chars = int(batch[1][last] - batch[1][first]) if isinstance(batch, tuple) else sum(map(len, batch[first:last]))
     return np.empty(num_chars // 2 + 2 * CHUNK_NBYTES, np.uint32)
-
-
-def _concatenated(parts: list[tuple[np.ndarray, np.ndarray]], threads: ThreadPoolExecutor) -> tuple[np.ndarray, np.ndarray]:
-    starts = np.cumsum([0, *(len(ids) for ids, _ in parts)])
-    offsets = [bounds[:-1] + start for (_, bounds), start in zip(parts, starts)]
-    ids = np.empty(starts[-1], np.uint32)
-
-    def copy(start: int, part: np.ndarray) -> None:
-        ids[start : start + len(part)] = part  # without the GIL; the pages of ``ids`` are new, which costs most of it
-
-    list(threads.map(copy, starts, [part for part, _ in parts]))
-    return ids, np.concatenate([*offsets, starts[-1:]])

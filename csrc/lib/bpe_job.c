@@ -1,0 +1,260 @@
+/*
+ * Several threads that encode the chunks of one batch: see ss_bpe.h.
+ *
+ * Threads of our own, not the caller's: a chunk of Python's costs two hand-overs of its lock,
+ * each as long as a tenth of the encoding.  Whoever ends the chunk that is next in order moves
+ * its ids, and those of chunks that wait behind it, to where they belong, while others encode.
+ *
+ * SPDX-License-Identifier: Apache-2.0
+ */
+#include <pthread.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "bpe.h"
+
+/* Ids of one chunk, until they are moved. */
+struct ids_buffer {
+	struct ids_buffer *next;	/* of those that are free */
+	size_t ids_avail;
+	uint32_t ids[];
+};
+
+struct chunk {
+	const uint8_t *text;
+	size_t text_nbytes;
+	const int64_t *offsets;
+	size_t num_texts;
+	int64_t *id_offsets;
+	struct ids_buffer *buffer;	/* NULL: not encoded yet, or moved */
+};
+
+struct worker {
+	struct ss_bpe_job *job;
+	ss_bpe_scratch *scratch;
+	pthread_t thread;
+};
+
+struct ss_bpe_job {
+	pthread_mutex_t lock;		/* of what follows, but where it says otherwise */
+	pthread_cond_t changed;		/* a chunk was added, or none will be */
+	struct chunk *chunks;
+	size_t num_chunks, num_taken, num_moved;
+	size_t max_chunks;		/* constant */
+	bool is_complete, is_moving;
+	enum ss_status status;
+	size_t bad_chunk;
+	uint64_t bad_place;
+	struct ids_buffer *free_buffers;
+	uint32_t *ids;			/* its contents: of the thread that set is_moving */
+	size_t ids_avail, num_ids;
+	size_t num_threads;		/* of the caller, as are the workers; the first is itself */
+	struct worker *workers;
+};
+
+static struct ids_buffer *
+take_buffer(struct ss_bpe_job *job, size_t ids_avail)
+{
+	struct ids_buffer *buffer = job->free_buffers;
+
+	if (buffer != NULL) {
+		job->free_buffers = buffer->next;
+		if (buffer->ids_avail >= ids_avail)
+			return buffer;
+		free(buffer);
+	}
+	buffer = malloc(sizeof(*buffer) + ids_avail * sizeof(buffer->ids[0]));
+	if (buffer != NULL)
+		buffer->ids_avail = ids_avail;
+	return buffer;
+}
+
+static void
+fail(struct ss_bpe_job *job, enum ss_status status, size_t chunk, uint64_t place)
+{
+	if (job->status != SS_OK && job->bad_chunk < chunk)
+		return;
+	job->status = status;
+	job->bad_chunk = chunk;
+	job->bad_place = place;
+}
+
+/* Moves the ids of encoded chunks while they are next in order and there is room.  Holds the lock but while it moves. */
+static void
+move_ids(struct ss_bpe_job *job)
+{
+	if (job->is_moving)
+		return;
+	job->is_moving = true;
+	while (job->num_moved < job->num_taken && job->chunks[job->num_moved].buffer != NULL) {
+		struct chunk *chunk = &job->chunks[job->num_moved];
+		size_t begin = job->num_ids, num = (size_t)chunk->id_offsets[chunk->num_texts];
+		if (num > job->ids_avail - begin)
+			break;
+		pthread_mutex_unlock(&job->lock);
+		memcpy(job->ids + begin, chunk->buffer->ids, num * sizeof(*job->ids));
+		for (size_t i = 0; i <= chunk->num_texts; i++)
+			chunk->id_offsets[i] += (int64_t)begin;
+		pthread_mutex_lock(&job->lock);
+		chunk->buffer->next = job->free_buffers;
+		job->free_buffers = chunk->buffer;
+		chunk->buffer = NULL;
+		job->num_ids += num;
+		job->num_moved++;
+	}
+	job->is_moving = false;
+}
+
+/* Encodes one chunk that has been taken.  Holds the lock but while it encodes. */
+static void
+encode_chunk(struct ss_bpe_job *job, ss_bpe_scratch *scratch, size_t number)
+{
+	struct chunk chunk = job->chunks[number];
+	int64_t nbytes = chunk.offsets[chunk.num_texts] - chunk.offsets[0];	/* wrong, if ss_bpe_encode() will find it so */
+	size_t needed = nbytes >= 0 && (uint64_t)nbytes <= chunk.text_nbytes ? (size_t)nbytes : 0;
+	struct ids_buffer *buffer = take_buffer(job, needed + SS_BPE_IDS_SLACK);
+	enum ss_status status = SS_ERR_NOMEM;
+	uint64_t place = 0;
+
+	pthread_mutex_unlock(&job->lock);
+	if (buffer != NULL)
+		status = ss_bpe_encode(scratch, chunk.text, chunk.text_nbytes, chunk.offsets, chunk.num_texts,
+				       buffer->ids, buffer->ids_avail, chunk.id_offsets, &place);
+	pthread_mutex_lock(&job->lock);
+	if (status == SS_OK) {
+		job->chunks[number].buffer = buffer;
+		move_ids(job);
+	} else {
+		free(buffer);
+		fail(job, status, number, place);
+	}
+}
+
+static void
+work(struct ss_bpe_job *job, ss_bpe_scratch *scratch)
+{
+	pthread_mutex_lock(&job->lock);
+	for (;;) {
+		while (job->num_taken == job->num_chunks && !job->is_complete)
+			pthread_cond_wait(&job->changed, &job->lock);
+		if (job->num_taken == job->num_chunks || job->status != SS_OK)
+			break;
+		encode_chunk(job, scratch, job->num_taken++);
+	}
+	pthread_mutex_unlock(&job->lock);
+}
+
+static void *
+run_worker(void *argument)
+{
+	struct worker *worker = argument;
+
+	work(worker->job, worker->scratch);
+	return NULL;
+}
+
+ss_bpe_job *
+ss_bpe_job_new(ss_bpe_scratch *const *scratches, size_t num_scratches, size_t max_chunks, uint32_t *ids, size_t ids_avail)
+{
+	struct ss_bpe_job *job = calloc(1, sizeof(*job));
+
+	if (job == NULL)
+		return NULL;
+	job->chunks = calloc(max_chunks, sizeof(*job->chunks));
+	job->workers = calloc(num_scratches, sizeof(*job->workers));
+	if (job->chunks == NULL || job->workers == NULL) {
+		free(job->chunks);
+		free(job->workers);
+		free(job);
+		return NULL;
+	}
+	pthread_mutex_init(&job->lock, NULL);
+	pthread_cond_init(&job->changed, NULL);
+	job->max_chunks = max_chunks;
+	job->ids = ids;
+	job->ids_avail = ids_avail;
+	job->workers[0] = (struct worker){ .job = job, .scratch = scratches[0] };
+	for (job->num_threads = 1; job->num_threads < num_scratches; job->num_threads++) {
+		struct worker *worker = &job->workers[job->num_threads];
+		worker->job = job;
+		worker->scratch = scratches[job->num_threads];
+		if (pthread_create(&worker->thread, NULL, run_worker, worker) != 0)
+			break;	/* those that there are do the work */
+	}
+	return job;
+}
+
+enum ss_status
+ss_bpe_job_add(ss_bpe_job *job, const uint8_t *text, size_t text_nbytes, const int64_t *offsets, size_t num_texts,
+	       int64_t *id_offsets)
+{
+	enum ss_status status = SS_OK;
+
+	pthread_mutex_lock(&job->lock);
+	if (job->num_chunks == job->max_chunks)
+		status = SS_ERR_SPACE;
+	else
+		job->chunks[job->num_chunks++] = (struct chunk){ text, text_nbytes, offsets, num_texts, id_offsets, NULL };
+	pthread_cond_signal(&job->changed);
+	pthread_mutex_unlock(&job->lock);
+	return status;
+}
+
+/* Ends what runs: after the last chunk, or, if not is_wanted, after those that are being encoded. */
+static void
+end_threads(struct ss_bpe_job *job, bool is_wanted)
+{
+	pthread_mutex_lock(&job->lock);
+	job->is_complete = true;
+	if (!is_wanted)
+		job->num_chunks = job->num_taken;
+	pthread_cond_broadcast(&job->changed);
+	pthread_mutex_unlock(&job->lock);
+	if (is_wanted)
+		work(job, job->workers[0].scratch);
+	for (; job->num_threads > 1; job->num_threads--)
+		pthread_join(job->workers[job->num_threads - 1].thread, NULL);
+}
+
+enum ss_status
+ss_bpe_job_run(ss_bpe_job *job, size_t *num_ids_ret, size_t *chunk_ret, uint64_t *place_ret)
+{
+	end_threads(job, true);
+	*num_ids_ret = job->num_ids;
+	for (size_t i = job->num_moved; i < job->num_chunks && job->status == SS_OK; i++)
+		*num_ids_ret += (size_t)job->chunks[i].id_offsets[job->chunks[i].num_texts];
+	*chunk_ret = job->bad_chunk;
+	*place_ret = job->bad_place;
+	return job->status;
+}
+
+void
+ss_bpe_job_move(ss_bpe_job *job, uint32_t *ids, size_t ids_avail)
+{
+	pthread_mutex_lock(&job->lock);
+	if (job->num_ids > 0)
+		memcpy(ids, job->ids, job->num_ids * sizeof(*ids));
+	job->ids = ids;
+	job->ids_avail = ids_avail;
+	move_ids(job);
+	pthread_mutex_unlock(&job->lock);
+}
+
+void
+ss_bpe_job_free(ss_bpe_job *job)
+{
+	if (job == NULL)
+		return;
+	end_threads(job, false);
+	for (size_t i = job->num_moved; i < job->num_chunks; i++)
+		free(job->chunks[i].buffer);
+	for (struct ids_buffer *buffer = job->free_buffers, *next; buffer != NULL; buffer = next) {
+		next = buffer->next;
+		free(buffer);
+	}
+	pthread_cond_destroy(&job->changed);
+	pthread_mutex_destroy(&job->lock);
+	free(job->workers);
+	free(job->chunks);
+	free(job);
+}
