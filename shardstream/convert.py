@@ -19,9 +19,11 @@ from shardstream.scan import blocks
 from shardstream.schema import Schema
 from shardstream.source import open_source
 from shardstream.storage import Fetcher, Store
+from shardstream.storage.urls import redact
 from shardstream.writer import ShardWriter
 
 ROWS_AT_ONCE = 8192
+PRODUCER = "convert"  # a name that a second conversion takes from the first, whose commit fails then
 
 
 def is_memmap(place: str | os.PathLike) -> bool:
@@ -63,6 +65,7 @@ def to_shards(folder: str, url: str, fields: list[str] | None = None, shard_nbyt
 
     Raises:
         ConfigError: The dataset at ``url`` has rows already, or ``url`` is a folder of memory-mapped columns.
+        ProducerFenced: Another call has begun to commit to it; nothing of this one is visible.
     """
     if is_memmap(url):  # shards beside them would make two datasets of one folder
         raise ConfigError(f"{url!r} holds memory-mapped columns; name another place for the shards.")
@@ -71,7 +74,7 @@ def to_shards(folder: str, url: str, fields: list[str] | None = None, shard_nbyt
     log = Log(Store(url, storage_options))
     if log.exists() and log.snapshot().num_samples:  # twice the same command must not double the rows in silence
         raise ConfigError(f"{url!r} has rows already; name another dataset.")
-    with (ShardWriter(url, schema=schema, shard_nbytes=shard_nbytes, compression=compression, storage_options=storage_options) as writer,
+    with (_FirstWriter(url, schema=schema, shard_nbytes=shard_nbytes, compression=compression, storage_options=storage_options) as writer,
           byte_bar("converting", len(dataset)) as advance):  # fmt: skip
         for part in parts:
             for begin in range(0, part.num_samples, ROWS_AT_ONCE):
@@ -79,6 +82,18 @@ def to_shards(folder: str, url: str, fields: list[str] | None = None, shard_nbyt
                 writer.write_batch({name: _rows(part.columns[name], begin, end) for name in schema})
                 advance(end - begin)
     return writer.num_samples
+
+
+class _FirstWriter(ShardWriter):
+    """A writer that commits to a dataset without rows only: of several at once one does, and the others fail."""
+
+    def _upload(self, job: tuple) -> None:
+        if job[2]:  # the commit, after all shards
+            self._log.open_or_create(self.schema)
+            self._producer, (self._incarnation, _) = PRODUCER, self._log.claim(PRODUCER)
+            if self._log.snapshot().num_samples:
+                raise ConfigError(f"{redact(self._log.store.url)!r} has rows already; name another dataset.")
+        super()._upload(job)
 
 
 def _rows(column: Any, begin: int, end: int) -> Any:

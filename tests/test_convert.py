@@ -8,12 +8,14 @@ import json
 import os
 import signal
 import sys
+import threading
 
 import pytest
 
 import shardstream as ss
 from shardstream.cli import main
 from shardstream.convert import to_memmap, to_shards
+from shardstream.log import Log
 from shardstream.memmap.layout import list_parts
 from shardstream.memmap.writer import WholeWriter
 from tests.tiers import SCHEMA, assert_is_sample, assert_same, samples
@@ -60,7 +62,7 @@ def test_the_command_chooses_the_direction(dataset, tmp_path, capsys):
     (["DATASET", "s3://bucket/x"], 2, "is not a local folder"),
     (["DATASET", "TARGET", "--compression", "zstd"], 2, "is for shards"),
     (["DATASET", "TARGET", "--field", "nope"], 2, "the dataset has"),
-    (["nowhere", "TARGET"], 1, "no shard matches"),
+    (["nowhere", "TARGET"], 1, "neither a dataset nor a shard"),
 ])  # fmt: skip
 def test_mistakes_are_one_line_and_write_nothing(dataset, tmp_path, capsys, arguments, status, message):
     given = [{"DATASET": dataset, "TARGET": str(tmp_path / "t")}.get(argument, argument) for argument in arguments]
@@ -187,3 +189,23 @@ def test_a_conversion_that_ends_while_another_begins(tmp_path, monkeypatch, is_f
         with WholeWriter(folder, SCHEMA) as writer:
             assert os.path.exists(os.path.join(folder, "unfinished.json"))
         assert writer.num_samples == 0 and os.listdir(folder) == ["schema.json"]
+
+
+def test_of_several_conversions_to_one_dataset_one_commits(dataset, tmp_path, monkeypatch):
+    """All find it empty and come to their commit together: its rows are there once, and the others are told."""
+    to_memmap(dataset, str(tmp_path / "mapped"))
+    claim, meet, failed = Log.claim, threading.Barrier(3), []
+    monkeypatch.setattr(Log, "claim", lambda self, producer: (meet.wait(60), claim(self, producer))[1])
+
+    def convert():
+        try:
+            to_shards(str(tmp_path / "mapped"), str(tmp_path / "back"))
+        except (ss.ProducerFenced, ss.ConfigError) as error:
+            failed.append(error)
+
+    threads = [threading.Thread(target=convert) for _ in range(3)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert len(failed) == 2 and len(ss.Dataset(str(tmp_path / "back"))) == 700
