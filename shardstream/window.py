@@ -479,8 +479,8 @@ class WindowReader:
 
     def _too_large(self, nbytes: int, num_blocks: int) -> ConfigError:
         return ConfigError(
-            f"shuffling needs {nbytes / 1e6:.1f} MB of blocks at once ({num_blocks} blocks; {self._order.lanes} lanes, window "
-            f"{self._order.window}), of memory_limit {self.budget.limit_nbytes / 1e6:.1f} MB are for blocks: raise "
+            f"shuffling needs {_shown(nbytes)} of blocks at once ({num_blocks} blocks; {self._order.lanes} lanes, window "
+            f"{self._order.window}), of memory_limit {_shown(self.budget.limit_nbytes)} are for blocks: raise "
             "read=ss.ReadPolicy(memory_limit=...), or start with fewer lanes or a smaller window.")  # fmt: skip
 
     def _read(self, part: _Part, shared: dict[Key, _SharedBlock]) -> None:
@@ -502,6 +502,10 @@ class _Part:
 
     def __init__(self, nbytes: int, num_blocks: int = 1):
         self.nbytes, self.num_blocks = nbytes, num_blocks
+
+
+def _shown(nbytes: int) -> str:
+    return f"{nbytes / 1e6:.1f} MB" if nbytes >= 100_000 else f"{nbytes:,} bytes"
 
 
 def _numbered(shards: np.ndarray) -> tuple[np.ndarray, np.ndarray]:

@@ -339,7 +339,7 @@ def test_memory_is_counted_and_bounded(url):
         RowMaker.__init__ = original
     budget = makers[0]._window.budget
     assert 0 < budget.peak_nbytes <= 1_000_000
-    with pytest.raises(ss.ConfigError, match="memory_limit"):
+    with pytest.raises(ss.ConfigError, match="memory_limit 9,375 bytes"):
         list(ss.ShardStream(url, batch_size=64, shuffle=True, read=ss.ReadPolicy(memory_limit="10kB")))
 
 
