@@ -71,12 +71,12 @@ def measure(url: str, options: argparse.Namespace) -> None:
 
 def idle(url: str, seconds: float) -> None:
     """Print CPU time and requests of following while nothing comes."""
+    marks: list[tuple[float, int]] = []
     names, plain = [], Store.read
     stream = ss.ShardStream(url, batch_size=64, follow=True, start="end", idle_timeout=seconds)
     stream.state_dict()
     Store.read = lambda store, name, *rest: names.append(name) or plain(store, name, *rest)
     threading.Thread(target=lambda: time.sleep(seconds / 2) or marks.append((cpu(), len(names))), daemon=True).start()
-    marks: list[tuple[float, int]] = []
     assert next(iter(stream), None) is None
     Store.read = plain
     seconds = seconds / 2  # the second half: the wait between looks has come to its second

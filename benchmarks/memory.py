@@ -1,7 +1,7 @@
 """Whether ``memory_limit`` holds: resident memory over an epoch of 10 GB, and over many epochs of less (make
 bench-memory).
 
-    python benchmarks/memory.py [--nbytes 10GB] [--limits 300MB 1GB] [--folder DIR]
+    python benchmarks/memory.py [--nbytes 10GB] [--limits 500MB 1GB] [--folder DIR]
 
 Samples of tokens, of bytes of any length and of index sets are generated and written, then read shuffled in batches of
 256 by fresh processes: once through all of it with each limit, then ten times through a tenth of it. The peak of the

@@ -10,6 +10,7 @@ from __future__ import annotations
 import copy
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from fractions import Fraction
 from typing import Any
 
 from shardstream.buffers import BufferPool
@@ -29,7 +30,8 @@ def rows_of_each(batch_size: int, weights: Sequence[float]) -> list[int]:
     """Return how many rows of a batch are of each source: in proportion, by largest remainder, at least one; they sum
     to ``batch_size``.
     """
-    exact = [batch_size * weight / sum(weights) for weight in weights]
+    shares = [Fraction(weight) for weight in weights]  # floats near their largest have no sum
+    exact = [batch_size * share / sum(shares) for share in shares]
     rows = [max(1, int(share)) for share in exact]
     while sum(rows) != batch_size:
         step = 1 if sum(rows) < batch_size else -1

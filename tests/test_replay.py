@@ -52,7 +52,7 @@ def ids(batch) -> list[int]:
 
 @pytest.mark.parametrize("batch_size, weights, rows", [
     (8, [3, 1], [6, 2]), (8, [1, 1], [4, 4]), (10, [0.97, 0.03], [9, 1]), (2, [99, 1], [1, 1]), (3, [1, 1, 1], [1, 1, 1]),
-    (7, [1, 1], [4, 3]), (100, [2, 1], [67, 33]), (4, [1000, 1, 1], [2, 1, 1])])  # fmt: skip
+    (7, [1, 1], [4, 3]), (100, [2, 1], [67, 33]), (4, [1000, 1, 1], [2, 1, 1]), (4, [1.7e308, 1.7e308], [2, 2])])  # fmt: skip
 def test_rows_of_each_source(batch_size, weights, rows):
     """In proportion, a row at least, and together a batch."""
     assert rows_of_each(batch_size, weights) == rows

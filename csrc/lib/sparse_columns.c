@@ -118,7 +118,7 @@ columns_make(const uint32_t *indices, const uint32_t *lens, size_t num_rows, uin
 	uint64_t n = sets_sum(lens, num_rows);
 	unsigned nbits = bit_length(dim - 1), row_nbits = bit_length(num_rows);
 	unsigned half_nbits = nbits / 2 + nbits % 2;
-	int fits = half_nbits <= MAX_DIGIT_NBITS && half_nbits + row_nbits <= 32;
+	int fits = half_nbits <= MAX_DIGIT_NBITS && half_nbits + row_nbits <= 32 && row_nbits < 32;
 	void *pairs = malloc((2 * n + 1) * (fits ? sizeof(uint32_t) : sizeof(uint64_t)));
 
 	c->table.ids = malloc((n + 1) * sizeof(uint32_t));
