@@ -29,7 +29,7 @@ import numpy as np
 import torch
 
 from shardstream._native.gather import DenseBlocks, KeyedBlocks, RaggedBlocks, Rows
-from shardstream.buffers import BufferPool
+from shardstream.buffers import BufferPool, keep_freed_memory
 from shardstream.codecs.columns import decode_strings, decode_views
 from shardstream.collate import Jagged, KeyedJagged, rows_of
 from shardstream.errors import ShardstreamError
@@ -195,6 +195,7 @@ class _StringColumn(_RaggedColumn):
     def __init__(self, name: str, field: Text | Bytes, pool: BufferPool):
         super().__init__(name, Ragged("uint8"), None, pool)
         self._field = field
+        keep_freed_memory()
 
     def gather(self, blocks: RaggedBlocks, rows: Rows) -> list:
         offsets = blocks.gather_offsets(rows)

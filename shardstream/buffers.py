@@ -8,6 +8,7 @@ back by itself when the last view of it is gone, whoever holds it and for howeve
 from __future__ import annotations
 
 import ctypes
+import functools
 import math
 import mmap
 import weakref
@@ -22,6 +23,18 @@ ARENA_NBYTES = 16 * 2**20  # smaller buffers are cut from such arenas; what is n
 SMALL_NBYTES = 16 * 1024  # arrays up to this are numpy's own: kept by the thousand, as labels are, each would hold a grain
 BYTES = np.dtype(np.uint8)
 IDLE_NBYTES = 512 * 2**20  # free buffers of one size beyond this are given back to the system
+MALLOC_NBYTES = 32 * 2**20 - 64 * 1024  # just below the largest size that glibc's malloc learns from
+
+
+@functools.lru_cache(maxsize=1)
+def keep_freed_memory() -> None:
+    """Let malloc keep up to 64 MiB that is freed, for objects that can't come from a pool, as ``bytes`` can't.
+
+    By default glibc gives the end of its heap back whenever 128 kB of it are free, so each batch of long strings would
+    fault all its pages in anew. Freeing a large block raises that to twice the block (mallopt(3), M_MMAP_THRESHOLD),
+    unless the environment or the program sets a limit of its own. The block is never touched.
+    """
+    np.empty(MALLOC_NBYTES, np.uint8)
 
 
 class BufferPool:

@@ -17,7 +17,7 @@ import numpy as np
 import torch
 
 from shardstream._native.gather import DenseBlocks, RaggedBlocks, Rows
-from shardstream.buffers import BufferPool
+from shardstream.buffers import BufferPool, keep_freed_memory
 from shardstream.collate import UNLIKE, Jagged, KeyedJagged, rows_of, stack, unstack
 from shardstream.errors import TransformError
 from shardstream.handover import Slot, Wire, to_tensor
@@ -194,6 +194,7 @@ def _join_str(form: Any, arrays: list, rows: Rows, pool: BufferPool) -> list:
 
 
 def _join_bytes(form: Any, arrays: list, rows: Rows, pool: BufferPool) -> list:
+    keep_freed_memory()
     values, offsets = _ragged(arrays, rows, pool)
     data, bounds = values.tobytes(), offsets.tolist()
     return [data[begin:end] for begin, end in zip(bounds, bounds[1:])]
