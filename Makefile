@@ -8,7 +8,7 @@
 #   make soak           kill training jobs at random moments, thousands of them if time allows (ARGS="--minutes 60")
 #   make soak-s3        10,000 requests of which a fifth fail, and a server that is gone for 20 s (ARGS="SEED REQUESTS")
 #   make bench          reading, beside four other libraries, in an environment of its own; goes on where it was (ARGS="--workloads sparse ...")
-#   make bench-quick    the same with fewer samples and no workers, in three minutes
+#   make bench-quick    the same with fewer samples and no workers, in some minutes
 #   make soak-tokenizers  a million strings a vocabulary, beside tiktoken and tokenizers (ARGS="SEED STRINGS")
 #   make bench-tokenizers  MB/s beside tiktoken, tokenizers, gigatoken and bpe-openai (ARGS="--vocab o200k_base")
 #   make bench-packing  packing jobs, beside scikit-learn with WebDataset, and litdata with tiktoken (installs the extra "bench")
