@@ -46,8 +46,15 @@ class ShardstreamError(Exception):
                  field: str | None = None, offset: int | None = None):  # fmt: skip
         self.message = scrubbed(message)
         super().__init__(self.message)
-        shard = shard if shard is None else scrubbed(shard)
         self.shard, self.block, self.key, self.field, self.offset = shard, block, key, field, offset
+
+    @property
+    def shard(self) -> str | None:
+        return self._shard
+
+    @shard.setter
+    def shard(self, shard: str | None) -> None:  # also by those who learn later where it happened
+        self._shard = None if shard is None else scrubbed(shard)
 
     def __str__(self) -> str:
         places = [f"{name} {value}" for name in PLACES if (value := getattr(self, name)) is not None]
@@ -58,7 +65,7 @@ class ShardstreamError(Exception):
         return _rebuild, (type(self), self.message, {name: getattr(self, name) for name in PLACES}, self._extra())
 
     def _extra(self) -> dict:
-        return {name: value for name, value in self.__dict__.items() if name not in (*PLACES, "message")}
+        return {name: value for name, value in self.__dict__.items() if name not in (*PLACES, "_shard", "message")}
 
 
 def _rebuild(kind: type, message: str, places: dict, extra: dict) -> ShardstreamError:

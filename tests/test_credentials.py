@@ -8,7 +8,6 @@ import http.server
 import json
 import logging
 import pickle
-import threading
 import traceback
 
 import numpy as np
@@ -18,8 +17,10 @@ import shardstream as ss
 from shardstream.adopt import adopt
 from shardstream.cli import main
 from shardstream.errors import scrubbed
+from shardstream.export import export
 from shardstream.storage import Store, ranges
 from tests import tiny_s3
+from tests.web_server import serving
 
 SECRETS = ("sEcReT-kEy-4711", "tOkEn-0815-of-a-session")
 QUICK = ss.RetryPolicy(max_attempts=2, first_delay_s=0.01)
@@ -104,13 +105,8 @@ def lent(tmp_path):
     with ss.ShardWriter(str(tmp_path / "data"), schema=ss.Schema(y=ss.Dense("int64"))) as writer:
         writer.write_batch({"y": np.arange(100)})
     handler = type("Handler", (Lent,), {})
-    server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), functools.partial(handler, directory=str(tmp_path)))
-    thread = threading.Thread(target=server.serve_forever, daemon=True)
-    thread.start()
-    yield handler, f"127.0.0.1:{server.server_address[1]}"
-    server.shutdown()
-    server.server_close()
-    thread.join()
+    with serving(functools.partial(handler, directory=str(tmp_path))) as url:
+        yield handler, url.removeprefix("http://")
 
 
 def test_credentials_in_urls_stay_out_of_messages(lent, caplog, capfd, tmp_path):
@@ -139,7 +135,19 @@ def test_credentials_in_urls_stay_out_of_messages(lent, caplog, capfd, tmp_path)
         fails(lambda: list(ss.ShardStream(base, read=read)))
         fails(lambda: list(ss.ShardStream([signed], read=read)))
     fails(lambda: ss.ShardWriter(base, schema=ss.Schema(z=ss.Dense("int64"))))
-    for arguments in (["ls", base], ["verify", base], ["gc", base], ["tag", base, "t"], ["ls", f"{base}x"]):
+    handler.status = 0
+    [path] = (tmp_path / "data").glob("*.tar")
+    whole = path.read_bytes()
+    path.write_bytes(whole.replace(np.arange(5).tobytes(), bytes(40)))  # an error that learns later which shard it is of
+    for urls in (base, [signed]):
+        fails(lambda urls=urls: list(ss.ShardStream(urls, read=read)))
+        skipping = ss.ShardStream(urls, on_error="skip", read=ss.ReadPolicy(retry=QUICK, max_skipped=100))
+        assert not list(skipping) and len(skipping.report.errors) == 1
+        seen += skipping.report.errors
+    fails(lambda: export(base, str(tmp_path / "%d.tar")))
+    path.write_bytes(whole)
+    for arguments in (["ls", base], ["verify", base], ["gc", base], ["tag", base, "t"], ["ls", f"{base}x"], ["ls", base, "--json", "--shards"],
+                      ["ls", base, "--shards"], ["index", signed, "--json"], ["convert", base, str(tmp_path / "mapped"), "--json"]):  # fmt: skip
         with contextlib.suppress(SystemExit):
             main(arguments)
         seen += capfd.readouterr()

@@ -32,6 +32,7 @@ def command(
     from shardstream.cli import show
     from shardstream.convert import is_memmap, to_memmap, to_shards
     from shardstream.errors import ConfigError
+    from shardstream.storage.urls import redact
 
     if is_memmap(source):
         if version is not None:
@@ -45,6 +46,6 @@ def command(
                               "memory-mapped columns.")  # fmt: skip
         num_samples = to_memmap(source, target, field, part_nbytes, version)
     if as_json:
-        show.json({"source": source, "target": target, "num_samples": num_samples})
+        show.json({"source": redact(source), "target": redact(target), "num_samples": num_samples})
     else:
         typer.echo(f"{num_samples:,} samples in {target}")

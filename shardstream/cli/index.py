@@ -32,11 +32,12 @@ def command(
     """Count the samples of WebDataset shards and remember where they are, so that streams can begin at once."""
     from shardstream.adopt import adopt, index_shards
     from shardstream.cli import show
+    from shardstream.storage.urls import redact
 
     adopted = adopt(urls, to) if to is not None else None
     shards = adopted.shards if adopted is not None else index_shards(urls)
     found = [
-        {"url": shard.url, "num_samples": int(shard.index.num_samples.sum()), "nbytes": shard.nbytes}
+        {"url": redact(shard.url), "num_samples": int(shard.index.num_samples.sum()), "nbytes": shard.nbytes}
         for shard in shards
     ]
     if energon:

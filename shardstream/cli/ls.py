@@ -44,6 +44,7 @@ def command(
     from shardstream.log import Log
     from shardstream.packing import class_names
     from shardstream.storage import Store
+    from shardstream.storage.urls import redact
 
     if ids:
         from shardstream import upkeep
@@ -62,7 +63,7 @@ def command(
     fresh_s, producers = _freshness(log, snapshot, shown), _producers(log, snapshot)
     if as_json:
         show.json({
-            "url": log.store.url, "dataset": snapshot.dataset_id, "version": snapshot.version,
+            "url": redact(log.store.url), "dataset": snapshot.dataset_id, "version": snapshot.version,
             "num_samples": snapshot.num_samples, "nbytes": snapshot.nbytes, "num_shards": len(snapshot.shards),
             "fields": None if snapshot.schema is None else snapshot.schema.to_json(), "classes": classes,
             "tags": dict(snapshot.tags), "producers": producers, "freshness_s": fresh_s, "ended": snapshot.ended,
@@ -150,8 +151,10 @@ def _described(entry: Any) -> dict[str, Any]:
 
 
 def _shards(snapshot: Any) -> list[dict[str, Any]]:
+    from shardstream.storage.urls import redact
+
     table = snapshot.shards
-    return [{"url": table.url(row), "num_samples": int(table.num_samples[row]), "nbytes": int(table.nbytes[row])}
+    return [{"url": redact(table.url(row)), "num_samples": int(table.num_samples[row]), "nbytes": int(table.nbytes[row])}
             for row in range(len(table))]  # fmt: skip
 
 

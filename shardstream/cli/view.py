@@ -26,11 +26,12 @@ def command(
     """Serve pages about a dataset to this machine's browser: versions, statistics, samples. Read-only; Ctrl-C ends it."""
     import msgspec
 
+    from shardstream.storage.urls import redact
     from shardstream.view.server import Server
 
     server = Server(url, version, port)
     if as_json:
-        typer.echo(msgspec.json.encode({"url": url, "link": server.link}).decode())
+        typer.echo(msgspec.json.encode({"url": redact(url), "link": server.link}).decode())
     else:
         typer.echo(f"Open {server.link} in a browser on this machine; Ctrl-C ends it.")
     try:
