@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from typing import Any
 
 import numpy as np
@@ -11,7 +10,6 @@ from shardstream.codecs import rows
 from shardstream.errors import ConfigError, SchemaError
 from shardstream.log import Log
 from shardstream.memmap.dataset import MemmapDataset
-from shardstream.memmap.layout import SCHEMA_FILE, UNFINISHED_FILE
 from shardstream.memmap.writer import WholeWriter
 from shardstream.progress import byte_bar
 from shardstream.reader import BlockReader
@@ -19,16 +17,11 @@ from shardstream.scan import blocks
 from shardstream.schema import Schema
 from shardstream.source import open_source
 from shardstream.storage import Fetcher, Store
-from shardstream.storage.urls import redact
+from shardstream.storage.urls import is_mapped, redact
 from shardstream.writer import ShardWriter
 
 ROWS_AT_ONCE = 8192
 PRODUCER = "convert"  # a name that a second conversion takes from the first, whose commit fails then
-
-
-def is_memmap(place: str | os.PathLike) -> bool:
-    """Return whether a place is a folder that :class:`MemmapWriter` wrote, or a conversion began to write."""
-    return any(os.path.isfile(os.path.join(os.fspath(place), name)) for name in (SCHEMA_FILE, UNFINISHED_FILE))
 
 
 def to_memmap(url_or_urls: Any, folder: str, fields: list[str] | None = None, part_nbytes: int | str = "1GB", version: int | str | None = None,
@@ -67,7 +60,7 @@ def to_shards(folder: str, url: str, fields: list[str] | None = None, shard_nbyt
         ConfigError: The dataset at ``url`` has rows already, or ``url`` is a folder of memory-mapped columns.
         ProducerFenced: Another call has begun to commit to it; nothing of this one is visible.
     """
-    if is_memmap(url):  # shards beside them would make two datasets of one folder
+    if is_mapped(url):  # shards beside them would make two datasets of one folder
         raise ConfigError(f"{url!r} holds memory-mapped columns; name another place for the shards.")
     dataset = MemmapDataset(folder, fields)
     schema, parts = dataset.mapped()

@@ -7,7 +7,6 @@ shard is first needed.
 from __future__ import annotations
 
 import logging
-import os
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cached_property
@@ -25,8 +24,6 @@ from shardstream.storage import Fetcher, Store, expand_urls
 from shardstream.storage.urls import checked_urls, names_shards
 
 logger = logging.getLogger("shardstream")
-# one of which a folder of memory-mapped columns has (memmap/layout.py)
-MAPPED_FILES = ("schema.json", "unfinished.json")
 SPARSE_GROWTH = 5  # decoded bytes per stored byte of index sets: some 7 bits become 32
 
 
@@ -123,13 +120,7 @@ def open_source(url_or_urls, version: int | str | None = None, storage_options: 
                     raise
     if version is not None:
         raise ConfigError(f"version={version!r} needs the URL of a dataset; {url_or_urls!r} is not one.")
-    try:
-        urls = expand_urls(url_or_urls, storage_options, retry)
-    except DatasetNotFoundError:
-        if isinstance(url_or_urls, str) and any(os.path.isfile(os.path.join(url_or_urls, name)) for name in MAPPED_FILES):
-            raise DatasetNotFoundError(f"{url_or_urls!r} holds memory-mapped columns, no shards: ss.MemmapDataset reads them, and "
-                                       "`shardstream convert` makes shards of them.") from None  # fmt: skip
-        raise
+    urls = expand_urls(url_or_urls, storage_options, retry)
     if not urls:
         raise DatasetNotFoundError(f"there is no dataset and no shard at {url_or_urls!r}.")
     return source_of_shards(urls, Fetcher(storage_options, retry), progress)

@@ -19,6 +19,8 @@ from hypothesis import strategies as st
 from torch.utils.data import BatchSampler, DataLoader, RandomSampler
 
 import shardstream as ss
+from shardstream import upkeep
+from shardstream.adopt import index_shards
 from shardstream.memmap.layout import list_parts
 from shardstream.verify import verify
 from tests.tiers import SCHEMA, assert_is_sample, assert_same, samples
@@ -362,7 +364,8 @@ def test_what_is_no_place_is_refused_at_construction(place):
 
 
 def test_mapped_columns_are_no_shards(written):
-    """What reads shards says what stands there instead."""
-    for read in (verify, lambda url: next(iter(ss.ShardStream(url)))):
-        with pytest.raises(ss.DatasetNotFoundError, match="memory-mapped columns"):
+    """What reads shards or a log says what stands there instead."""
+    for read in (verify, lambda url: next(iter(ss.ShardStream(url))), lambda url: next(iter(ss.ShardStream([url]))), ss.Dataset, upkeep.gc,
+                 upkeep.compact, index_shards, lambda url: next(iter(ss.ShardStream(url, follow=True)))):  # fmt: skip
+        with pytest.raises(ss.DatasetNotFoundError, match="memory-mapped columns.*MemmapDataset reads them.*shardstream convert"):
             read(written[0])

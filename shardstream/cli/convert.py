@@ -30,11 +30,11 @@ def command(
 ) -> None:
     """Copy samples from shards to memory-mapped columns for random access on local disk, or the other way round."""
     from shardstream.cli import show
-    from shardstream.convert import is_memmap, to_memmap, to_shards
+    from shardstream.convert import to_memmap, to_shards
     from shardstream.errors import ConfigError
-    from shardstream.storage.urls import redact
+    from shardstream.storage.urls import is_mapped, redact
 
-    if is_memmap(source):
+    if is_mapped(source):
         if version is not None:
             raise ConfigError(f"--version needs a dataset; {source!r} is a folder of memory-mapped columns.")
         num_samples = to_shards(source, target, field, shard_nbytes, compression)

@@ -18,6 +18,7 @@ from shardstream.errors import ConfigError, DatasetNotFoundError
 from shardstream.log import entries, folds, travel
 from shardstream.log.entries import Entry
 from shardstream.log.state import State, Step, fold
+from shardstream.storage.urls import not_found
 
 HINT = f"{entries.FOLDER}/newest"  # the newest fold's number; 0 from entry 2 on, while there is none
 HINT_ALL = f"{entries.FOLDER}/newest.all"  # the newest <n>.all: the spare of the hint
@@ -276,7 +277,7 @@ class Opening:
     def _first(self) -> Entry:
         """Return entry 0, which says whether there is a dataset at all, and which."""
         if not self._exists(0):
-            raise DatasetNotFoundError(f"there is no dataset at {self._where}.")
+            raise not_found(self._where, "no dataset")
         return self.entry(0)
 
     def _number(self, name: str) -> int | None:

@@ -26,8 +26,8 @@ from shardstream.errors import ConfigError, DatasetError, DatasetNotFoundError
 from shardstream.log import new_id
 from shardstream.log.ids import UUID
 from shardstream.schema import Dense, Field, Ragged, Schema, Sparse
-from shardstream.source import MAPPED_FILES
 from shardstream.storage import local
+from shardstream.storage.urls import MAPPED_FILES
 
 __all__ = ["PieceSpec", "checked_folder", "encode_schema", "list_parts", "new_id", "pieces", "read_part", "read_schema",
            "write_schema"]  # fmt: skip

@@ -23,6 +23,7 @@ from shardstream.storage.retry import DEFAULT_RETRY, attempt, code_of
 
 SCHEME = re.compile(r"([A-Za-z][A-Za-z0-9+.\-]*)://")
 SHARD_ENDINGS = (".tar", ".tar.gz", ".tgz", ".tar.bz2", ".tar.xz", ".tar.zst", ".tzst")
+MAPPED_FILES = ("schema.json", "unfinished.json")  # one of which a folder of memory-mapped columns has (memmap/layout.py)
 MAX_EXPANDED_URLS = 10_000_000  # "{0..10**12}" is a mistake, and would not fit memory
 
 
@@ -47,6 +48,19 @@ def normalise(url: str | os.PathLike) -> str:
         return os.path.abspath(os.path.expanduser(SCHEME.sub("", text, count=1)))
     head = SCHEME.match(text)[0]
     return head.lower() + text[len(head) :].rstrip("/")
+
+
+def is_mapped(place: str | os.PathLike) -> bool:
+    """Return whether a place is a folder that :class:`MemmapWriter` wrote, or a conversion began to write."""
+    return any(os.path.isfile(os.path.join(os.fspath(place), name)) for name in MAPPED_FILES)
+
+
+def not_found(url: str, what: str) -> DatasetNotFoundError:
+    """Return the error for who looked for ``what`` at a normalised URL, which says what stands there instead."""
+    if not is_mapped(url):
+        return DatasetNotFoundError(f"there is {what} at {redact(url)}.")
+    return DatasetNotFoundError(f"{url} holds memory-mapped columns, which have no log and no shards: ss.MemmapDataset reads them, and "
+                                f"`shardstream convert {url} TARGET` makes a dataset of them.")  # fmt: skip
 
 
 def checked_urls(urls: Any) -> str | list[str]:
@@ -130,8 +144,9 @@ def _shards_at(url: str, storage_options: dict | None, retry: RetryPolicy) -> li
     else:
         names = [name for name in _listed(url, storage_options, retry, pattern=False) if name.endswith(SHARD_ENDINGS)]
     if not names:
-        is_pattern = any(mark in url for mark in "*?[")
-        raise DatasetNotFoundError(f"no shard matches {redact(url)}." if is_pattern else f"there is neither a dataset nor a shard at {redact(url)}.")
+        if any(mark in url for mark in "*?["):
+            raise DatasetNotFoundError(f"no shard matches {redact(url)}.")
+        raise not_found(url, "neither a dataset nor a shard")
     return sorted(names)
 
 
