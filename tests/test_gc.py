@@ -1,5 +1,6 @@
 """gc: what no kept version needs goes, and nothing else; whoever crashes, and whoever writes meanwhile."""
 
+import functools
 import os
 import time
 from pathlib import Path
@@ -225,6 +226,26 @@ def test_what_one_job_left_hides_no_other_jobs_journal(tmp_path):
     Journal(first, "a job", [second]).begin()
     record = noted_shard(second.url, Journal(second, "another job"))
     assert gc(second.url, dry_run=False).num_orphans == 0 and Path(second.url, f"{record.sid}.tar").exists()
+
+
+@pytest.mark.parametrize("content, error, message", [
+    ('{"journal": "bogus://gone/x"}', ss.ConfigError, "is at bogus://gone/x, but that can't be read"),
+    ('{"journal": "http://me:hunter2@127.0.0.1:9/x"}', ss.StorageError, "is at http://127.0.0.1:9/x, but that can't be read"),
+    ('{"journal": 5}', ss.DatasetError, "does not say where"), ("[" * 10**5, ss.DatasetError, "does not say where"),
+    ("[]", ss.DatasetError, "does not say where"), ("\xff", ss.DatasetError, "does not say where"),
+])  # fmt: skip
+def test_a_journal_that_is_nowhere_stops_gc_and_says_which_file_to_delete(tmp_path, monkeypatch, content, error, message):
+    """gc must not guess that a job is over; whoever knows it is can go on."""
+    append(tmp_path, range(3))
+    monkeypatch.setattr(Store, "__init__", functools.partialmethod(Store.__init__, retry=ss.RetryPolicy(max_attempts=1)))
+    path = tmp_path / "_pack" / "elsewhere.json"
+    path.parent.mkdir()
+    path.write_bytes(content.encode("latin-1"))
+    with pytest.raises(error, match=rf"(?s)_pack/elsewhere.json .*{message}.*delete that file and run gc again") as caught:
+        gc(tmp_path, dry_run=False)
+    assert "hunter2" not in str(caught.value)
+    path.unlink()
+    gc(tmp_path, dry_run=False)
 
 
 def test_adopted_shards_are_never_deleted(tmp_path, monkeypatch):

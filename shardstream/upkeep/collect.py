@@ -11,19 +11,21 @@ packing job commits all of its shards at its end; those that its journal names s
 
 from __future__ import annotations
 
-import json
 import re
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 
+import msgspec
+
 from shardstream.config import parse_seconds
-from shardstream.errors import DatasetError
+from shardstream.errors import DatasetError, ShardstreamError
 from shardstream.log import Log, ShardTable, Snapshot, entries
 from shardstream.log.table import sid_bytes
 from shardstream.progress import byte_bar
 from shardstream.storage import Store
 from shardstream.storage.dates import Dated, dated, modified_s, now_s
 from shardstream.storage.local import TEMPORARY
+from shardstream.storage.urls import redact
 
 OBJECT = re.compile(r"([0-9a-f]{8}(?:-[0-9a-f]{4}){3}-[0-9a-f]{12})(?:\.tar|\.index\.json)\Z")
 UNFINISHED = re.compile(rf"{re.escape(TEMPORARY)}.*|\.[0-9a-f-]{{36}}\.tar\.tmp\Z")
@@ -155,28 +157,41 @@ class _History:
         return [int(self._added.entry[row]) if row >= 0 else -1 for row in rows]
 
 
-def _noted(store: Store, before_s: float) -> set[str]:
-    """Return the shards that the journal of a packing job names which has noted one since; whatever its format, it has
-    their sids.
+class _Elsewhere(msgspec.Struct):
+    """``ELSEWHERE``: the URL of the dataset whose journal counts here, too."""
 
-    The journal is beside the first of a job's datasets, and the others say where; what one job left may stand beside
+    journal: str
+
+
+def _noted(store: Store, before_s: float) -> set[str]:
+    """Return the shards that packing jobs at work have noted.
+
+    A journal is beside the first of a job's datasets, and the others say where; what one job left may stand beside
     another's journal.
     """
-    stores = [store]
+    noted, path = _noted_in(store, before_s), store.join(ELSEWHERE)
     elsewhere = store.read_many([ELSEWHERE])[0]
-    if elsewhere is not None:
-        try:
-            stores.append(Store(json.loads(elsewhere)["journal"], store.storage_options))
-        except (ValueError, KeyError, TypeError) as error:
-            raise DatasetError(f"{store.join(ELSEWHERE)} does not say where the journal of a "
-                               "packing job is.") from error  # fmt: skip
-    noted: set[str] = set()
-    for each in stores:
-        steps = dated(each, JOURNAL)
-        if max((step.modified_s for step in steps), default=before_s) > before_s:
-            found = each.read_many([f"{JOURNAL}/{step.name}" for step in steps])
-            noted |= {sid.decode() for data in found if data is not None for sid in SID.findall(data)}
-    return noted
+    if elsewhere is None:
+        return noted
+    try:
+        url = msgspec.json.decode(elsewhere, type=_Elsewhere).journal
+    except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as error:
+        raise DatasetError(f"{path} does not say where the journal of a packing job is. If none is under way, delete that "
+                           "file and run gc again.") from error  # fmt: skip
+    try:
+        return noted | _noted_in(Store(url, store.storage_options), before_s)
+    except ShardstreamError as error:
+        raise type(error)(f"{path} says that the journal of a packing job, whose shards gc must spare, is at {redact(url)}, but that can't be "
+                          f"read. If there is no such job any more, delete that file and run gc again. ({error})") from error  # fmt: skip
+
+
+def _noted_in(store: Store, before_s: float) -> set[str]:
+    """Return the shards that the journal in ``store`` names, if it has noted one since; whatever its format, it has their sids."""
+    steps = dated(store, JOURNAL)
+    if max((step.modified_s for step in steps), default=before_s) <= before_s:
+        return set()
+    found = store.read_many([f"{JOURNAL}/{step.name}" for step in steps])
+    return {sid.decode() for data in found if data is not None for sid in SID.findall(data)}
 
 
 def _unneeded(history: _History, found: Collected, objects: list[Dated], before_s: float,
