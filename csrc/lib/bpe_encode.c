@@ -6,6 +6,7 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "bpe_news.h"
 #include "bpe_ring.h"
 
 /* Pieces that are looked up together: enough to hide the cache's latency, few enough for the first-level cache. */
@@ -17,7 +18,10 @@ struct ss_bpe_scratch {
 	struct cache_bucket *cache;
 	struct ring ring;
 	struct merge_memory memory;
+	struct news *news;		/* receives pieces that the caches did not have, or NULL */
 };
+
+#define LEARNED_TOGETHER 32	/* pieces that others tell of */
 
 /* A long piece's memory is not kept after the call. */
 #define MAX_KEPT_NBYTES (1u << 20)
@@ -110,19 +114,13 @@ encode_long_piece(ss_bpe_scratch *scratch, uint64_t hash, const uint8_t *piece, 
 	size_t num = ring_find(&scratch->ring, hash, piece, nbytes, ids);
 	if (num == 0) {
 		num = encode_piece(scratch, piece, nbytes, ids);
-		if (num != 0)
+		if (num != 0) {
 			ring_insert(&scratch->ring, hash, piece, nbytes, ids, num);
+			if (scratch->news != NULL)
+				news_add(scratch->news, piece, nbytes, ids, num);
+		}
 	}
 	return num;
-}
-
-static void
-keep_ids(ss_bpe_scratch *scratch, struct cache_bucket *bucket, struct cache_key key, const uint32_t *ids, size_t num_ids)
-{
-	if (num_ids <= CACHE_MAX_IDS)
-		cache_insert(bucket, key, ids, num_ids);
-	else
-		ring_entry_insert(&scratch->ring, bucket, key, ids, num_ids);
 }
 
 /* Where the caches may have a piece. */
@@ -133,6 +131,25 @@ struct lookup {
 	};
 	struct cache_bucket *bucket;		/* NULL: too long */
 };
+
+static void
+keep_ids(ss_bpe_scratch *scratch, const struct lookup *lookup, const uint32_t *ids, size_t num_ids)
+{
+	if (num_ids <= CACHE_MAX_IDS)
+		cache_insert(lookup->bucket, lookup->key, ids, num_ids);
+	else
+		ring_entry_insert(&scratch->ring, lookup->bucket, lookup->key, ids, num_ids);
+}
+
+/* As keep_ids(), of a piece that this thread has found the ids of. */
+static void
+keep_found_ids(ss_bpe_scratch *scratch, const struct lookup *lookup, const uint8_t *piece, size_t nbytes,
+	       const uint32_t *ids, size_t num_ids)
+{
+	keep_ids(scratch, lookup, ids, num_ids);
+	if (scratch->news != NULL)
+		news_add(scratch->news, piece, nbytes, ids, num_ids);
+}
 
 /* The ids of a block's pieces have a gap for each new short piece until they are filled together. */
 struct block {
@@ -145,25 +162,32 @@ struct block {
 
 _Static_assert(BLOCK_PIECES <= UINT8_MAX + 1, "a piece's number fits");
 
+/* Has memory fetch the bucket of a piece, or its set in the ring; 'avail' bytes may be read. */
+static inline void
+look_up_soon(const ss_bpe_scratch *scratch, struct lookup *lookup, const uint8_t *piece, size_t nbytes, size_t avail)
+{
+	lookup->bucket = NULL;
+	if (nbytes <= CACHE_MAX_NBYTES) {
+		lookup->key = cache_key(piece, nbytes, avail);
+		lookup->bucket = &scratch->cache[cache_slot(lookup->key)];
+		__builtin_prefetch(lookup->bucket, 1);
+	} else if (nbytes <= RING_MAX_NBYTES) {
+		lookup->hash = ring_hash(piece, nbytes);
+		__builtin_prefetch(ring_set(&scratch->ring, lookup->hash));
+	}
+}
+
 static void
-look_up_soon(ss_bpe_scratch *scratch, struct block *block, const uint8_t *text, size_t begin, const uint32_t *ends,
+look_up_block_soon(ss_bpe_scratch *scratch, struct block *block, const uint8_t *text, size_t begin, const uint32_t *ends,
 	     size_t num, size_t readable_nbytes)
 {
 	size_t num_longs = 0;
 
 	for (size_t i = 0, at = begin; i < num; at = ends[i++]) {
-		struct lookup *lookup = &block->lookups[i];
 		size_t nbytes = ends[i] - at;
-		lookup->bucket = NULL;
-		if (nbytes <= CACHE_MAX_NBYTES) {
-			lookup->key = cache_key(text + at, nbytes, readable_nbytes - at);
-			lookup->bucket = &scratch->cache[cache_slot(lookup->key)];
-			__builtin_prefetch(lookup->bucket, 1);
-		} else if (nbytes <= RING_MAX_NBYTES) {
-			lookup->hash = ring_hash(text + at, nbytes);
-			__builtin_prefetch(ring_set(&scratch->ring, lookup->hash));
+		look_up_soon(scratch, &block->lookups[i], text + at, nbytes, readable_nbytes - at);
+		if (nbytes > CACHE_MAX_NBYTES && nbytes <= RING_MAX_NBYTES)
 			block->longs[num_longs++] = (uint8_t)i;
-		}
 	}
 	for (size_t i = 0; i < num_longs; i++)
 		ring_prefetch(&scratch->ring, block->lookups[block->longs[i]].hash);
@@ -202,7 +226,7 @@ fill_gaps(ss_bpe_scratch *scratch, struct block *block, uint32_t *ids, size_t nu
 		for (size_t k = 0; k < gap->num_tokens && !bpe->same_numbers; k++)
 			gap->tokens[k] = bpe->external[gap->tokens[k]];
 		if (!cache_has(&lookup->bucket->entries[0], lookup->key))
-			keep_ids(scratch, lookup->bucket, lookup->key, gap->tokens, gap->num_tokens);
+			keep_found_ids(scratch, lookup, gap->bytes, gap->nbytes, gap->tokens, gap->num_tokens);
 		memmove(end, begin, num * sizeof(*ids));
 		end += num;
 		begin = gap->tokens + gap->nbytes;
@@ -231,7 +255,7 @@ encode_new_piece(ss_bpe_scratch *scratch, struct block *block, size_t i, const u
 	}
 	num = encode_piece(scratch, piece, nbytes, ids);
 	if (num != 0)
-		keep_ids(scratch, lookup->bucket, lookup->key, ids, num);
+		keep_found_ids(scratch, lookup, piece, nbytes, ids, num);
 	return num;
 }
 
@@ -244,7 +268,7 @@ encode_block(ss_bpe_scratch *scratch, const uint8_t *text, size_t begin, const u
 	size_t num_ids = 0;
 
 	block.num_gaps = 0;
-	look_up_soon(scratch, &block, text, begin, ends, num, readable_nbytes);
+	look_up_block_soon(scratch, &block, text, begin, ends, num, readable_nbytes);
 	for (size_t i = 0, at = begin; i < num; at = ends[i++]) {
 		struct cache_bucket *bucket = block.lookups[i].bucket;
 		struct cache_key key = block.lookups[i].key;
@@ -285,6 +309,50 @@ encode_text(ss_bpe_scratch *scratch, const uint8_t *text, size_t text_nbytes, si
 	}
 	*num_ids_ret = num_ids;
 	return SS_OK;
+}
+
+void
+scratch_tell(ss_bpe_scratch *scratch, struct news *news)
+{
+	scratch->news = news;
+}
+
+/* Puts a piece with its ids into the caches unless they have it. */
+static void
+learn_piece(ss_bpe_scratch *scratch, const struct lookup *lookup, const uint32_t *entry)
+{
+	size_t nbytes = entry[0] & 0xFFFF, num_ids = entry[0] >> 16;
+	const uint32_t *ids = entry + 1;
+	const uint8_t *piece = (const uint8_t *)(ids + num_ids);
+	uint32_t found[RING_MAX_NBYTES + SS_BPE_IDS_SLACK];
+
+	if (lookup->bucket == NULL) {
+		if (ring_find(&scratch->ring, lookup->hash, piece, nbytes, found) == 0)
+			ring_insert(&scratch->ring, lookup->hash, piece, nbytes, ids, num_ids);
+	} else if (!cache_has(&lookup->bucket->entries[0], lookup->key) &&
+		   !cache_has(&lookup->bucket->entries[1], lookup->key)) {
+		keep_ids(scratch, lookup, ids, num_ids);
+	}
+}
+
+void
+scratch_learn(ss_bpe_scratch *scratch, const struct news *news)
+{
+	const uint32_t *entries[LEARNED_TOGETHER], *entry = news->words, *end = entry + news->num_words;
+	struct lookup lookups[LEARNED_TOGETHER];
+
+	while (entry < end) {
+		size_t num = 0;
+		for (; num < LEARNED_TOGETHER && entry < end; num++) {
+			size_t nbytes = entry[0] & 0xFFFF, num_ids = entry[0] >> 16;
+			look_up_soon(scratch, &lookups[num], (const uint8_t *)(entry + 1 + num_ids), nbytes,
+				     NEWS_SLACK_NBYTES);
+			entries[num] = entry;
+			entry += news_entry_words(nbytes, num_ids);
+		}
+		for (size_t i = 0; i < num; i++)
+			learn_piece(scratch, &lookups[i], entries[i]);
+	}
 }
 
 static enum ss_status

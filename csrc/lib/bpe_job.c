@@ -11,7 +11,9 @@
 #include <stdlib.h>
 #include <string.h>
 
-#include "bpe.h"
+#include "bpe_news.h"
+
+#define MAX_NEWS 32	/* that some thread has not learned yet; more are not told */
 
 /* Ids of one chunk, until they are moved. */
 struct ids_buffer {
@@ -32,6 +34,8 @@ struct chunk {
 struct worker {
 	struct ss_bpe_job *job;
 	ss_bpe_scratch *scratch;
+	struct news *news;		/* that its scratch writes; NULL: there is nobody else, or no memory */
+	size_t num_heard;		/* of job->num_told */
 	pthread_t thread;
 };
 
@@ -40,12 +44,15 @@ struct ss_bpe_job {
 	pthread_cond_t changed;		/* a chunk was added, or none will be */
 	struct chunk *chunks;
 	size_t num_chunks, num_taken, num_moved;
-	size_t max_chunks;		/* constant */
+	size_t max_chunks, num_scratches;	/* constant */
 	bool is_complete, is_moving;
 	enum ss_status status;
 	size_t bad_chunk;
 	uint64_t bad_place;
 	struct ids_buffer *free_buffers;
+	struct news *told[MAX_NEWS];	/* the i-th at i % MAX_NEWS, until all have heard it */
+	size_t num_told;
+	struct news *free_news;
 	uint32_t *ids;			/* its contents: of the thread that set is_moving */
 	size_t ids_avail, num_ids;
 	size_t num_threads;		/* of the caller, as are the workers; the first is itself */
@@ -105,10 +112,68 @@ move_ids(struct ss_bpe_job *job)
 	job->is_moving = false;
 }
 
+/* Gives a worker's scratch room for news, if there is somebody to tell. */
+static void
+begin_news(struct worker *worker)
+{
+	struct ss_bpe_job *job = worker->job;
+	struct news *news = job->free_news;
+
+	if (news != NULL)
+		job->free_news = news->next;
+	else if (job->num_scratches > 1)
+		news = malloc(sizeof(*news));
+	if (news != NULL)
+		news->num_words = 0;
+	worker->news = news;
+	scratch_tell(worker->scratch, news);
+}
+
+static void
+tell_news(struct worker *worker)
+{
+	struct ss_bpe_job *job = worker->job;
+	struct news **place = &job->told[job->num_told % MAX_NEWS], *news = worker->news;
+
+	if (news == NULL || news->num_words == 0)
+		return;
+	if (*place != NULL) {	/* somebody is far behind */
+		news->num_words = 0;
+		return;
+	}
+	news->teller = worker;
+	news->num_unheard = job->num_scratches;
+	*place = news;
+	job->num_told++;
+	begin_news(worker);
+}
+
+/* Has a worker learn what others have told since the last time.  Holds the lock but while it learns. */
+static void
+hear_news(struct worker *worker)
+{
+	struct ss_bpe_job *job = worker->job;
+
+	for (; worker->num_heard < job->num_told; worker->num_heard++) {
+		struct news **place = &job->told[worker->num_heard % MAX_NEWS], *news = *place;
+		if (news->teller != worker) {
+			pthread_mutex_unlock(&job->lock);
+			scratch_learn(worker->scratch, news);
+			pthread_mutex_lock(&job->lock);
+		}
+		if (--news->num_unheard == 0) {
+			*place = NULL;
+			news->next = job->free_news;
+			job->free_news = news;
+		}
+	}
+}
+
 /* Encodes one chunk that has been taken.  Holds the lock but while it encodes. */
 static void
-encode_chunk(struct ss_bpe_job *job, ss_bpe_scratch *scratch, size_t number)
+encode_chunk(struct worker *worker, size_t number)
 {
+	struct ss_bpe_job *job = worker->job;
 	struct chunk chunk = job->chunks[number];
 	int64_t nbytes = chunk.offsets[chunk.num_texts] - chunk.offsets[0];	/* wrong, if ss_bpe_encode() will find it so */
 	size_t needed = nbytes >= 0 && (uint64_t)nbytes <= chunk.text_nbytes ? (size_t)nbytes : 0;
@@ -118,11 +183,12 @@ encode_chunk(struct ss_bpe_job *job, ss_bpe_scratch *scratch, size_t number)
 
 	pthread_mutex_unlock(&job->lock);
 	if (buffer != NULL)
-		status = ss_bpe_encode(scratch, chunk.text, chunk.text_nbytes, chunk.offsets, chunk.num_texts,
+		status = ss_bpe_encode(worker->scratch, chunk.text, chunk.text_nbytes, chunk.offsets, chunk.num_texts,
 				       buffer->ids, buffer->ids_avail, chunk.id_offsets, &place);
 	pthread_mutex_lock(&job->lock);
 	if (status == SS_OK) {
 		job->chunks[number].buffer = buffer;
+		tell_news(worker);
 		move_ids(job);
 	} else {
 		free(buffer);
@@ -130,26 +196,24 @@ encode_chunk(struct ss_bpe_job *job, ss_bpe_scratch *scratch, size_t number)
 	}
 }
 
-static void
-work(struct ss_bpe_job *job, ss_bpe_scratch *scratch)
+static void *
+work(void *argument)
 {
+	struct worker *worker = argument;
+	struct ss_bpe_job *job = worker->job;
+
 	pthread_mutex_lock(&job->lock);
+	begin_news(worker);
 	for (;;) {
+		hear_news(worker);
 		while (job->num_taken == job->num_chunks && !job->is_complete)
 			pthread_cond_wait(&job->changed, &job->lock);
 		if (job->num_taken == job->num_chunks || job->status != SS_OK)
 			break;
-		encode_chunk(job, scratch, job->num_taken++);
+		encode_chunk(worker, job->num_taken++);
 	}
+	scratch_tell(worker->scratch, NULL);
 	pthread_mutex_unlock(&job->lock);
-}
-
-static void *
-run_worker(void *argument)
-{
-	struct worker *worker = argument;
-
-	work(worker->job, worker->scratch);
 	return NULL;
 }
 
@@ -171,6 +235,7 @@ ss_bpe_job_new(ss_bpe_scratch *const *scratches, size_t num_scratches, size_t ma
 	pthread_mutex_init(&job->lock, NULL);
 	pthread_cond_init(&job->changed, NULL);
 	job->max_chunks = max_chunks;
+	job->num_scratches = num_scratches;
 	job->ids = ids;
 	job->ids_avail = ids_avail;
 	job->workers[0] = (struct worker){ .job = job, .scratch = scratches[0] };
@@ -178,7 +243,7 @@ ss_bpe_job_new(ss_bpe_scratch *const *scratches, size_t num_scratches, size_t ma
 		struct worker *worker = &job->workers[job->num_threads];
 		worker->job = job;
 		worker->scratch = scratches[job->num_threads];
-		if (pthread_create(&worker->thread, NULL, run_worker, worker) != 0)
+		if (pthread_create(&worker->thread, NULL, work, worker) != 0)
 			break;	/* those that there are do the work */
 	}
 	return job;
@@ -211,7 +276,7 @@ end_threads(struct ss_bpe_job *job, bool is_wanted)
 	pthread_cond_broadcast(&job->changed);
 	pthread_mutex_unlock(&job->lock);
 	if (is_wanted)
-		work(job, job->workers[0].scratch);
+		work(&job->workers[0]);
 	for (; job->num_threads > 1; job->num_threads--)
 		pthread_join(job->workers[job->num_threads - 1].thread, NULL);
 }
@@ -251,6 +316,14 @@ ss_bpe_job_free(ss_bpe_job *job)
 	for (struct ids_buffer *buffer = job->free_buffers, *next; buffer != NULL; buffer = next) {
 		next = buffer->next;
 		free(buffer);
+	}
+	for (size_t i = 0; i < job->num_scratches; i++)
+		free(job->workers[i].news);
+	for (size_t i = 0; i < MAX_NEWS; i++)
+		free(job->told[i]);
+	for (struct news *news = job->free_news, *next; news != NULL; news = next) {
+		next = news->next;
+		free(news);
 	}
 	pthread_cond_destroy(&job->changed);
 	pthread_mutex_destroy(&job->lock);

@@ -3,6 +3,7 @@
  */
 #include <stdbool.h>
 
+#include "../lib/bpe_news.h"
 #include "ss_bpe.h"
 #include "ss_pretok.h"
 #include "test.h"
@@ -29,7 +30,7 @@ add_token(struct tokens *t, size_t id, uint8_t kind, const void *bytes, size_t n
 }
 
 static void
-make_tokens(struct tokens *t)
+begin_tokens(struct tokens *t)
 {
 	memset(t, 0, sizeof(*t));
 	for (size_t id = 0; id < 256; id++)
@@ -48,7 +49,7 @@ new_bpe(void)
 	uint64_t place;
 	ss_bpe *bpe;
 
-	make_tokens(&t);
+	begin_tokens(&t);
 	CHECK_EQ(ss_bpe_new(&t.vocab, &bpe, &place), SS_OK);
 	return bpe;
 }
@@ -167,6 +168,47 @@ remembers_pieces(void)
 	ss_bpe_free(bpe);
 }
 
+/* What one scratch has found another need not find; news end where their room does. */
+static void
+learns_what_others_have_found(void)
+{
+	static struct news news;
+	static const char *const pieces[] = { "heabc", "hellohellohellox", "abcabcabcabcabc", "hexllo", "hellohellohellohellohellox" };
+	ss_bpe *bpe = new_bpe();
+	ss_bpe_scratch *teller = ss_bpe_scratch_new(bpe), *hearer = ss_bpe_scratch_new(bpe);
+	uint32_t ids[256 + SS_BPE_IDS_SLACK], expected[256 + SS_BPE_IDS_SLACK];
+	char text[256];
+	uint64_t seed = 7;
+
+	news.num_words = 0;
+	scratch_tell(teller, &news);
+	for (size_t i = 0; i < 5; i++)
+		CHECK(steps_of(teller, pieces[i], ids) != 0);
+	steps_of(teller, "hello", ids);
+	scratch_learn(hearer, &news);
+	scratch_learn(hearer, &news);
+	for (size_t i = 0; i < 5; i++) {
+		steps_of(teller, pieces[i], expected);
+		CHECK_EQ(steps_of(hearer, pieces[i], ids), 0);
+		CHECK(memcmp(ids, expected, sizeof(*ids)) == 0);
+	}
+	for (size_t i = 0; i < 200; i++) {
+		for (size_t k = 0; k < 200; k++)
+			text[k] = (char)('a' + test_random(&seed) % 3);
+		text[200] = '\0';
+		steps_of(teller, text, ids);
+		CHECK(news.num_words <= NEWS_MAX_WORDS);
+	}
+	size_t full = news.num_words;
+	CHECK(full > NEWS_MAX_WORDS - 300);
+	scratch_tell(teller, NULL);
+	CHECK(steps_of(teller, "hehehehex", ids) != 0);
+	CHECK_EQ(news.num_words, full);
+	ss_bpe_scratch_free(hearer);
+	ss_bpe_scratch_free(teller);
+	ss_bpe_free(bpe);
+}
+
 /* More pieces than the caches hold, of all lengths, some again and again: always the ids of caches that know nothing. */
 static void
 forgets_pieces_and_nothing_else(void)
@@ -219,7 +261,7 @@ merges_by_the_list_what_is_a_token(void)
 
 	for (uint32_t whole_piece = 0; whole_piece < 2; whole_piece++) {
 		uint32_t ids[4 + SS_BPE_IDS_SLACK];
-		make_tokens(&t);
+		begin_tokens(&t);
 		for (size_t i = 0; i < 4; i++)
 			add_token(&t, 256 + i, SS_BPE_TOKEN, made[i], strlen(made[i]));
 		t.vocab = (struct ss_bpe_vocab){ t.kinds, t.bytes, t.offsets, 260, merges, 4, SS_PRETOK_O200K, whole_piece };
@@ -265,21 +307,21 @@ refuses_broken_vocabularies(void)
 	ss_bpe *bpe;
 
 	for (size_t i = 0; i < 3; i++) {
-		make_tokens(&t);
+		begin_tokens(&t);
 		t.vocab.merges = lists[i].merges;
 		t.vocab.num_merges = lists[i].num;
 		CHECK_EQ(ss_bpe_new(&t.vocab, &bpe, &place), lists[i].status);
 		CHECK_EQ(place, lists[i].place);
 		CHECK(bpe == NULL);
 	}
-	make_tokens(&t);
+	begin_tokens(&t);
 	t.kinds['x'] = SS_BPE_SPECIAL;
 	CHECK_EQ(ss_bpe_new(&t.vocab, &bpe, &place), SS_ERR_TRUNCATED);
 	CHECK_EQ(place, 'x');
-	make_tokens(&t);
+	begin_tokens(&t);
 	t.vocab.pattern = SS_PRETOK_NUM_PATTERNS;
 	CHECK_EQ(ss_bpe_new(&t.vocab, &bpe, &place), SS_ERR_ARGUMENT);
-	make_tokens(&t);
+	begin_tokens(&t);
 	t.kinds[END_ID - 1] = SS_BPE_TOKEN;
 	CHECK_EQ(ss_bpe_new(&t.vocab, &bpe, &place), SS_ERR_CORRUPT);
 	CHECK_EQ(place, END_ID - 1);
@@ -415,6 +457,7 @@ main(void)
 	encodes_and_decodes_a_batch();
 	any_bytes_come_back_and_nothing_else_is_touched();
 	remembers_pieces();
+	learns_what_others_have_found();
 	forgets_pieces_and_nothing_else();
 	merges_by_the_list_what_is_a_token();
 	knows_tokens_and_their_halves();

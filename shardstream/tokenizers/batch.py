@@ -93,23 +93,30 @@ def as_batch(texts: Texts) -> Texts:
     return texts if isinstance(texts, list) else list(texts)
 
 
-def chunks_of(batch: Texts, nbytes: int) -> list[range]:
-    """Return ranges of texts of about ``nbytes`` characters or bytes each; none if there are no texts."""
+def chunks_of(batch: Texts, nbytes: int, num_ends: int = 0) -> list[range]:
+    """Return ranges of texts of about ``nbytes`` characters or bytes each; none if there are no texts.
+
+    Args:
+        num_ends: How many ranges' worth of text at the end is cut into quarters, so that threads end together.
+
+    Raises:
+        TokenizerError: A text is neither str nor bytes.
+    """
     if isinstance(batch, tuple):
         ends = batch[1][1:] - batch[1][0]
     else:
-        ends = np.cumsum(np.fromiter(map(_length, batch), np.int64, len(batch)))
+        for kind in set(map(type, batch)):
+            if not issubclass(kind, str | bytes | bytearray | memoryview):
+                raise TokenizerError(f"A text is str or bytes, not {kind.__name__}.")
+        ends = np.cumsum(np.fromiter(map(len, batch), np.int64, len(batch)))
     if not len(ends):
         return []
-    cuts = np.searchsorted(ends, np.arange(nbytes, int(ends[-1]), nbytes)) + 1
+    total, quarter = int(ends[-1]), nbytes // 4
+    whole = max(total - num_ends * nbytes, 0) // nbytes * nbytes if num_ends and total > nbytes else total
+    places = np.concatenate([np.arange(nbytes, whole, nbytes), np.arange(max(whole, quarter), total, quarter)])
+    cuts = np.searchsorted(ends, places) + 1
     bounds = sorted({0, len(ends), *cuts.tolist()})
     return [range(begin, end) for begin, end in zip(bounds, bounds[1:])]
-
-
-def _length(text: Text) -> int:
-    if not isinstance(text, str | bytes | bytearray | memoryview):
-        raise TokenizerError(f"A text is str or bytes, not {type(text).__name__}.")
-    return len(text)
 
 
 def to_bytes(text: Text) -> bytes:

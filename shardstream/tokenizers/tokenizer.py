@@ -47,7 +47,7 @@ from shardstream.tokenizers.vocab import Vocabulary, tables
 MAX_THREADS = 256
 PAIR_NAMES = ("vocab.json", "encoder.json")  # whose merges stand in a file beside them
 CHUNK_NBYTES = 1 << 18  # of text a call into C: long against a call's cost, short against the cache of a core
-THREADS_CHUNK_NBYTES = 1 << 17  # the last one to end is not long after the others
+THREADS_CHUNK_NBYTES = 1 << 17  # threads tell each other what they found after each
 
 
 class Tokenizer:
@@ -133,9 +133,10 @@ class Tokenizer:
             raise TokenizerError(f"num_threads is a whole number from 1 to {MAX_THREADS}, not {num_threads!r}.")
         specials = Specials.choose(self.vocabulary.special_tokens, allowed_special, disallowed_special)
         batch = as_batch(texts)
-        num_chars = CHUNK_NBYTES if num_threads == 1 else THREADS_CHUNK_NBYTES
-        chunks = chunks_of(batch, num_chars)
-        if num_threads == 1 or len(chunks) < 2:
+        if num_threads == 1:
+            return self._encode_chunks(batch, chunks_of(batch, CHUNK_NBYTES), specials)
+        chunks = chunks_of(batch, THREADS_CHUNK_NBYTES, num_ends=num_threads)
+        if len(chunks) < 2:
             return self._encode_chunks(batch, chunks, specials)
         return self._encode_by_threads(batch, chunks, specials, num_threads)
 
