@@ -31,7 +31,7 @@ import torch
 from shardstream._native.gather import DenseBlocks, KeyedBlocks, RaggedBlocks, Rows
 from shardstream.buffers import BufferPool, keep_freed_memory
 from shardstream.codecs.columns import decode_strings, decode_views
-from shardstream.collate import Jagged, KeyedJagged, rows_of
+from shardstream.collate import Jagged, KeyedJagged, concatenate, rows_of
 from shardstream.errors import ShardstreamError
 from shardstream.forms import Forms, Padded
 from shardstream.reader import Block
@@ -51,7 +51,7 @@ class BatchAssembler:
     """
 
     def __init__(self, schema: Schema, fields: list[str], forms: Forms, pool: BufferPool):
-        forms = forms.of(schema, fields)
+        self._pool, forms = pool, forms.of(schema, fields)
         of_field = {**forms.sparse, **forms.ragged}
         self._columns = []
         for name in fields:
@@ -63,6 +63,10 @@ class BatchAssembler:
     def table(self, num_blocks: int) -> Table:
         """Return a table for this many blocks, which come one by one."""
         return Table(self._columns, num_blocks)
+
+    def shared_batch(self, num_rows: int) -> SharedBatch:
+        """Return a batch of up to this many rows, which come from several tables."""
+        return SharedBatch(self._columns, num_rows, self._pool)
 
     def table_of(self, blocks: list[Block]) -> Table:
         """Return a table of blocks that are all there."""
@@ -92,6 +96,41 @@ class Table:
         for column, blocks in self._columns:
             column.gather_to(batch, blocks, rows)
         return batch
+
+    def gather_part(self, rows: Rows, whole: SharedBatch) -> dict[str, Any]:
+        """Return the same as the next rows of ``whole``, where those that are all of one size stand at once."""
+        part: dict[str, Any] = {}
+        for column, blocks in self._columns:
+            if isinstance(column, _EvenColumn):
+                column.put(part, column.filled(whole.take(column, rows.num_rows), blocks, rows))
+            else:
+                column.gather_to(part, blocks, rows)
+        whole.num_rows += rows.num_rows
+        return part
+
+
+class SharedBatch:
+    """A batch whose rows come from several tables.
+
+    Rows that are all of one size are written where they belong; a batch that was joined of parts would be written twice.
+    """
+
+    def __init__(self, columns: list[_Column], num_rows: int, pool: BufferPool):
+        self._outputs = {column: column.outputs(num_rows) for column in columns if isinstance(column, _EvenColumn)}
+        self._pool = pool
+        self.num_rows = 0  # so far
+
+    def take(self, column: _EvenColumn, num_rows: int) -> list[np.ndarray]:
+        """Return where the next rows of a column belong."""
+        return [output[self.num_rows : self.num_rows + num_rows] for output in self._outputs[column]]
+
+    def joined(self, parts: list[dict[str, Any]]) -> dict[str, Any]:
+        """Return all rows, given what :meth:`Table.gather_part` returned."""
+        batch: dict[str, Any] = {}
+        for column, outputs in self._outputs.items():
+            column.put(batch, [output[: self.num_rows] for output in outputs])
+        others = concatenate([{name: column for name, column in part.items() if name not in batch} for part in parts], self._pool)
+        return {name: batch[name] if name in batch else others[name] for name in parts[0]}
 
 
 def _column(name: str, field: Field, form: str | Padded | None, dtype: str | None, pool: BufferPool) -> _Column:
@@ -135,7 +174,26 @@ class _Column(ABC):
         batch[self.name] = self.gather(blocks, rows)
 
 
-class _DenseColumn(_Column):
+class _EvenColumn(_Column):
+    """A column whose rows are all of one size."""
+
+    @abstractmethod
+    def outputs(self, num_rows: int) -> list[np.ndarray]:
+        """Return new arrays for the column of this many rows, and for any that comes with it."""
+
+    @abstractmethod
+    def filled(self, outputs: list[np.ndarray], blocks: Any, rows: Rows) -> list[np.ndarray]:
+        """Return ``outputs``, with these rows in them."""
+
+    def put(self, batch: dict[str, Any], outputs: list[np.ndarray]) -> None:
+        """Put what stands in ``outputs`` into a batch."""
+        batch[self.name] = torch.from_numpy(outputs[0])
+
+    def gather_to(self, batch: dict[str, Any], blocks: Any, rows: Rows) -> None:
+        self.put(batch, self.filled(self.outputs(rows.num_rows), blocks, rows))
+
+
+class _DenseColumn(_EvenColumn):
     def __init__(self, name: str, field: Dense, dtype: str | None, pool: BufferPool):
         super().__init__(name)
         self._empty, self._field = pool.empty, field
@@ -147,10 +205,12 @@ class _DenseColumn(_Column):
     def set(self, blocks: DenseBlocks, slot: int, columns: dict[str, Any]) -> None:
         blocks.set(slot, columns[self.name])
 
-    def gather(self, blocks: DenseBlocks, rows: Rows) -> torch.Tensor:
-        out = self._empty((rows.num_rows, *blocks.row_shape), self._dtype)
-        blocks.gather(rows, out)
-        return torch.from_numpy(out)
+    def outputs(self, num_rows: int) -> list[np.ndarray]:
+        return [self._empty((num_rows, *self._field.shape), self._dtype)]
+
+    def filled(self, outputs: list[np.ndarray], blocks: DenseBlocks, rows: Rows) -> list[np.ndarray]:
+        blocks.gather(rows, outputs[0])
+        return outputs
 
 
 class _RaggedColumn(_Column):
@@ -176,19 +236,23 @@ class _RaggedColumn(_Column):
         return Jagged(*map(torch.from_numpy, self._values(blocks, rows)))
 
 
-class _PaddedColumn(_RaggedColumn):
+class _PaddedColumn(_EvenColumn, _RaggedColumn):
     def __init__(self, name: str, field: Ragged, padded: Padded, dtype: str | None, pool: BufferPool):
         super().__init__(name, field, dtype, pool)
         self._padded, self._filler = padded, padded.filler(self._dtype, name)
 
-    def gather_to(self, batch: dict[str, Any], blocks: RaggedBlocks, rows: Rows) -> None:
-        padded, shape = self._padded, (rows.num_rows, self._padded.length)
-        out = self._empty(shape, self._dtype)
-        mask = None if padded.mask is None else self._empty(shape, np.bool_)
-        blocks.gather_padded(rows, out, self._filler, padded.keep == "end", padded.pad == "left", mask)
-        batch[self.name] = torch.from_numpy(out)
-        if mask is not None:
-            batch[padded.mask] = torch.from_numpy(mask)
+    def outputs(self, num_rows: int) -> list[np.ndarray]:
+        dtypes = [self._dtype] if self._padded.mask is None else [self._dtype, np.bool_]
+        return [self._empty((num_rows, self._padded.length), dtype) for dtype in dtypes]
+
+    def filled(self, outputs: list[np.ndarray], blocks: RaggedBlocks, rows: Rows) -> list[np.ndarray]:
+        out, *mask = outputs
+        blocks.gather_padded(rows, out, self._filler, self._padded.keep == "end", self._padded.pad == "left", *mask)
+        return outputs
+
+    def put(self, batch: dict[str, Any], outputs: list[np.ndarray]) -> None:
+        for name, output in zip((self.name, self._padded.mask), outputs):
+            batch[name] = torch.from_numpy(output)
 
 
 class _StringColumn(_RaggedColumn):
@@ -252,11 +316,13 @@ class _CsrColumn(_SparseColumn):
                                        check_invariants=False)  # fmt: skip
 
 
-class _ExpandedColumn(_SparseColumn):
-    def gather(self, blocks: RaggedBlocks, rows: Rows) -> torch.Tensor:
-        out = self._empty((rows.num_rows, self._dim), self._dtype)
-        blocks.gather_expanded(rows, self._dim, out)
-        return torch.from_numpy(out)
+class _ExpandedColumn(_EvenColumn, _SparseColumn):
+    def outputs(self, num_rows: int) -> list[np.ndarray]:
+        return [self._empty((num_rows, self._dim), self._dtype)]
+
+    def filled(self, outputs: list[np.ndarray], blocks: RaggedBlocks, rows: Rows) -> list[np.ndarray]:
+        blocks.gather_expanded(rows, self._dim, outputs[0])
+        return outputs
 
 
 class _KeyedColumn(_Column):

@@ -76,8 +76,10 @@ class StreamLoader:
         """Yield ``batches``, and count them and the time until the next one is asked for."""
         with contextlib.closing(batches):
             for batch in batches:
+                last = [batch]
+                del batch  # so that nothing keeps it while the next one is made; see ShardStream._delivered
                 begun = time.perf_counter()
-                yield batch
+                yield last.pop()
                 self._stats.add(num_batches=1, wait_for_consumer=time.perf_counter() - begun)
 
     def _finish(self, batch: Any) -> Any:

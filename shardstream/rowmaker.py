@@ -15,10 +15,10 @@ import numpy as np
 import torch
 
 from shardstream._native.gather import Rows
-from shardstream.assemble import BatchAssembler
+from shardstream.assemble import BatchAssembler, SharedBatch
 from shardstream.buffers import BufferPool
 from shardstream.codecs import files
-from shardstream.collate import collate_rows, column_length, concatenate, split_rows, take_rows
+from shardstream.collate import collate_rows, column_length, split_rows, take_rows
 from shardstream.config import ReadPolicy, parse_nbytes
 from shardstream.errors import CodecError, SampleError, ShardstreamError, TransformError
 from shardstream.following import GrowingSource, Segment
@@ -158,6 +158,11 @@ class Portion:
     origins: dict[str, str] | None = None
     loss: Loss = field(default_factory=Loss)
 
+    def give_columns(self) -> dict[str, Any]:
+        """Return the columns, and forget them."""
+        columns, self.columns = self.columns, {}
+        return columns
+
     def leave(self, left: np.ndarray | None, skipped: Sequence[ShardstreamError] = ()) -> None:
         """Note which of the rows a transform has left: int64, ascending; None for all. ``skipped`` is why some others
         could not be used.
@@ -201,24 +206,27 @@ class RowMaker:
     def __init__(self, reader: BlockReader | JoinedReader, order: EpochOrder | FollowOrder | MixRows, positions: range, recipe: Recipe,
                  pool: BufferPool | None = None, is_part: bool = False):  # fmt: skip
         self._source, self._order, self._recipe, self._stats = reader.source, order, recipe, reader.stats
-        self._assembler, self._pool = None, pool or reader.pool
+        self._assembler = None
         if reader.source.schema is not None:
-            self._assembler = BatchAssembler(reader.source.schema, reader.fields, recipe.forms, self._pool)
+            self._assembler = BatchAssembler(reader.source.schema, reader.fields, recipe.forms, pool or reader.pool)
         self._window = WindowReader(
             reader, order, positions.start, positions.step, positions.stop,
             parse_nbytes(recipe.read.memory_limit, "memory_limit"),
             recipe.read.threads or (REMOTE_THREADS if reader.source.is_remote else LOCAL_THREADS))  # fmt: skip
         self._transform_is_batched = getattr(recipe.transform, "shardstream_batched", False)
         self._transform_is_placed = getattr(recipe.transform, "shardstream_placed", False)
+        self._is_plain = self._assembler is not None and recipe.transform is None and not recipe.pad  # rows go out as they come
         self._positions, self._num_made, self._is_part = positions, 0, is_part
 
     def make(self, num_rows: int) -> Portion:
         """Return what becomes of the next ``num_rows`` positions."""
         begin, self._num_made, loss = self._num_made, self._num_made + num_rows, Loss()
-        pieces, gather_s, kept = [], 0.0, None
+        pieces, whole, gather_s, kept = [], None, 0.0, None
         for chunk, rows in self._window.take(num_rows):
             begun = time.perf_counter()
-            pieces.append(self._piece(chunk, rows, loss))
+            if whole is None and rows.num_rows < num_rows and self._assembler is not None:
+                whole = self._assembler.shared_batch(num_rows)
+            pieces.append(self._piece(chunk, rows, loss, whole))
             gather_s += time.perf_counter() - begun
         gathered = time.perf_counter()
         if loss.num_skipped:
@@ -226,18 +234,26 @@ class RowMaker:
             kept = np.concatenate(places).nonzero()[0]
             pieces = [piece for piece in pieces if piece.rows.num_rows] or pieces[:1]
         portion = Portion({}, num_rows if kept is None else len(kept), kept, None, loss)
+        if self._assembler is not None:
+            if len(pieces) == 1:
+                portion.columns = pieces[0].content
+            else:
+                portion.columns = whole.joined([piece.content for piece in pieces]) if pieces else self._assembler.table(0).gather(NO_ROWS)
+        if not self._is_plain:
+            self._change(portion, pieces, begin)
+        self._stats.add(gather=gather_s, transform=time.perf_counter() - gathered, num_rows=portion.num_rows)
+        return portion
+
+    def _change(self, portion: Portion, pieces: list[_Piece], begin: int) -> None:
+        """Make of the rows that were read what is to be delivered; the first position is number ``begin`` of the maker's."""
         positions = is_pad = samples = None
         if self._recipe.pad or self._transform_is_placed:
             places = self._positions[begin : self._num_made]
             positions = np.arange(places.start, places.stop, places.step, np.int64)
             is_pad = positions >= self._order.num_samples if self._recipe.pad else None
-            positions = positions if kept is None else positions[kept]
+            positions = positions if portion.kept is None else positions[portion.kept]
         if self._assembler is None:
             samples = [sample for piece in pieces for sample in piece.content]
-        elif not pieces:
-            portion.columns = self._assembler.table(0).gather(NO_ROWS)
-        else:
-            portion.columns = pieces[0].content if len(pieces) == 1 else concatenate([piece.content for piece in pieces], self._pool)
         if self._recipe.transform is not None and not self._transform_is_batched:
             samples = self._transform_rows(portion, samples, pieces, positions)
         if samples is not None:
@@ -248,11 +264,9 @@ class RowMaker:
             portion.columns[PAD] = torch.from_numpy(is_pad if portion.kept is None else is_pad[portion.kept])
             if portion.origins is not None:
                 portion.origins[PAD] = "numbers"
-        self._stats.add(gather=gather_s, transform=time.perf_counter() - gathered, num_rows=portion.num_rows)
-        return portion
 
-    def _piece(self, chunk: HeldChunk, rows: Rows, loss: Loss) -> _Piece:
-        """Return what becomes of some rows of one chunk, whose blocks may then go."""
+    def _piece(self, chunk: HeldChunk, rows: Rows, loss: Loss, whole: SharedBatch | None) -> _Piece:
+        """Return what becomes of some rows of one chunk, whose blocks may then go; they are the next ones of ``whole``, if that is given."""
         is_readable = None
         if chunk.num_failed:
             is_readable = self._readable(chunk, rows, loss)
@@ -264,7 +278,8 @@ class RowMaker:
         if chunk.table.num_added < len(chunk.blocks):
             for block in chunk.blocks[chunk.table.num_added :]:
                 chunk.table.add(block)
-        return _Piece(chunk.keys, rows, is_readable, chunk.table.gather(rows))
+        content = chunk.table.gather(rows) if whole is None else chunk.table.gather_part(rows, whole)
+        return _Piece(chunk.keys, rows, is_readable, content)
 
     def _set_columns(self, portion: Portion, samples: list[dict[str, Any]], is_pad: np.ndarray | None) -> None:
         """Make the samples that are left the portion's columns: collated, or as they are."""

@@ -410,7 +410,9 @@ class ShardStream(IterableDataset):
                 task = Task(self._state, plan, rank, follower.segments(self._position, plan.end_position))
                 try:
                     for item in self._delivered(iterator, task, portions, finish):
-                        yield item
+                        last = [item]
+                        del item
+                        yield last.pop()
                         if follower.is_stopped:
                             return
                 except ShardNotFoundError as error:
@@ -422,13 +424,18 @@ class ShardStream(IterableDataset):
                     return
 
     def _delivered(self, iterator: int, task: Task, portions, finish) -> Iterator[Any]:
-        """Yield the batches or samples of a task, each counted as delivered before it is."""
+        """Yield the batches or samples of a task, each counted as delivered before it is.
+
+        On the way to the loop nothing keeps a batch while the next one is made: if the loop has let go of it, too, the next one takes
+        its memory, which the processor's cache still has.
+        """
         if task.plan.num_batches:
             items = self._batches if self.batch_size is not None else self._samples
             for position, item in items(task, portions):
-                item = item if finish is None else finish(item)
+                last = [item if finish is None else finish(item)]
+                del item
                 self._position = position
-                yield item
+                yield last.pop()
                 self._check_iterator(iterator)
 
     def _warn_of_shared_lanes(self, rank: int, world_size: int, num_workers: int) -> None:
@@ -447,9 +454,15 @@ class ShardStream(IterableDataset):
                               "state or an epoch set since.")  # fmt: skip
 
     def _batches(self, task: Task, portions) -> Iterator[tuple[int, dict]]:
-        """Yield (position after it, batch)."""
-        for columns, position in zip(self._columns(task, portions), task.plan.positions_after()):
-            yield position, columns[0]
+        """Yield (position after it, batch), its losses counted, its columns there without rows, too."""
+        ends = task.plan.positions_after()
+        for portion in portions(task):
+            self.report.add(portion.loss, self.recipe.read.max_skipped)
+            if self._no_rows is None and portion.num_rows:
+                self._no_rows = empty_like(portion.columns)
+            if not portion.num_rows and not (portion.columns and self.recipe.transform is None):
+                portion.columns = self._no_rows or self._example(task)
+            yield next(ends), portion.give_columns()
 
     def _samples(self, task: Task, portions) -> Iterator[tuple[int, dict]]:
         """Yield (position after it, sample); rows are made many at a time."""
@@ -462,18 +475,6 @@ class ShardStream(IterableDataset):
             places = range(num_rows) if portion.kept is None else portion.kept.tolist()
             for place, sample in zip(places, samples):  # a row that vanished is consumed with the next that did not
                 yield plan.position_after(t * SAMPLES_AT_ONCE + place + 1), sample
-
-    def _columns(self, task: Task, portions) -> Iterator[tuple[dict[str, Any], int]]:
-        """Yield (columns, number of rows) of each batch of a task, its losses counted, its columns there without rows,
-        too.
-        """
-        for portion in portions(task):
-            self.report.add(portion.loss, self.recipe.read.max_skipped)
-            if self._no_rows is None and portion.num_rows:
-                self._no_rows = empty_like(portion.columns)
-            if not portion.num_rows and not (portion.columns and self.recipe.transform is None):
-                portion.columns = self._no_rows or self._example(task)
-            yield portion.columns, portion.num_rows
 
     def _example(self, task: Task) -> dict[str, Any]:
         """Return columns without rows, when this rank had no rows yet: those of the epoch's first samples that are

@@ -109,6 +109,24 @@ def test_collecting_a_stream_of_batches_does_not_alias(tmp_path):
         assert [int(v) for b in batches for v in b["t"].values[::64]] == list(range(5000))
 
 
+@pytest.mark.parametrize("is_loader", [False, True])
+def test_a_batch_that_was_let_go_of_gives_its_memory_to_the_next(tmp_path, is_loader):
+    """Nothing but the loop keeps a batch while the next one is made: without one all are made in the same memory, and a loop that has a
+    name for its batch sees two take turns.
+    """
+    with ss.ShardWriter(str(tmp_path / "d"), schema=ss.Schema(x=ss.Sparse(1000))) as writer:
+        writer.write_batch({"x": (np.arange(1000), np.arange(1001))})
+    stream = ss.ShardStream(str(tmp_path / "d"), batch_size=50)
+    iterator = iter(ss.StreamLoader(stream) if is_loader else stream)
+    assert len({next(iterator)["x"].data_ptr() for _ in range(20)}) == 1
+    assert next(iterator, None) is None
+    iterator, seen = iter(ss.StreamLoader(stream) if is_loader else stream), set()
+    for number, batch in enumerate(iterator):
+        seen.add(batch["x"].data_ptr())
+        assert batch["x"].nonzero()[:, 1].tolist() == list(range(50 * number, 50 * number + 50))
+    assert len(seen) == 2
+
+
 def test_the_memory_that_a_view_keeps():
     """Of a pool's buffer all of it, whatever part is asked about; of numpy's own arrays their bytes."""
     pool = BufferPool()

@@ -68,6 +68,20 @@ def test_batches_are_the_same_for_every_number_of_workers(places, num_workers, t
     assert sorted(y for batch in batches for y in batch["y"].tolist()) == list(range(NUM_SAMPLES)) and len(batches[-1]["y"]) == 40
 
 
+@pytest.mark.parametrize("fields, forms", [
+    (["x", "v", "tokens", "y"], FORMS), (["x", "v", "tokens"], {"sparse": {"x": "dense", "v": "csr"}}), (["tokens", "v"], {"ragged": ss.Padded(2)})])
+def test_a_batch_of_several_chunks_is_that_of_one(places, fields, forms, monkeypatch):
+    """Wherever chunks end, batches are those of one chunk: rows of one size stand in their place at once, others are joined."""
+    for name in ("CHUNK_SAMPLES", "FIRST_CHUNK_SAMPLES"):
+        monkeypatch.setattr(f"shardstream.window.{name}", 1)  # so that a chunk is a window
+    forms = {**forms, "fields": fields}
+    for window, batch_size in ((7, 20), (96, 64), (300, 700)):
+        got = list(ss.ShardStream(places.many, batch_size=batch_size, shuffle=True, lanes=1, window=window, seed=5, **forms))
+        rows = list(ss.ShardStream(places.many, batch_size=1, shuffle=True, lanes=1, window=window, seed=5, **forms))
+        for number, batch in enumerate(got):
+            assert_same(batch, concatenate(rows[number * batch_size :][:batch_size], BufferPool()))
+
+
 def test_single_samples_are_rows_of_batches(places):
     """Without a batch size a padded field is one row, and a keyed column is one of one row."""
     written = samples(NUM_SAMPLES)

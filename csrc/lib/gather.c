@@ -14,6 +14,8 @@
 #define COPY_PREFETCH_ROWS 8
 #define COPY_PREFETCH_LINES 4
 #define CACHE_LINE_NBYTES 64
+/* Of an expanded batch, cleared at once and still in the first-level cache when cells are set. */
+#define CLEAR_NBYTES ((size_t)16 * 1024)
 
 static void
 prefetch_bytes(const uint8_t *begin, size_t nbytes)
@@ -223,9 +225,13 @@ ss_gather_sparse(const uint32_t *const *indices, const int64_t *const *indptr,
 		return SS_ERR_UNSUPPORTED;
 	if (!ss_rows_are_legal(num_rows_of, num_slots, slot, row, num_rows))
 		return SS_ERR_ARGUMENT;
-	/* At once, not row by row: only from some size on does memset() write lines without reading them first. */
-	memset(out, 0, num_rows * dim * out_nbytes);
+	size_t row_nbytes = dim * out_nbytes;
+	size_t num_at_once = row_nbytes > 0 && row_nbytes < CLEAR_NBYTES ? CLEAR_NBYTES / row_nbytes : 1;
 	for (size_t i = 0; i < num_rows; i++) {
+		if (i % num_at_once == 0) {
+			size_t num_left = num_rows - i;
+			memset((uint8_t *)out + i * row_nbytes, 0, (num_left < num_at_once ? num_left : num_at_once) * row_nbytes);
+		}
 		/* First the row's bounds, then, when these have come, its indices. */
 		size_t far = i + 4 * PREFETCH_ROWS, near = i + 2 * PREFETCH_ROWS;
 		if (far < num_rows)
@@ -236,7 +242,7 @@ ss_gather_sparse(const uint32_t *const *indices, const int64_t *const *indptr,
 		const int64_t *bounds = indptr[slot[i]] + row[i];
 		const uint32_t *columns = indices[slot[i]] + bounds[0];
 		int64_t num_columns = bounds[1] - bounds[0];
-		uint8_t *dense = (uint8_t *)out + i * dim * out_nbytes;
+		uint8_t *dense = (uint8_t *)out + i * row_nbytes;
 		const uint8_t *weights = values ? (const uint8_t *)values[slot[i]] + (size_t)bounds[0] * in_nbytes : &one;
 		int legal = !values && to == SS_FLOAT32
 			? set_ones(columns, num_columns, dim, (float *)(void *)dense)
