@@ -172,11 +172,20 @@ def test_decoding(tok):
             tok.decode(wrong)
 
 
-@pytest.mark.parametrize("texts_", ["one text", None, 5, [1], [None], (np.zeros(3), np.zeros(2, np.int64)), (np.zeros(3, np.uint8), np.zeros(0, np.int64))])
+@pytest.mark.parametrize("texts_", ["one text", None, 5, [1], np.array("0-d"), {"ab": None}.values(), (np.zeros(3), np.zeros(2, np.int64)), (np.zeros(3, np.uint8), np.zeros(0, np.int64))])
 def test_wrong_inputs_are_refused(tok, texts_):
     """One text, or things that are no texts, or arrays of other types, are errors."""
     with pytest.raises(TokenizerError):
         tok.encode_batch(texts_)
+
+
+@pytest.mark.parametrize("num_threads", [1, 2])
+@pytest.mark.parametrize("wrong", [None, float("nan"), ["a"]], ids=str)
+def test_what_is_no_text_is_located(tok, wrong, num_threads):
+    """Anything but text among many is an error that says where it stands."""
+    with pytest.raises(TokenizerError, match=r"texts\[700\] must be a str or bytes, not ") as caught:
+        tok.encode_batch(["some text " * 40] * 700 + [wrong] + ["more"], num_threads=num_threads)
+    assert caught.value.index == 700
 
 
 @pytest.mark.parametrize("number", ["a", None, 1.0, True])

@@ -87,7 +87,7 @@ def as_batch(texts: Texts) -> Texts:
         if values.dtype != np.uint8 or values.ndim != 1 or offsets.ndim != 1 or not len(offsets) or offsets.dtype.kind not in "iu":
             raise TokenizerError("A batch of arrays is uint8 (num_bytes,) and int64 (num_texts + 1,).")
         return np.ascontiguousarray(values), offsets.astype(np.int64, copy=False)
-    if isinstance(texts, str | bytes) or not isinstance(texts, Iterable):
+    if isinstance(texts, str | bytes) or not isinstance(texts, Iterable) or getattr(texts, "ndim", 1) == 0:
         raise TokenizerError("encode_batch() takes a list of texts, encode() takes one; this is "
                              f"{type(texts).__name__}.")  # fmt: skip
     return texts if isinstance(texts, list) else list(texts)
@@ -100,14 +100,15 @@ def chunks_of(batch: Texts, nbytes: int, num_ends: int = 0) -> list[range]:
         num_ends: How many ranges' worth of text at the end is cut into quarters, so that threads end together.
 
     Raises:
-        TokenizerError: A text is neither str nor bytes.
+        TokenizerError: A text is neither str nor bytes; ``e.index`` says which.
     """
     if isinstance(batch, tuple):
         ends = batch[1][1:] - batch[1][0]
     else:
         for kind in set(map(type, batch)):
             if not issubclass(kind, str | bytes | bytearray | memoryview):
-                raise TokenizerError(f"A text is str or bytes, not {kind.__name__}.")
+                index = next(i for i, text in enumerate(batch) if type(text) is kind)
+                raise TokenizerError(f"texts[{index}] must be a str or bytes, not {kind.__name__}.", index=index)
         ends = np.cumsum(np.fromiter(map(len, batch), np.int64, len(batch)))
     if not len(ends):
         return []

@@ -126,8 +126,8 @@ class Tokenizer:
             New C-contiguous arrays owned by the caller. An empty text is an empty sequence.
 
         Raises:
-            TokenizerError: A text has a disallowed special token or more than 1 GiB; ``e.index`` says which. Or an
-                argument is out of its range.
+            TokenizerError: A text has a disallowed special token or more than 1 GiB, or is none; ``e.index`` says which.
+                Or an argument is out of its range.
         """
         if type(num_threads) is bool or not isinstance(num_threads, int | np.integer) or not 1 <= num_threads <= MAX_THREADS:
             raise TokenizerError(f"num_threads is a whole number from 1 to {MAX_THREADS}, not {num_threads!r}.")
