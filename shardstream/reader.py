@@ -6,7 +6,6 @@ members that are wanted, every one of them checked against its CRC-32C before it
 
 from __future__ import annotations
 
-import threading
 import time
 from collections import OrderedDict
 from collections.abc import Iterable, Sequence
@@ -27,6 +26,7 @@ from shardstream.errors import (
     ShardstreamError,
 )
 from shardstream.extents import ShardExtents, decoded_nbytes
+from shardstream.locks import ForkSafeLock
 from shardstream.schema import Schema, Sparse
 from shardstream.source import Source
 from shardstream.stats import Stats
@@ -66,7 +66,7 @@ class BlockReader:
         self.source, self.fetcher = source, fetcher
         self.fields = None if source.schema is None else checked_fields(source.schema, fields)
         self._shards: OrderedDict[int, ShardExtents] = OrderedDict()
-        self._lock = threading.Lock()
+        self._lock = ForkSafeLock()
         self.pool = BufferPool()  #: memory of blocks and batches, used again over epochs
         self.stats = fetcher.stats
         self.kept: dict = {}  #: what ``window.WindowReader`` leaves for the next one

@@ -5,8 +5,9 @@ One addition a block, a batch or a wait, without a lock: they are noted as they 
 
 from __future__ import annotations
 
-import threading
 from collections import deque
+
+from shardstream.locks import ForkSafeLock
 
 SECONDS = ("fetch", "verify", "decode", "wait_for_blocks", "gather", "transform", "wait_for_slot", "hand_over",
            "wait_for_workers", "wait_for_consumer")  # fmt: skip
@@ -24,7 +25,7 @@ class Stats:
 
     def __init__(self):
         self._noted: deque[dict[str, float]] = deque()  # appending to one is atomic
-        self._lock = threading.Lock()  # of what follows
+        self._lock = ForkSafeLock()  # of what follows
         self._sums: dict[str, float] = dict.fromkeys((*SECONDS, *COUNTS), 0)
 
     def __reduce__(self) -> tuple:

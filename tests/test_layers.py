@@ -12,7 +12,7 @@ PACKAGE = ROOT / "shardstream"
 
 # From the bottom up. A module imports from its own row and those below it.
 ROWS = (
-    {"errors", "schema", "config", "buffers", "progress", "stats"},
+    {"errors", "schema", "config", "buffers", "progress", "locks", "stats"},
     {"_native"},
     {"storage"},
     {"log", "codecs", "tokenizers", "text"},

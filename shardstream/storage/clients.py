@@ -9,21 +9,13 @@ from __future__ import annotations
 
 import json
 import os
-import threading
 from typing import Any
 
 from shardstream.errors import ConfigError
+from shardstream.locks import ForkSafeLock
 
 _clients: dict[tuple, Any] = {}
-_lock = threading.Lock()
-
-
-def _new_lock_in_child() -> None:
-    global _lock
-    _lock = threading.Lock()  # another thread of the parent may have held it at the fork
-
-
-os.register_at_fork(after_in_child=_new_lock_in_child)
+_lock = ForkSafeLock()
 
 
 def filesystem(protocol: str, storage_options: dict | None = None) -> Any:

@@ -15,13 +15,13 @@ import logging
 import multiprocessing
 import os
 import re
-import threading
 from concurrent.futures import Future
 from datetime import datetime, timedelta, timezone
 from typing import Any
 
 import numpy as np
 
+from shardstream.locks import ForkSafeLock
 from shardstream.storage.clients import filesystem
 from shardstream.storage.threads import threads
 from shardstream.storage.urls import protocol
@@ -42,15 +42,7 @@ logger = logging.getLogger("shardstream")
 _has_recommended = False
 _obstore_pid: int | None = None  # the process that started obstore's runtime
 _obstore_clients: dict[tuple, Any] = {}
-_lock = threading.Lock()
-
-
-def _new_lock_in_child() -> None:
-    global _lock
-    _lock = threading.Lock()
-
-
-os.register_at_fork(after_in_child=_new_lock_in_child)
+_lock = ForkSafeLock()
 
 
 class HttpError(OSError):
