@@ -98,6 +98,30 @@ def test_a_shard_larger_than_the_limit(tmp_path):
     assert [is_cached(cache, 0, number) for number in range(NUM_BLOCKS)] == [True, True] + [False] * (NUM_BLOCKS - 2)
 
 
+def test_a_process_that_is_forked_within_a_write_keeps_no_lock(cache, monkeypatch):
+    """As workers are while other threads read through the cache: the write ends, and others may write while the child lives."""
+    write_block, children = caches._write_block, []
+
+    def fork(path: str, begin: int, data: np.ndarray) -> int:
+        if not children:
+            children.append(os.fork())
+            if children[0] == 0:
+                cache.write(url(1), 0, block(1, 0))  # this thread's own lock is not its parent's
+                signal.pause()
+        return write_block(path, begin, data)
+
+    monkeypatch.setattr(caches, "_write_block", fork)
+    try:
+        cache.write(url(0), 0, block(0, 0))
+        patience = time.monotonic() + 20
+        while not is_cached(cache, 1, 0) and time.monotonic() < patience:
+            time.sleep(0.01)
+    finally:
+        os.kill(children[0], signal.SIGKILL)
+        os.waitpid(children[0], 0)
+    assert is_cached(cache, 0, 0) and is_cached(cache, 1, 0)
+
+
 @pytest.mark.parametrize("is_written", [False, True])
 def test_killed_within_a_write(cache, monkeypatch, is_written):
     """Who dies in a write, before its bytes are on disk or after, leaves them counted, so that others keep the limit."""

@@ -18,7 +18,6 @@ import fcntl
 import hashlib
 import os
 import re
-import threading
 import time
 import warnings
 from collections.abc import Callable, Iterator
@@ -29,6 +28,7 @@ import numpy as np
 
 from shardstream.config import parse_nbytes
 from shardstream.errors import ConfigError
+from shardstream.locks import ForkSafeLock
 
 USAGE = ".usage"
 ENDING = ".blocks"
@@ -54,7 +54,7 @@ class Cache:
         self.limit_nbytes = parse_nbytes(limit, "cache_limit")
         if self.limit_nbytes < 2 * PAGE:
             raise ConfigError(f"cache_limit={limit!r} is too small to hold anything.")
-        self._process = (0, threading.Lock())
+        self._lock = ForkSafeLock()
         self._touched: dict[str, float] = {}
         self._broken = False
 
@@ -142,16 +142,17 @@ class Cache:
     @contextmanager
     def _locked(self) -> Iterator[int]:
         """Hold the host's lock; yields the descriptor of the usage file."""
-        if self._process[0] != os.getpid():  # forked: another thread may have held the lock
-            self._process = (os.getpid(), threading.Lock())
-        with self._process[1]:
+        with self._lock:
             os.makedirs(self.folder, exist_ok=True)
             descriptor = os.open(os.path.join(self.folder, USAGE), os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
             try:
                 fcntl.flock(descriptor, fcntl.LOCK_EX)
-                yield descriptor
+                try:
+                    yield descriptor
+                finally:
+                    fcntl.flock(descriptor, fcntl.LOCK_UN)  # a process that was forked meanwhile has the descriptor, too
             finally:
-                os.close(descriptor)  # which gives the lock back, also when we are killed
+                os.close(descriptor)  # which gives the lock back when we are killed
 
     def _usage(self, lock: int) -> int:
         data = os.pread(lock, 20, 0)
