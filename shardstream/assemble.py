@@ -48,15 +48,17 @@ class BatchAssembler:
         fields: Those to deliver.
         forms: What each comes out as.
         pool: Where the tensors' memory comes from, and goes when nobody holds them any more.
+        outside: Where to note bytes of strings, which no pool can lend: by column, those of the two newest batches, since the
+            loop holds one while the next is made.
     """
 
-    def __init__(self, schema: Schema, fields: list[str], forms: Forms, pool: BufferPool):
-        self._pool, forms = pool, forms.of(schema, fields)
+    def __init__(self, schema: Schema, fields: list[str], forms: Forms, pool: BufferPool, outside: dict[str, int] | None = None):
+        self._pool, forms, outside = pool, forms.of(schema, fields), {} if outside is None else outside
         of_field = {**forms.sparse, **forms.ragged}
         self._columns = []
         for name in fields:
             if not any(name in members for members in forms.keyed.values()):
-                self._columns.append(_column(name, schema[name], of_field.get(name), forms.dtypes.get(name), pool))
+                self._columns.append(_column(name, schema[name], of_field.get(name), forms.dtypes.get(name), pool, outside))
         for name, members in forms.keyed.items():
             self._columns.append(_KeyedColumn(name, {member: schema[member] for member in members}, pool))
 
@@ -133,7 +135,7 @@ class SharedBatch:
         return {name: batch[name] if name in batch else others[name] for name in parts[0]}
 
 
-def _column(name: str, field: Field, form: str | Padded | None, dtype: str | None, pool: BufferPool) -> _Column:
+def _column(name: str, field: Field, form: str | Padded | None, dtype: str | None, pool: BufferPool, outside: dict[str, int]) -> _Column:
     if isinstance(field, Dense):
         return _DenseColumn(name, field, dtype, pool)
     if isinstance(field, Ragged):
@@ -141,7 +143,7 @@ def _column(name: str, field: Field, form: str | Padded | None, dtype: str | Non
     if isinstance(field, Sparse):
         kind = {"dense": _ExpandedColumn, "csr": _CsrColumn, "jagged": _JaggedColumn, "indices": _IndicesColumn}[form]
         return kind(name, field, dtype, pool)
-    return _StringColumn(name, field, pool)
+    return _StringColumn(name, field, pool, outside)
 
 
 def _default_dtype(stored: str) -> str:
@@ -256,14 +258,16 @@ class _PaddedColumn(_EvenColumn, _RaggedColumn):
 
 
 class _StringColumn(_RaggedColumn):
-    def __init__(self, name: str, field: Text | Bytes, pool: BufferPool):
+    def __init__(self, name: str, field: Text | Bytes, pool: BufferPool, outside: dict[str, int]):
         super().__init__(name, Ragged("uint8"), None, pool)
-        self._field = field
+        self._field, self._outside, self._newest_nbytes = field, outside, 0
         keep_freed_memory()
 
     def gather(self, blocks: RaggedBlocks, rows: Rows) -> list:
         offsets = blocks.gather_offsets(rows)
-        if offsets[-1] < LONG_STRING_NBYTES * rows.num_rows:
+        nbytes = int(offsets[-1])
+        self._outside[self.name], self._newest_nbytes = self._newest_nbytes + nbytes, nbytes
+        if nbytes < LONG_STRING_NBYTES * rows.num_rows:
             return decode_strings(self._field, *self._values(blocks, rows))
         # Long ones are copied once, each from its block, since the copy is what they cost.
         return decode_views(self._field, [
@@ -331,7 +335,7 @@ class _KeyedColumn(_Column):
     def __init__(self, name: str, fields: dict[str, Ragged | Sparse], pool: BufferPool):
         super().__init__(name)
         self._empty, self._keys = pool.empty, list(fields)
-        self._parts = [_column(member, field, "jagged", None, pool) for member, field in fields.items()]
+        self._parts = [_column(member, field, "jagged", None, pool, {}) for member, field in fields.items()]
         self._has_weights = any(isinstance(field, Sparse) and field.values is not None for field in fields.values())
 
     def blocks(self, num_blocks: int) -> KeyedBlocks:

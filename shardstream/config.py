@@ -73,8 +73,14 @@ class ReadPolicy:
     """What reading may use. None of it changes which samples come, or their order.
 
     Attributes:
-        memory_limit: Bytes of block data a process may hold, as ``"1GB"`` or a number. A dataset that takes at most
-            half of it, decoded, stays in memory from epoch to epoch, for as long as its stream lives.
+        memory_limit: Bytes that the stream's data may take in a process, each worker being one, as ``"1GB"`` or a number.
+            Counted are blocks, as buffers hold them; batches until the loop lets go of them, strings of the newest two;
+            what ``ss.transforms`` make in this process; slots of a worker; free buffers of all these. Not counted are what a
+            transform of your own or a ``collate`` makes, samples that the files layout decodes, an image while it is
+            decoded, and indexes of shards (some kB a shard of a window): a 16th of the limit is left for such things. A
+            shuffled window that can't fit is an error. Batches that are kept leave less room for reading ahead, down to one
+            window. A dataset that takes at most half of the limit, decoded, stays in memory from epoch to epoch, for as
+            long as its stream lives.
         threads: Threads that fetch, verify and decode; ``None`` chooses.
         max_skipped: Samples that ``on_error="skip"`` may lose before it becomes an error.
         retry: How failed requests are repeated.

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from shardstream._native.read import MEMBER, Members
+from shardstream.buffers import array_nbytes
 from shardstream.codecs import columns
 from shardstream.codecs.shard import ShardIndex
 from shardstream.errors import ShardError
@@ -29,7 +30,9 @@ class ShardExtents:
         is_compressed: Of each field, whether it is decompressed or decoded into memory of its own.
         begins, ends: The bytes of the shard that hold what is wanted.
         checks: The members, to be checked as a block is read.
-        known_nbytes: Memory that reading takes, as far as it is known: the stored bytes and all of a fixed size.
+        stored_nbytes: Memory of the bytes as they are stored.
+        is_viewed: Whether a field is decoded as a view of them, so that they stay.
+        known_nbytes: Memory of what is decoded besides, as far as it is known: of a fixed size.
         guessed_nbytes: Stored bytes, by field, of which it is not known how large they are decoded.
     """
 
@@ -41,6 +44,8 @@ class ShardExtents:
     begins: list[int]
     ends: list[int]
     checks: Members
+    stored_nbytes: list[int]
+    is_viewed: bool
     known_nbytes: list[int]
     guessed_nbytes: dict[str, list[int]]
 
@@ -54,19 +59,26 @@ class ShardExtents:
         wanted = index.extents[:, lying]
         begins = wanted[..., 0].min(axis=1, initial=2**63 - 1) if wanted.shape[1] else np.zeros(index.num_blocks, np.int64)
         ends = wanted.sum(axis=2).max(axis=1, initial=0)
-        known, guessed, is_compressed = ends - begins, {}, {}
+        known, guessed, is_compressed, counts = np.zeros(index.num_blocks, np.int64), {}, {}, index.num_samples
         for name, numbers in members.items() if schema is not None else ():
             field, is_zstd = schema[name], any(index.columns[c].endswith(".zst") for c in numbers)
             is_compressed[name] = is_zstd or isinstance(field, Sparse)
             if not numbers:
-                known = known + index.num_samples * decoded_nbytes(columns.default_column(field, 1))
+                known = known + counts * decoded_nbytes(columns.default_column(field, 1))
             elif is_zstd and isinstance(field, Dense):
-                known = known + index.num_samples * (field.num_elements * np.dtype(field.dtype).itemsize)
+                known = known + _arrays(counts * (field.num_elements * np.dtype(field.dtype).itemsize) + columns.HEADER_NBYTES)
             elif is_compressed[name]:
-                known = known + 8 * (index.num_samples + 1)
+                known = known + (_arrays(8 * (counts + 1) + columns.HEADER_NBYTES) if is_zstd else 0)
                 guessed[name] = index.extents[:, numbers[0], 1].tolist()
+        stored = ends - begins if "://" in url else _arrays(ends - begins)  # a remote client brings its own memory
+        is_viewed = schema is None or any(members[name] and not is_compressed[name] for name in members)
         return cls(url, index, starts, members, is_compressed, begins.tolist(), ends.tolist(),
-                   _checks(wanted, index.crc32c[:, lying], begins), known.tolist(), guessed)  # fmt: skip
+                   _checks(wanted, index.crc32c[:, lying], begins), stored.tolist(), is_viewed, known.tolist(), guessed)  # fmt: skip
+
+
+def _arrays(nbytes: np.ndarray) -> np.ndarray:
+    """Return the memory that arrays of these numbers of bytes take."""
+    return np.array([array_nbytes(size) for size in nbytes.tolist()], np.int64)
 
 
 def _checks(wanted: np.ndarray, crc32c: np.ndarray, begins: np.ndarray) -> Members:

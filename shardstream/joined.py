@@ -57,8 +57,8 @@ class JoinedReader:
     def __init__(self, readers: list[BlockReader]):
         self._readers = readers
         self.source = JoinedSource(tuple(reader.source for reader in readers))
-        self.fields, self.pool = readers[0].fields, readers[0].pool
-        for reader in readers:  # one memory limit counts the free buffers of all
+        self.fields, self.pool, self.batches, self.outside = readers[0].fields, readers[0].pool, readers[0].batches, readers[0].outside
+        for reader in readers:  # one memory limit counts the buffers of all
             reader.pool = self.pool
         self.kept: dict = {}
         self.count_in(Stats())
@@ -98,6 +98,11 @@ class JoinedReader:
         """See :meth:`BlockReader.estimate_nbytes`."""
         source, ordinal = _split(shard)
         return self._readers[source].estimate_nbytes(ordinal, block)
+
+    def passing_nbytes(self, shard: int, block: int) -> int:
+        """See :meth:`BlockReader.passing_nbytes`."""
+        source, ordinal = _split(shard)
+        return self._readers[source].passing_nbytes(ordinal, block)
 
     def read_many(self, shard: int, blocks: list[int]) -> list[Block | ShardstreamError]:
         """See :meth:`BlockReader.read_many`."""

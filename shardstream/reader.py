@@ -10,13 +10,14 @@ import time
 from collections import OrderedDict
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import numpy as np
 
 from shardstream._native.crc32c import crc32c
-from shardstream.buffers import BufferPool, held_nbytes
+from shardstream.buffers import BufferPool, array_nbytes, block_nbytes, held_nbytes
 from shardstream.codecs import columns
-from shardstream.codecs.shard import ShardIndex
+from shardstream.codecs.shard import MAX_BLOCK_NBYTES, ShardIndex
 from shardstream.errors import (
     ChecksumError,
     CodecError,
@@ -34,7 +35,7 @@ from shardstream.storage import Fetcher
 from shardstream.storage.fetch import MembersCheck
 
 INDEXES_KEPT = 4096  # parsed shard indexes of one reader; a window touches far fewer shards
-FIRST_GROWTH = 5  # decoded bytes per stored byte, assumed until a block is decoded (sparse: about 7 bits become 32; text: zstd)
+SPARSE_GROWTH = 5  # decoded bytes per stored byte, assumed until a block is decoded: about 7 bits become 32
 
 
 @dataclass(frozen=True, eq=False)
@@ -67,10 +68,12 @@ class BlockReader:
         self.fields = None if source.schema is None else checked_fields(source.schema, fields)
         self._shards: OrderedDict[int, ShardExtents] = OrderedDict()
         self._lock = ForkSafeLock()
-        self.pool = BufferPool()  #: memory of blocks and batches, used again over epochs
+        self.pool = BufferPool(block_nbytes)  #: memory of blocks, used again over epochs
+        self.batches = BufferPool()  #: memory of batches
+        self.outside: dict[str, int] = {}  #: by what they are, bytes that batches take outside of pools
         self.stats = fetcher.stats
         self.kept: dict = {}  #: what ``window.WindowReader`` leaves for the next one
-        self._growth: dict[str, float] = {}  # by field, the most bytes that a stored byte has become
+        self._grown: dict[str, _Growth] = {}  # by field
         self._num_decoded = self._decoded_nbytes = 0  # samples, and the memory that they took
 
     def count_in(self, stats: Stats) -> None:
@@ -107,24 +110,37 @@ class BlockReader:
         return extents
 
     def estimate_nbytes(self, shard: int, block: int) -> int:
-        """Return about how many bytes of memory reading this block will take, its stored bytes included.
+        """Return about how many bytes of memory this block will take, with its stored bytes if these stay or come by the part.
 
         Exact, but for what is compressed or sparse and of no fixed size: that is taken to grow as what was read grew most.
         """
         extents = self._extents(shard)
-        nbytes = extents.known_nbytes[block]
+        nbytes = extents.known_nbytes[block] + (0 if self._passes(extents) else extents.stored_nbytes[block])
         for name, sizes in extents.guessed_nbytes.items():
-            nbytes += int(sizes[block] * self._growth.get(name, FIRST_GROWTH))
+            if name in self._grown:
+                guess = self._grown[name].estimate(sizes[block], int(extents.index.num_samples[block]))
+            else:  # a sparse one, or what a writer that makes full blocks has compressed
+                guess = SPARSE_GROWTH * sizes[block] if isinstance(self.source.schema[name], Sparse) else MAX_BLOCK_NBYTES
+            nbytes += array_nbytes(guess)
         return nbytes
+
+    def passing_nbytes(self, shard: int, block: int) -> int:
+        """Return how many more bytes are needed only while it is read: the stored ones, if a thread takes a block at a time."""
+        extents = self._extents(shard)
+        return extents.stored_nbytes[block] if self._passes(extents) else 0
+
+    def _passes(self, extents: ShardExtents) -> bool:
+        return not extents.is_viewed and not self.source.is_remote
 
     def least_nbytes(self, shard: int, block: int) -> int:
         """Return how many bytes of memory this block takes at least."""
         extents = self._extents(shard)
-        return extents.known_nbytes[block] + sum(sizes[block] for sizes in extents.guessed_nbytes.values())
+        guessed = sum(sizes[block] for sizes in extents.guessed_nbytes.values())
+        return extents.known_nbytes[block] + guessed + (extents.stored_nbytes[block] if extents.is_viewed else 0)
 
     def knows_growth(self, shard: int) -> bool:
         """Return whether there is nothing in this shard whose decoded size can only be guessed."""
-        return self._growth.keys() >= self._extents(shard).guessed_nbytes.keys()
+        return self._grown.keys() >= self._extents(shard).guessed_nbytes.keys()
 
     @property
     def sample_nbytes(self) -> float | None:
@@ -159,7 +175,7 @@ class BlockReader:
         if all(begin == end for begin, end in spans):  # the shard is older than all wanted fields
             found = [np.empty(0, np.uint8) for _ in spans]
         else:
-            found = self.fetcher.read_spans(extents.url, spans, checks, self.pool.take)
+            found = self.fetcher.read_spans(extents.url, spans, checks, self._allocate)
         fetched = time.perf_counter()
         num_bytes = sum(len(data) for data in found if isinstance(data, np.ndarray))
         for i, block in enumerate(blocks):
@@ -191,8 +207,8 @@ class BlockReader:
         if self.source.schema is None:
             from shardstream.codecs import files
 
-            return Block({"__samples__": files.read_block(data, begin, num_samples, extents.url)}, num_samples, len(data))
-        decoded, nbytes, is_viewed, of_block = {}, 0, False, extents.index.extents[block].tolist()
+            return Block({"__samples__": files.read_block(data, begin, num_samples, extents.url)}, num_samples, held_nbytes(data))
+        decoded, nbytes, of_block = {}, held_nbytes(data) if extents.is_viewed else 0, extents.index.extents[block].tolist()
         for name, numbers in extents.members.items():
             field = self.source.schema[name]
             if not numbers:
@@ -207,12 +223,33 @@ class BlockReader:
                 error.field, error.offset = name, of_block[numbers[0]][0] + (error.offset or 0)
                 raise
             if extents.is_compressed[name]:
-                grown = held_nbytes(decoded[name][0]) if isinstance(field, Sparse) else decoded_nbytes(decoded[name])
-                nbytes += grown
-                self._growth[name] = max(self._growth.get(name, 0.0), grown / max(1, len(views[0])))
-            else:
-                is_viewed = True
-        return Block(decoded, num_samples, nbytes + is_viewed * data.nbytes)
+                parts = decoded[name] if isinstance(decoded[name], tuple) else (decoded[name],)
+                nbytes += sum(map(held_nbytes, parts[:1] if isinstance(field, Sparse) else parts))  # a sparse one's share a buffer
+                if name in extents.guessed_nbytes:
+                    with self._lock:
+                        grown = self._grown.get(name, _Growth())
+                        self._grown[name] = grown.and_of(len(views[0]), num_samples, decoded_nbytes(decoded[name]))
+        return Block(decoded, num_samples, nbytes)
+
+
+class _Growth(NamedTuple):
+    """What a field's blocks became, decoded: at most so many bytes for a stored byte, for a sample, and in all.
+
+    By each of these a block is estimated that is larger than those before, or compressed better.
+    """
+
+    of_byte: float = 0.0
+    of_sample: float = 0.0
+    of_block: int = MAX_BLOCK_NBYTES  # that a writer closes blocks at, if no sample is large
+
+    def and_of(self, stored_nbytes: int, num_samples: int, nbytes: int) -> _Growth:
+        """Return the same with one more block."""
+        return _Growth(max(self.of_byte, nbytes / max(1, stored_nbytes)), max(self.of_sample, nbytes / max(1, num_samples)),
+                       max(self.of_block, nbytes))  # fmt: skip
+
+    def estimate(self, stored_nbytes: int, num_samples: int) -> int:
+        """Return how large a block may be, decoded."""
+        return int(min(self.of_block, max(self.of_byte * stored_nbytes, self.of_sample * num_samples)))
 
 
 def checked_fields(schema: Schema, fields: list[str] | None) -> list[str]:

@@ -199,7 +199,7 @@ class RowMaker:
         order: The epoch's order.
         positions: Those to make, in order; from ``order.num_samples`` on they are padding from the epoch's start.
         recipe: What to deliver.
-        pool: Where the columns' memory comes from; the reader's by default.
+        pool: Where the columns' memory comes from; the reader's for batches by default.
         is_part: Other makers' rows will be joined to these (``merge.py``).
     """
 
@@ -208,7 +208,7 @@ class RowMaker:
         self._source, self._order, self._recipe, self._stats = reader.source, order, recipe, reader.stats
         self._assembler = None
         if reader.source.schema is not None:
-            self._assembler = BatchAssembler(reader.source.schema, reader.fields, recipe.forms, pool or reader.pool)
+            self._assembler = BatchAssembler(reader.source.schema, reader.fields, recipe.forms, pool or reader.batches, reader.outside)
         self._window = WindowReader(
             reader, order, positions.start, positions.step, positions.stop,
             parse_nbytes(recipe.read.memory_limit, "memory_limit"),
@@ -228,6 +228,7 @@ class RowMaker:
                 whole = self._assembler.shared_batch(num_rows)
             pieces.append(self._piece(chunk, rows, loss, whole))
             gather_s += time.perf_counter() - begun
+            del chunk  # for its blocks make room for those of the next one, which may be waited for now
         gathered = time.perf_counter()
         if loss.num_skipped:
             places = [np.ones(piece.rows.num_rows, bool) if piece.places is None else piece.places for piece in pieces]

@@ -26,8 +26,9 @@ from typing import Any
 import numpy as np
 
 from shardstream._native.gather import NeededBlocks, Rows
-from shardstream.buffers import BufferPool
+from shardstream.buffers import TransformPool
 from shardstream.errors import ConfigError, ShardstreamError
+from shardstream.joined import JoinedReader
 from shardstream.order.epoch import Chunk, EpochOrder
 from shardstream.order.follow import FollowOrder
 from shardstream.order.mix_rows import MixRows
@@ -35,7 +36,7 @@ from shardstream.parts import PartPlanner
 from shardstream.reader import Block, BlockReader
 
 CHUNK_SAMPLES, CHUNK_NBYTES = 4096, 16 * 2**20  # short runs are taken together until a chunk has about either
-REST = 16  # of memory_limit a 16th is left to batches on their way and to what the allocator can't use
+REST = 16  # of memory_limit a 16th is left to small arrays, to decoders and to what the allocator can't use
 FIRST_CHUNK_SAMPLES = 256  # as long as it is not known what a sample takes in memory
 CHUNKS_AHEAD, REMOTE_CHUNKS_AHEAD = 2, 8  # remote: enough requests for a link as long as one to S3
 SHARD_ROWS = 2**40  # more than a shard has
@@ -98,38 +99,56 @@ class HeldChunk:
 
 
 class MemoryBudget:
-    """Bytes held by blocks, and by free buffers of their pool, against a limit; waits in the planner until there is room."""
+    """Bytes held by blocks, by batches and by free buffers, against a limit; waits in the planner until there is room."""
 
-    def __init__(self, limit_nbytes: int, pool: BufferPool):
-        self.limit_nbytes, self._pool = limit_nbytes, pool
+    def __init__(self, limit_nbytes: int, reader: BlockReader | JoinedReader):
+        self.limit_nbytes = limit_nbytes
+        self._pool, self._batches, self._outside = reader.pool, reader.batches, reader.outside
         self.held_nbytes = 0  # by blocks that are here or on their way
         self.peak_nbytes = 0
         self._coming_nbytes = 0  # of those on their way, which will take free buffers first
         self._changed = threading.Condition()
-        self._is_awaited = False
-        self._closed = False
+        self._awaited, self.planned = -1, 0  # numbers of the plan that the consumer waits for, and of the one that is being made
+        self._is_waiting = self._closed = False
 
     def reserve(self, nbytes: int) -> bool:
         """Wait until ``nbytes`` more fit and count them as coming; False if waiting can't make room, or the reader was closed."""
         with self._changed:
-            self._changed.wait_for(lambda: self._closed or self._is_awaited or self._fits(nbytes))
+            self._is_waiting = True
+            self._changed.wait_for(lambda: self._closed or self._awaited == self.planned or self._fits(nbytes))
+            self._is_waiting = False
             if self._closed or not self._fits(nbytes):
                 return False
         self.expect(nbytes)
         return True
 
+    @property
+    def batch_nbytes(self) -> int:
+        """Bytes of batches that are not let go of, and of what transforms made of them."""
+        pools = self._batches, *TransformPool.living()
+        return sum(pool.num_bytes - pool.num_idle_bytes for pool in pools) + sum(list(self._outside.values()))
+
     def _fits(self, nbytes: int) -> bool:
-        return self.held_nbytes + nbytes <= self.limit_nbytes
+        return self.held_nbytes + self.batch_nbytes + nbytes <= self.limit_nbytes
 
     def has_room(self, nbytes: int) -> bool:
         """Return whether ``nbytes`` that are not needed yet may be held: half of the limit is for those that are."""
-        return 2 * (self.held_nbytes + nbytes) <= self.limit_nbytes
+        return 2 * (self.held_nbytes + self.batch_nbytes + nbytes) <= self.limit_nbytes
 
-    def set_awaited(self, is_awaited: bool) -> None:
-        """Say whether the consumer is waiting for what is being reserved: then it lets go of nothing before that is there."""
+    def wait_for_plan(self, number: int) -> None:
+        """Say that the consumer waits for a plan: it lets go of nothing before that is there.
+
+        By its number, for the planner may be at the next one before the consumer has woken up.
+        """
         with self._changed:
-            self._is_awaited = is_awaited
+            self._awaited = number
             self._changed.notify_all()
+
+    def look(self) -> None:
+        """Look whether batches that were let go of have made room; buffers come back without a word."""
+        if self._is_waiting:
+            with self._changed:
+                self._changed.notify_all()
 
     def expect(self, nbytes: int) -> None:
         """Count ``nbytes`` more as held, by blocks on their way."""
@@ -146,10 +165,18 @@ class MemoryBudget:
         self._trim()
 
     def _trim(self) -> None:
-        """Give back what free buffers take beyond the limit."""
-        free_nbytes = max(0, self.limit_nbytes - self.held_nbytes) + self._coming_nbytes
-        if self._pool.num_idle_bytes > free_nbytes:
-            self._pool.trim(free_nbytes)
+        """Give back what free buffers take beyond the limit: those of blocks first, for a batch needs its own at once."""
+        pools = self._batches, *TransformPool.living()
+        batch_nbytes = sum(pool.num_bytes for pool in pools) + sum(list(self._outside.values()))
+        if self.held_nbytes + batch_nbytes + self._pool.num_idle_bytes > self.limit_nbytes:
+            free_nbytes = max(0, self.limit_nbytes - self.held_nbytes - self.batch_nbytes) + self._coming_nbytes
+            for pool in (*pools, self._pool):
+                idle_nbytes = pool.num_idle_bytes
+                if idle_nbytes > free_nbytes:
+                    pool.trim(free_nbytes)
+                free_nbytes -= min(idle_nbytes, free_nbytes)
+        # Of what is coming, some may be of other sizes than what is free. A batch's buffers that went are found the next time.
+        self._pool.max_nbytes = self.limit_nbytes - batch_nbytes
 
     def adjust(self, nbytes: int) -> None:
         """Count ``nbytes`` more (or, negative, less) as held."""
@@ -176,15 +203,15 @@ class WindowReader:
         first: First position that this reader owns.
         step: Distance between positions that it owns.
         end: Position to stop before; positions from ``order.num_samples`` on begin the epoch again (padding).
-        memory_limit_nbytes: Bound of what is held; blocks take at most 15/16 of it.
+        memory_limit_nbytes: Bound of what is held; what is counted takes at most 15/16 of it.
         num_threads: Threads that read blocks.
     """
 
-    def __init__(self, reader: BlockReader, order: EpochOrder | FollowOrder | MixRows, first: int, step: int, end: int,
+    def __init__(self, reader: BlockReader | JoinedReader, order: EpochOrder | FollowOrder | MixRows, first: int, step: int, end: int,
                  memory_limit_nbytes: int, num_threads: int):  # fmt: skip
         self._reader, self._order = reader, order
         self._first, self._step, self._end = first, step, end
-        self.budget = MemoryBudget(memory_limit_nbytes - memory_limit_nbytes // REST, reader.pool)
+        self.budget = MemoryBudget(memory_limit_nbytes - memory_limit_nbytes // REST, reader)
         self._pool = ThreadPoolExecutor(num_threads, thread_name_prefix="shardstream-read")
         self._num_threads, self._num_reading = num_threads, 0
         self._todo: deque[tuple[_Part, dict[Key, _SharedBlock]]] = deque()  # parts to read
@@ -203,6 +230,7 @@ class WindowReader:
         self._plans: queue.Queue = queue.Queue(REMOTE_CHUNKS_AHEAD if reader.source.is_remote else CHUNKS_AHEAD)
         self._closed = False
         self._chunk: HeldChunk | None = None  # being consumed
+        self._num_taken = 0  # plans
         self._planner = threading.Thread(target=self._plan_all, name="shardstream-plan", daemon=True)
         self._planner.start()
 
@@ -211,6 +239,7 @@ class WindowReader:
 
         A chunk's blocks may be let go of when the next piece is asked for.
         """
+        self.budget.look()
         while num_rows:
             if self._chunk is None or self._chunk.is_used_up:
                 self._next_chunk()
@@ -254,9 +283,9 @@ class WindowReader:
         try:
             plan = self._plans.get_nowait()
         except queue.Empty:
-            self.budget.set_awaited(True)
+            self.budget.wait_for_plan(self._num_taken)
             plan = self._plans.get()
-            self.budget.set_awaited(False)
+        self._num_taken += 1
         if isinstance(plan, BaseException):
             raise plan
         self._chunk = HeldChunk(plan)
@@ -291,7 +320,7 @@ class WindowReader:
 
     def _plan_all(self) -> None:
         try:
-            for chunk in self._chunks_to_plan():
+            for self.budget.planned, chunk in enumerate(self._chunks_to_plan()):
                 if self._closed:
                     return
                 self._decide_to_keep()
@@ -484,12 +513,15 @@ class WindowReader:
             "read=ss.ReadPolicy(memory_limit=...), or start with fewer lanes or a smaller window.")  # fmt: skip
 
     def _read(self, part: _Part, shared: dict[Key, _SharedBlock]) -> None:
+        passing = sum(self._reader.passing_nbytes(*key) for key in shared)
+        if passing:
+            self.budget.expect(passing)
         try:
             found = self._reader.read_many(next(iter(shared))[0], [block for _, block in shared])
         except BaseException as error:  # the consumer's thread raises it
             found = [error] * len(shared)
         nbytes = sum(block.nbytes for block in found if isinstance(block, Block))
-        self.budget.arrive(part.nbytes, nbytes)
+        self.budget.arrive(part.nbytes + passing, nbytes)
         part.nbytes = nbytes
         for each, block in zip(shared.values(), found):
             if isinstance(block, Block):

@@ -155,6 +155,7 @@ class _Worker:
             kept = None if portion.kept is None else self._packer.array(portion.kept)
         self._packer.finish()
         self._are_small = self._slots[slot].nbytes <= SMALL_NBYTES
+        self._reader.outside["slots"] = sum(slot.nbytes for slot in self._slots)
         portion.loss.errors = [_portable(error) for error in portion.loss.errors]
         self._reader.stats.add(hand_over=time.perf_counter() - begun)
         self._send("rows", slot, wires, portion.num_rows, kept, portion.loss, self._reader.stats.take())

@@ -2,6 +2,7 @@
 
 import gc
 import os
+import pickle
 import platform
 import subprocess
 import sys
@@ -12,7 +13,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import shardstream as ss
-from shardstream.buffers import SMALL_GRAIN_NBYTES, SMALL_NBYTES, BufferPool, held_nbytes, keep_freed_memory
+from shardstream.buffers import ARENA_NBYTES, SMALL_NBYTES, BufferPool, TransformPool, block_nbytes, buffer_nbytes, held_nbytes, keep_freed_memory
 
 
 def test_a_dropped_buffer_is_used_again():
@@ -65,7 +66,7 @@ def test_small_arrays_hold_no_buffer():
     large = pool.empty((SMALL_NBYTES + 1,), "uint8")
     assert len(pool._lent) == 1
     del large
-    assert pool.num_idle_bytes == SMALL_GRAIN_NBYTES
+    assert pool.num_idle_bytes == buffer_nbytes(SMALL_NBYTES + 1)
 
 
 def test_free_buffers_are_counted_and_given_up():
@@ -74,14 +75,14 @@ def test_free_buffers_are_counted_and_given_up():
     arrays = [pool.take(2**20) for _ in range(20)] + [pool.take(300_000)]
     for array in arrays:
         array[:] = 1
-    assert pool.num_idle_bytes == 0
+    assert pool.num_idle_bytes == 0 and pool.num_bytes == 20 * 2**20 + buffer_nbytes(300_000)
     del array, arrays
-    assert pool.num_idle_bytes == 20 * 2**20 + 5 * 2**16
+    assert pool.num_idle_bytes == pool.num_bytes == 20 * 2**20 + buffer_nbytes(300_000)
     assert pool.take(2**20 - 5)[:].max() == 1  # of the same size, as it was left
     pool.trim(7 * 2**20)
     assert 6 * 2**20 < pool.num_idle_bytes <= 7 * 2**20
     pool.trim(0)
-    assert pool.num_idle_bytes == 0
+    assert pool.num_idle_bytes == pool.num_bytes == 0
     assert not pool.take(2**20).any()  # its pages are new
 
 
@@ -92,8 +93,40 @@ def test_an_odd_size_takes_a_free_buffer_that_is_larger():
     large = pool.take(2**20)
     address = large.ctypes.data
     del large
-    assert pool.take(700_000).ctypes.data == address
-    assert pool.take(400_000).ctypes.data != address
+    taken = pool.take(700_000)
+    assert taken.ctypes.data == address and held_nbytes(taken) == 2**20
+    del taken
+    less = pool.take(400_000)
+    address, other = less.ctypes.data, pool.take(350_000)
+    assert held_nbytes(less) == buffer_nbytes(400_000) and pool.num_bytes == 2**20 + held_nbytes(less) + held_nbytes(other)
+    del less, other
+    assert pool.take(390_000).ctypes.data == address  # the least that is large enough
+
+
+@given(st.integers(1, 2**33))
+def test_a_buffer_is_at_most_an_eighth_larger(nbytes):
+    """Of what takes more than a few pages; and it is whole pages."""
+    for size in (buffer_nbytes(nbytes), block_nbytes(nbytes)):
+        assert nbytes <= size < nbytes + max(4096, nbytes / 8 + 1) and size % 4096 == 0
+
+
+def test_buffers_of_all_sizes_share_arenas():
+    """Fifty odd sizes take the memory that they are counted with, and no part of a huge page each."""
+    pool = BufferPool()
+    kept = [pool.take(size) for size in range(70_000, 3_000_000, 60_000)]
+    assert len({id(buffer._arena) for buffer in pool._lent}) <= 1 + 1.1 * sum(map(held_nbytes, kept)) // ARENA_NBYTES
+    assert pool.num_bytes == sum(map(held_nbytes, kept))
+
+
+def test_pools_of_transforms_are_known_while_they_live():
+    """Also that of one that came by pickle, as a worker's does; others are nobody's but their owner's."""
+    before = TransformPool.living()
+    pool = pickle.loads(pickle.dumps(TransformPool()))
+    other = BufferPool()
+    assert [one for one in TransformPool.living() if one not in before] == [pool] and other not in TransformPool.living()
+    del pool
+    gc.collect()
+    assert TransformPool.living() == before
 
 
 def test_collecting_a_stream_of_batches_does_not_alias(tmp_path):
@@ -132,7 +165,7 @@ def test_the_memory_that_a_view_keeps():
     pool = BufferPool()
     array = pool.empty((100_000,), np.uint8)
     for view in (array, array[8:40].view(np.int64), array[:64].view(np.uint32).reshape(2, -1)[1:]):
-        assert held_nbytes(view) == 2 * SMALL_GRAIN_NBYTES
+        assert held_nbytes(view) == buffer_nbytes(100_000)
     small = pool.empty((1000,), np.uint8)
     assert held_nbytes(small) == held_nbytes(small[8:16]) == 1000
 

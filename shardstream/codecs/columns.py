@@ -29,6 +29,7 @@ from shardstream.schema import Bytes, Dense, Field, Ragged, Sparse, Text
 
 MAX_MEMBER_NBYTES = 2**31  # of one decompressed member: a block holds 1 MiB, or one sample beyond it
 NPY_MAGIC = b"\x93NUMPY"
+HEADER_NBYTES = 128  # of a .npy member as it is written here
 ZSTD_LEVEL = 3
 
 
@@ -60,7 +61,7 @@ def decode_column(field: Field, members: list[np.ndarray], num_samples: int, com
     Args:
         members: uint8 arrays, one a member, in the order of :func:`member_suffixes`.
         num_samples: Samples in the block, as the index says.
-        allocate: Makes the memory of sparse columns, by its size.
+        allocate: Makes the memory of what is decompressed or decoded, by its size.
 
     Raises:
         CodecError: The bytes are not this column of ``num_samples`` samples.
@@ -69,13 +70,13 @@ def decode_column(field: Field, members: list[np.ndarray], num_samples: int, com
         return sparse_codec.decode(members[0], field.dim, num_samples, field.values, allocate=allocate)
     if isinstance(field, Dense):
         limit = num_samples * field.num_elements * np.dtype(field.dtype).itemsize
-        return _array(members[0], field.dtype, (num_samples, *field.shape), compression, limit)
-    offsets = _array(members[1], "int64", (num_samples + 1,), compression, 8 * (num_samples + 1))
+        return _array(members[0], field.dtype, (num_samples, *field.shape), compression, limit, allocate)
+    offsets = _array(members[1], "int64", (num_samples + 1,), compression, 8 * (num_samples + 1), allocate)
     if offsets[0] != 0 or (offsets[1:] < offsets[:-1]).any():
         raise CodecError("offsets must begin with 0 and never descend.")
     dtype = field.dtype if isinstance(field, Ragged) else "uint8"
     num_values = int(offsets[-1])
-    return _array(members[0], dtype, (num_values,), compression, num_values * np.dtype(dtype).itemsize), offsets
+    return _array(members[0], dtype, (num_values,), compression, num_values * np.dtype(dtype).itemsize, allocate), offsets
 
 
 def default_column(field: Field, num_samples: int):
@@ -122,11 +123,11 @@ def npy_header(descr: str, shape: tuple[int, ...]) -> bytes:
     return out.getvalue()
 
 
-def _array(member: np.ndarray, dtype: str, shape: tuple[int, ...], compression: str | None,
-           data_nbytes: int) -> np.ndarray:  # fmt: skip
+def _array(member: np.ndarray, dtype: str, shape: tuple[int, ...], compression: str | None, data_nbytes: int,
+           allocate: Allocate) -> np.ndarray:  # fmt: skip
     """Return the array in a .npy member, which must have exactly this dtype and shape."""
     if compression:
-        member = _decompress(member, data_nbytes)
+        member = _decompress(member, data_nbytes, allocate)
     wanted = np.dtype(dtype)
     expected = npy_header(wanted.str, shape)
     if member[: len(expected)].tobytes() == expected:  # what our own writer wrote: no parsing
@@ -154,16 +155,18 @@ def _parse_header(member: np.ndarray, dtype: np.dtype, shape: tuple[int, ...]) -
     return data.tell()
 
 
-def _decompress(member: np.ndarray, data_nbytes: int) -> np.ndarray:
+def _decompress(member: np.ndarray, data_nbytes: int, allocate: Allocate) -> np.ndarray:
     """Return the content of one zstd frame, whose stated size must be the array's plus a header's."""
     try:
         nbytes = zstandard.frame_content_size(member)
         if not data_nbytes <= nbytes <= min(data_nbytes + 65536, MAX_MEMBER_NBYTES):
             raise CodecError(f"a zstd member states {nbytes} bytes where about {data_nbytes} belong (at "
                              f"most {MAX_MEMBER_NBYTES}).")  # fmt: skip
-        content = zstandard.ZstdDecompressor().decompress(member, max_output_size=nbytes)
+        content = allocate(nbytes)
+        with zstandard.ZstdDecompressor().stream_reader(member) as reader:  # given all of both, zstd decodes in one pass
+            found = reader.readinto(content)
     except zstandard.ZstdError as error:
         raise CodecError(f"not a zstd frame: {error}") from error
-    if len(content) != nbytes:
-        raise CodecError(f"a zstd member holds {len(content)} bytes where its frame says {nbytes}.")
-    return np.frombuffer(content, np.uint8)
+    if found != nbytes:
+        raise CodecError(f"a zstd member holds {found} bytes where its frame says {nbytes}.")
+    return content

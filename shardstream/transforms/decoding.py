@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from shardstream.buffers import BufferPool
+from shardstream.buffers import TransformPool
 from shardstream.codecs.images import CHANNELS, EncodedImage, can_decode, decode_jpeg_into, open_image, pillow, resized
 from shardstream.errors import ConfigError, RowErrors, SampleError
 
@@ -66,7 +66,7 @@ class DecodeImages:
         if not can_decode() or (size is not None and pillow() is None):
             raise ConfigError(f"{'decoding' if size is None else 'resizing'} images needs Pillow{' or simplejpeg' if size is None else ''}: "
                               "pip install 'shardstream[image]'.")  # fmt: skip
-        self._pool = BufferPool()
+        self._pool = TransformPool()
 
     def __call__(self, columns: dict[str, Any]) -> dict[str, Any]:
         """Return the columns with the images decoded."""
@@ -125,7 +125,9 @@ class DecodeImages:
             if height * width > self.max_pixels:
                 raise ValueError(f"of {image.height} x {image.width} pixels, it would become {height} x "
                                  f"{width}, more than max_pixels={self.max_pixels}")  # fmt: skip
-            out[row] = resized(image, self.mode, height, width)
+            pixels = resized(image, self.mode, height, width)
+            out[row] = self._pool.empty(pixels.shape, np.uint8)
+            out[row][...] = pixels
         elif self.size is not None:
             out[row] = resized(image, self.mode, *self.size)
         elif (image.height, image.width) != out.shape[1:3]:

@@ -11,7 +11,7 @@ import torch
 from shardstream._native import order
 from shardstream._native.transform import MAX_CHANNELS
 from shardstream._native.transform import Images as NativeImages
-from shardstream.buffers import BufferPool
+from shardstream.buffers import TransformPool
 from shardstream.errors import ConfigError, SampleError
 from shardstream.transforms.marks import Place
 from shardstream.transforms.numbers import mean_and_std
@@ -62,7 +62,7 @@ class Images:
             raise ConfigError(f"padding={padding!r} is a number of pixels from 0 to 2**24.")
         self.mean, self.std = mean_and_std(mean, std)
         self._native: dict[int, NativeImages] = {}
-        self._pool = BufferPool()
+        self._pool = TransformPool()
 
     def __getstate__(self) -> dict:
         return {**self.__dict__, "_native": {}}

@@ -9,7 +9,7 @@ import numpy as np
 import torch
 
 from shardstream._native.transform import DTYPES, standardize
-from shardstream.buffers import BufferPool
+from shardstream.buffers import TransformPool
 from shardstream.errors import ConfigError
 
 
@@ -37,7 +37,7 @@ class Standardize:
         self.mean, self.std = mean_and_std(mean, std)
         if {len(self.mean), len(self.std)} - {1, max(len(self.mean), len(self.std))}:
             raise ConfigError(f"mean and std have {len(self.mean)} and {len(self.std)} numbers.")
-        self._pool = BufferPool()
+        self._pool = TransformPool()
 
     def __call__(self, columns: dict[str, Any]) -> dict[str, Any]:
         """Return the columns with the one standardized."""
