@@ -3,7 +3,7 @@
  * pair gives, and decoding gives the text back.
  *
  * Byte 0 chooses the number of tokens, byte 1 whether ids are ranks, in which order,
- * and whole pieces; two bytes a token name its halves among the tokens before it.
+ * whole pieces, and the letters; two bytes a token name its halves among the tokens before it.
  *
  * SPDX-License-Identifier: Apache-2.0
  */
@@ -16,6 +16,10 @@
 #define MAX_EXTRA 64
 #define MAX_TOKEN_NBYTES 24
 #define MAX_TEXT_NBYTES 96
+#define NUM_LETTERS 4
+
+/* A few letters, so that merges meet: one byte a character, or bytes that together are characters of three. */
+static const uint8_t alphabets[2][NUM_LETTERS] = { { 'a', 'b', 'c', 'd' }, { 0xE3, 0xE4, 0x81, 0xBF } };
 
 struct token {
 	uint8_t bytes[MAX_TOKEN_NBYTES];
@@ -28,6 +32,7 @@ struct vocab {
 	uint32_t merges[2 * MAX_EXTRA];
 	size_t num_merges;
 	int by_rank, whole_piece;
+	const uint8_t *letters;
 };
 
 static size_t
@@ -47,13 +52,19 @@ join(const struct vocab *v, size_t left, size_t right, uint8_t *bytes)
 	return v->tokens[left].nbytes + v->tokens[right].nbytes;
 }
 
+/* A letter, or a token made of them. */
+static size_t
+choose(const struct vocab *v, uint8_t choice)
+{
+	size_t i = choice % (NUM_LETTERS + v->num_tokens - 256);
+
+	return i < NUM_LETTERS ? v->letters[i] : 256 - NUM_LETTERS + i;
+}
+
 static void
 add_merge(struct vocab *v, uint8_t a, uint8_t b)
 {
-	/* A few letters and the tokens made of them, so that merges meet. */
-	size_t extra = v->num_tokens - 256, choices = 4 + extra;
-	size_t left = a % choices < 4 ? 'a' + a % choices : 252 + a % choices;
-	size_t right = b % choices < 4 ? 'a' + b % choices : 252 + b % choices;
+	size_t left = choose(v, a), right = choose(v, b);
 	struct token token;
 
 	if (v->tokens[left].nbytes + v->tokens[right].nbytes > MAX_TOKEN_NBYTES)
@@ -176,6 +187,7 @@ LLVMFuzzerTestOneInput(const uint8_t *data, size_t data_nbytes)
 	v.num_merges = 0;
 	v.by_rank = data[1] & 1;
 	v.whole_piece = data[1] >> 1 & 1;
+	v.letters = alphabets[data[1] >> 4 & 1];
 	for (size_t id = 0; id < 256; id++)
 		v.tokens[id] = (struct token){ .bytes = { (uint8_t)id }, .nbytes = 1 };
 	for (size_t i = 0; i < data[0] % MAX_EXTRA; i++)
@@ -186,7 +198,7 @@ LLVMFuzzerTestOneInput(const uint8_t *data, size_t data_nbytes)
 	if (nbytes > MAX_TEXT_NBYTES)
 		nbytes = MAX_TEXT_NBYTES;
 	for (size_t i = 0; i < nbytes; i++)
-		text[i] = data[1] & 8 ? data[begin + i] : (uint8_t)('a' + data[begin + i] % 4);
+		text[i] = data[1] & 8 ? data[begin + i] : v.letters[data[begin + i] % NUM_LETTERS];
 	check_text(&v, text, nbytes);
 	return 0;
 }

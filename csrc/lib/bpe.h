@@ -39,11 +39,24 @@ struct trie_node {
 #define TRIE_FLAGS (TRIE_UNMADE | TRIE_LATE)
 #define TRIE_MAX_NODES (1u << 23)
 
+/*
+ * What a character of three UTF-8 bytes leads to, found at once: in most scripts that have no blanks
+ * characters are such, and most tokens one or less.
+ */
+struct trie_jump {
+	uint32_t token;		/* the longest made token that it begins with; its number of bytes << JUMP_NBYTES_SHIFT */
+	uint32_t base;		/* of the node that it leads to, or 0: there is none, or none below it */
+};
+
+#define JUMP_NBYTES_SHIFT 24
+#define NUM_JUMPS (1u << 16)
+
 /* What merging made a token of, and its longest beginning that is made, too (NO_TOKEN for single bytes). */
 struct bpe_token {
 	uint32_t left, right;	/* itself, for a single byte and what is not made */
 	uint32_t prefix;
 	uint32_t nbytes;
+	uint64_t joined;	/* bit c & 63 for each first byte c of what an ending of the token merges with */
 };
 
 /*
@@ -64,6 +77,7 @@ struct ss_bpe {
 	bool whole_piece;
 	struct trie_node *trie;
 	uint32_t num_nodes;
+	struct trie_jump *jumps;	/* at jump_slot(), after the nodes in their memory: one table of huge pages */
 	struct pair_table made;		/* the halves of made tokens */
 	struct pair_table all;		/* every pair that merges, if there are late tokens */
 	uint64_t *late_starts;		/* a bit for each late_hash() of a late token's first 3 bytes; NULL: no late tokens */
@@ -151,6 +165,19 @@ trie_step(const ss_bpe *bpe, const struct trie_node *node, uint8_t c)
 	return (child->link & 511) == c + 1u ? child : NULL;
 }
 
+/* has_jump() tells whether the bytes at p are a character of three, or look like one; jump_slot() is the place of its jump. */
+static inline bool
+has_jump(const uint8_t *p, const uint8_t *end)
+{
+	return end - p >= 3 && (((p[0] ^ 0xE0) & 0xF0) | ((p[1] ^ 0x80) & 0xC0) | ((p[2] ^ 0x80) & 0xC0)) == 0;
+}
+
+static inline uint32_t
+jump_slot(const uint8_t *p)
+{
+	return (p[0] & 15u) << 12 | (p[1] & 63u) << 6 | (p[2] & 63u);
+}
+
 /* Memory that an encoding thread keeps from one piece to the next. */
 struct merge_memory {
 	void *data;
@@ -163,7 +190,7 @@ void *merge_reserve(struct merge_memory *memory, size_t nbytes);
 
 /*
  * trie_build() makes bpe->trie of 'num' strings in ascending order without
- * repetition, each with the token that it stands for.
+ * repetition, each with the token that it stands for, and room for bpe->jumps.
  */
 struct trie_string {
 	const uint8_t *bytes;

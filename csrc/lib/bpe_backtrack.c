@@ -11,7 +11,10 @@
  *
  * Merging's order of pairs is undone to see whether b may follow a: of the two the
  * one that was merged last comes apart first, and at each step the pair across the
- * cut must not be one that merging would have preferred.
+ * cut must not be one that merging would have preferred.  Mostly less will do.  If a is
+ * the longest token at its place, nothing there merges with all of it, for that would be
+ * a longer one; and if no ending of a merges with what begins with b's first byte, b may
+ * follow: so it is for 19 in 20 tokens of Chinese and Japanese under cl100k, 4 in 5 under o200k.
  *
  * SPDX-License-Identifier: Apache-2.0
  */
@@ -20,14 +23,15 @@
 #include "bpe.h"
 
 static bool
-may_follow(const ss_bpe *bpe, uint32_t a, uint32_t b, uint64_t *num_steps)
+may_follow(const ss_bpe *bpe, uint32_t a, bool is_longest, uint32_t b, uint64_t *num_steps)
 {
 	const struct bpe_token *tokens = bpe->tokens;
+	uint32_t unpaired = is_longest ? a : NO_TOKEN;
 	uint32_t limit = UINT32_MAX;	/* a pair across the cut goes first if its rank is less */
 
 	for (;;) {
 		++*num_steps;
-		if (pair_find(&bpe->made, a, b) < limit)
+		if (a != unpaired && pair_find(&bpe->made, a, b) < limit)
 			return false;
 		bool first = a > b && tokens[a].left != a;
 		if (!first && tokens[b].left == b) {
@@ -45,22 +49,39 @@ may_follow(const ss_bpe *bpe, uint32_t a, uint32_t b, uint64_t *num_steps)
 	}
 }
 
+/* Whether an ending of the token a merges with something that begins with the byte c; true more often than that. */
+static inline bool
+joins(const ss_bpe *bpe, uint32_t a, uint8_t c)
+{
+	return bpe->tokens[a].joined >> (c & 63) & 1;
+}
+
 struct found {
 	uint32_t token, nbytes;
+	bool is_longest;	/* known to be the longest at its place */
 };
 
 /* The longest made token at the beginning of p .. end; a single byte is one. */
 static inline struct found
 longest_token(const ss_bpe *bpe, const uint8_t *p, const uint8_t *end, uint64_t *num_steps)
 {
-	const struct trie_node *node = bpe->trie;
-	struct found longest = { NO_TOKEN, 0 };
-	uint32_t nbytes = 0;
+	struct found longest = { NO_TOKEN, 0, true };
+	uint32_t nbytes = 0, base = bpe->trie->link >> 9;
 
-	while (p + nbytes < end && (node = trie_step(bpe, node, p[nbytes])) != NULL) {
-		nbytes++;
+	if (has_jump(p, end)) {
+		struct trie_jump jump = bpe->jumps[jump_slot(p)];
+		longest.token = jump.token & ((1u << JUMP_NBYTES_SHIFT) - 1);
+		longest.nbytes = jump.token >> JUMP_NBYTES_SHIFT;
+		nbytes = 3;
+		base = jump.base;
+	}
+	for (; base != 0 && p + nbytes < end; nbytes++) {
+		const struct trie_node *node = &bpe->trie[base ^ p[nbytes]];
+		if ((node->link & 511) != p[nbytes] + 1u)
+			break;
 		if ((int32_t)node->token >= 0)	/* neither NO_TOKEN nor TRIE_UNMADE */
-			longest = (struct found){ node->token, nbytes };
+			longest = (struct found){ node->token, nbytes + 1, true };
+		base = node->link >> 9;
 	}
 	*num_steps += nbytes;
 	return longest;
@@ -93,6 +114,7 @@ backtrack_piece(const ss_bpe *bpe, struct merge_memory *memory, const uint8_t *p
 	const uint8_t *end = piece + nbytes;
 	uint64_t stack[2 * (MAX_STACK_NBYTES / 64 + 1)], *dead = stack, *guessed;	/* a bit a place each */
 	size_t num = 0, place = 0, num_words = nbytes / 64 + 1;
+	bool last_is_longest = false;
 
 	if (nbytes > MAX_STACK_NBYTES && (dead = merge_reserve(memory, 2 * num_words * sizeof(*dead))) == NULL)
 		return 0;
@@ -102,8 +124,10 @@ backtrack_piece(const ss_bpe *bpe, struct merge_memory *memory, const uint8_t *p
 	for (;;) {
 		size_t after = place + next.nbytes;
 		if (!get_bit(dead, after) &&
-		    (num == 0 || may_follow(bpe, tokens[num - 1], next.token, &memory->num_steps))) {
+		    (num == 0 || (last_is_longest && !joins(bpe, tokens[num - 1], piece[place])) ||
+		     may_follow(bpe, tokens[num - 1], last_is_longest, next.token, &memory->num_steps))) {
 			tokens[num++] = next.token;
+			last_is_longest = next.is_longest;
 			place = after;
 			if (place == nbytes)
 				return num;
@@ -119,6 +143,7 @@ backtrack_piece(const ss_bpe *bpe, struct merge_memory *memory, const uint8_t *p
 				return merge_piece(bpe, &bpe->made, memory, piece, nbytes, tokens);
 			flip_bit(dead, place);
 			next.token = tokens[--num];
+			last_is_longest = false;
 			place -= bpe->tokens[next.token].nbytes;
 		}
 		if (get_bit(guessed, place)) {
@@ -126,6 +151,7 @@ backtrack_piece(const ss_bpe *bpe, struct merge_memory *memory, const uint8_t *p
 			next = longest_token(bpe, piece + place, end, &memory->num_steps);
 		} else {
 			next.nbytes = bpe->tokens[next.token].nbytes;
+			next.is_longest = false;
 		}
 	}
 }

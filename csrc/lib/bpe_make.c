@@ -66,7 +66,7 @@ number_token(struct maker *m, uint32_t id)
 
 	m->internal[id] = token;
 	m->bpe->external[token] = id;
-	m->bpe->tokens[token] = (struct bpe_token){ token, token, NO_TOKEN, id_nbytes(m->bpe, id) };
+	m->bpe->tokens[token] = (struct bpe_token){ token, token, NO_TOKEN, id_nbytes(m->bpe, id), 0 };
 	return token;
 }
 
@@ -237,6 +237,59 @@ find_byte_pairs(ss_bpe *bpe)
 	return bpe->byte_pairs != NULL;
 }
 
+/* What the 'nbytes' bytes that led to a jump and one more, c, lead to. */
+static struct trie_jump
+longer_jump(const ss_bpe *bpe, struct trie_jump jump, uint32_t nbytes, uint8_t c)
+{
+	const struct trie_node *child = &bpe->trie[jump.base ^ c];
+
+	if (jump.base == 0 || (child->link & 511) != c + 1u)
+		return (struct trie_jump){ jump.token, 0 };
+	jump.base = child->link >> 9;
+	if ((int32_t)child->token >= 0)
+		jump.token = child->token | (nbytes + 1) << JUMP_NBYTES_SHIFT;
+	return jump;
+}
+
+/* Each jump has a token, for single bytes are made. */
+static void
+find_jumps(ss_bpe *bpe)
+{
+	const struct trie_jump root = { 0, bpe->trie->link >> 9 };
+
+	for (uint32_t i = 0; i < NUM_JUMPS / 64; i++) {
+		struct trie_jump jump = longer_jump(bpe, root, 0, (uint8_t)(0xE0 | i >> 6));
+		jump = longer_jump(bpe, jump, 1, 0x80 | (i & 63));
+		for (uint32_t k = 0; k < 64; k++)
+			bpe->jumps[64 * i + k] = longer_jump(bpe, jump, 2, (uint8_t)(0x80 | k));
+	}
+}
+
+/*
+ * An ending of a token is its right half, and the right half of that: what stands at its border while
+ * its making is undone, the token itself apart.
+ */
+static bool
+find_joined(ss_bpe *bpe)
+{
+	uint64_t *whole = calloc(bpe->num_tokens, sizeof(*whole));	/* what 'joined' is for endings, for the token itself */
+
+	if (whole == NULL)
+		return false;
+	for (uint32_t token = 0; token < bpe->num_tokens; token++) {
+		const struct bpe_token *t = &bpe->tokens[token];
+		if (t->left != token)
+			whole[t->left] |= (uint64_t)1 << (bpe->bytes[bpe->offsets[bpe->external[t->right]]] & 63);
+	}
+	for (uint32_t token = 0; token < bpe->num_tokens; token++) {
+		uint32_t right = bpe->tokens[token].right;	/* of a lower number */
+		if (right != token)
+			bpe->tokens[token].joined = whole[right] | bpe->tokens[right].joined;
+	}
+	free(whole);
+	return true;
+}
+
 static void
 find_prefixes(ss_bpe *bpe)
 {
@@ -277,7 +330,8 @@ make_tokens(ss_bpe *bpe, const struct ss_bpe_vocab *vocab, const uint32_t *resul
 			bpe->same_numbers &= bpe->external[token] == token;
 		status = find_late_tokens(&m, num_made);
 		find_prefixes(bpe);
-		if (status == SS_OK && !find_byte_pairs(bpe))
+		find_jumps(bpe);
+		if (status == SS_OK && !(find_byte_pairs(bpe) && find_joined(bpe)))
 			status = SS_ERR_NOMEM;
 	}
 	free(m.internal);

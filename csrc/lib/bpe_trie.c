@@ -199,11 +199,13 @@ trie_build(ss_bpe *bpe, const struct trie_string *strings, size_t num)
 	free(b.prev_free);
 	free(b.base_used);
 	free(b.tasks);
-	if (status == SS_OK && (bpe->trie = table_alloc(b.num_nodes * sizeof(*bpe->trie))) == NULL)
+	size_t nodes_nbytes = b.num_nodes * sizeof(*bpe->trie);
+	if (status == SS_OK && (bpe->trie = table_alloc(nodes_nbytes + NUM_JUMPS * sizeof(*bpe->jumps))) == NULL)
 		status = SS_ERR_NOMEM;
 	if (status == SS_OK) {
-		memcpy(bpe->trie, b.nodes, b.num_nodes * sizeof(*bpe->trie));
+		memcpy(bpe->trie, b.nodes, nodes_nbytes);
 		bpe->num_nodes = b.num_nodes;
+		bpe->jumps = (struct trie_jump *)(bpe->trie + b.num_nodes);
 	}
 	free(b.nodes);
 	return status;
