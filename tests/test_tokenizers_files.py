@@ -1,15 +1,18 @@
 """Vocabularies on disk: what is written is read again, by us and by others; what is malformed is named."""
 
 import base64
+import dataclasses
 import hashlib
 import json
 import shutil
 
 import pytest
 import tiktoken
+import tokenizers
 from hypothesis import given
 from hypothesis import strategies as st
 from tiktoken import registry
+from tiktoken_ext import openai_public
 
 import shardstream.tokenizers as sst
 from shardstream.errors import TokenizerError
@@ -51,6 +54,38 @@ def test_late_tokens_survive_a_tokenizer_json(tmp_path):
     again = sst.load(tmp_path / "a.json")
     for text in ("abc", "abcab", "cabcabca", "abcabcab" * 9):
         assert again.encode(text).tolist() == ours.encode(text).tolist()
+
+
+@pytest.mark.parametrize("ignore_merges", [False, True])
+def test_tokens_that_no_merge_makes_are_found_as_the_file_says(tmp_path, content, ignore_merges):
+    """With ignore_merges a piece that is a token is that token, otherwise what merging makes of it, as in tokenizers."""
+    content["model"]["vocab"] |= {"Wahnfried": 4000}
+    content["model"]["ignore_merges"] = ignore_merges
+    (tmp_path / "a.json").write_text(json.dumps(content))
+    sst.load(tmp_path / "a.json").save(tmp_path / "b.json")
+    for name in ("a.json", "b.json"):
+        ids = sst.load(tmp_path / name).encode("Wahnfried").tolist()
+        assert ids == tokenizers.Tokenizer.from_file(str(tmp_path / name)).encode("Wahnfried").ids
+        assert (ids == [4000]) == ignore_merges
+
+
+def test_a_normal_form_does_not_fit_a_rank_file(tmp_path, content):
+    """A .tiktoken file would lose it in silence: "e" with an accent after it would have other ids."""
+    content["normalizer"] = {"type": "NFC"}
+    (tmp_path / "a.json").write_text(json.dumps(content))
+    with pytest.raises(TokenizerError, match="normal form C.* Write a tokenizer.json"):
+        sst.load(tmp_path / "a.json").save(tmp_path / "a.tiktoken")
+    assert not (tmp_path / "a.tiktoken").exists()
+
+
+def test_all_that_decides_on_ids_is_in_the_digest(content):
+    """Jobs go on with the same vocabulary only, and its digest is how they know."""
+    vocab = read_tokenizer_json(json.dumps(content).encode(), "own")
+    others = [{"nfc": True}, {"whole_piece": True}, {"pattern": patterns.GPT2}, {"special_tokens": {"<|x|>": 4000}},
+              {"merges": None}, {"merges": vocab.merges[::-1]}, {"kinds": vocab.kinds * 2}]  # fmt: skip
+    digests = [vocab.digest(), *(dataclasses.replace(vocab, **change).digest() for change in others)]
+    assert len(set(digests)) == len(digests)
+    assert dataclasses.replace(vocab, merges=vocab.merges.copy()).digest() == digests[0]
 
 
 def test_merges_in_another_order_do_not_fit_a_rank_file(tmp_path):
@@ -102,14 +137,35 @@ def test_the_tokenizer_class_gives_the_pattern(tmp_path, content):
 
 def test_names_come_from_tiktoken(tmp_path, monkeypatch):
     """A name that tiktoken knows is loaded through it, without network if its cache has the file."""
-    constructor = {"name": "own", "pat_str": patterns.CL100K, "mergeable_ranks": BYTE_RANKS,
+    constructor = {"name": "own", "pat_str": patterns.QWEN2, "mergeable_ranks": BYTE_RANKS,
                    "special_tokens": {"<|x|>": 256}}  # fmt: skip
     monkeypatch.setattr(tiktoken, "list_encoding_names", lambda: ["own"])
     monkeypatch.setattr(tiktoken, "get_encoding", lambda name: tiktoken.Encoding(**constructor))
     tok = sst.load("own")
     assert tok.vocab_size == 257 and tok.encode("a<|x|>", allowed_special="all").tolist() == [97, 256]
+    assert tok.vocabulary.pattern == patterns.QWEN2
     with pytest.raises(TokenizerError, match="neither a file or folder nor an encoding"):
         sst.load("another")
+
+
+def test_rank_files_of_tiktoken_have_its_patterns_and_special_tokens(monkeypatch):
+    """What we know of a file by its name is what tiktoken says of the encoding; C knows the patterns of all."""
+    monkeypatch.setattr(openai_public, "load_tiktoken_bpe", lambda *_, **__: {})
+    monkeypatch.setattr(openai_public, "data_gym_to_mergeable_bpe_ranks", lambda *_, **__: {})
+    encodings = {name: constructor() for name, constructor in openai_public.ENCODING_CONSTRUCTORS.items()}
+    known = {name: found for name, found in patterns.RANK_FILES.items() if name in encodings}
+    assert known == {name: (encodings[name]["pat_str"], encodings[name]["special_tokens"]) for name in known}
+    assert len(known) == 5 and all(encoding["pat_str"] in patterns.NATIVE for encoding in encodings.values())
+
+
+def test_special_tokens_of_llama3_are_meta_s():
+    """As in Meta's tokenizer.py: ten by name, and reserved ones up to the 256th."""
+    special = patterns.RANK_FILES["llama3"][1]
+    assert len(special) == len(set(special.values())) == 256
+    assert (special["<|begin_of_text|>"], special["<|end_of_text|>"], special["<|reserved_special_token_3|>"],
+            special["<|start_header_id|>"], special["<|end_header_id|>"], special["<|reserved_special_token_4|>"],
+            special["<|eot_id|>"], special["<|reserved_special_token_5|>"], special["<|reserved_special_token_250|>"]
+            ) == (128000, 128001, 128005, 128006, 128007, 128008, 128009, 128010, 128255)  # fmt: skip
 
 
 def test_names_are_read_from_the_cache_of_tiktoken(tmp_path, monkeypatch):
@@ -192,7 +248,7 @@ def test_part_of_a_name_is_not_the_special_token(tmp_path):
 
 @pytest.mark.parametrize(("data", "message"), [
     (b"YQ== 0\nYg==\n", "line 2: expected a token in base64"),
-    (b"YQ== 0\n!!! 1\n", "line 2"), (b"YQ= 0\n", "line 1"), (b"YQ== -1\n", "line 1"), (b" 1\n", "line 1"),
+    (b"YQ== 0\n!!! 1\n", "line 2"), (b"YQ= 0\n", "line 1"), (b"YR== 0\n", "line 1"), (b"YQ== -1\n", "line 1"), (b" 1\n", "line 1"),
     (b"YQ== 0\nYQ== 1\n", "line 2: token b'a' came before"),
 ])  # fmt: skip
 def test_malformed_rank_files_are_named_by_line(data, message):

@@ -64,8 +64,11 @@ def write_ranks(vocab: Vocabulary, path: Path) -> None:
     """Write a ``.tiktoken`` file; tiktoken, with the same pattern, gives the same ids.
 
     Raises:
-        TokenizerError: The vocabulary's merges are not those that ids as ranks would make.
+        TokenizerError: The vocabulary's merges are not those that ids as ranks would make; or it has a normal form.
     """
+    if vocab.nfc:
+        raise TokenizerError(
+            f"{path}: a .tiktoken file cannot say that texts are put in normal form C first. Write a tokenizer.json.")  # fmt: skip
     special = set(vocab.special_tokens.values())
     tokens = {token: number for token, number in vocab.tokens().items() if number not in special}
     if vocab.merges is not None:
