@@ -1,5 +1,7 @@
+import os
 import random
 import string
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -169,6 +171,21 @@ def test_steps_of_the_heap_grow_in_proportion_to_the_text():
         v.encode(scratch, [text])
         steps.append(scratch.num_steps)
     assert steps[1] <= 2.3 * steps[0]
+
+
+def resident_nbytes() -> int:
+    return int(Path("/proc/self/statm").read_text().split()[1]) * os.sysconf("SC_PAGE_SIZE")
+
+
+def test_memory_of_a_long_piece_is_given_back():
+    """The heap takes 36 bytes a byte of a piece; what is kept for the next call is at most 1 MiB."""
+    bpe = v.build(v.ids_of([]) | {b"aba": 256, b"ab": 257, b"ba": 258, b"bab": 259})
+    scratch, text = native.Scratch(bpe), b"ab" * 2**20
+    v.encode(scratch, [text[:2000]])
+    before = resident_nbytes()
+    ids, bounds = np.empty(len(text) + native.IDS_SLACK, np.uint32), np.empty(2, np.int64)
+    scratch.encode(text, np.array([0, len(text)]), ids, bounds)
+    assert resident_nbytes() - before < 20 * 2**20  # of which ids are 8
 
 
 def spoiled(**changes):

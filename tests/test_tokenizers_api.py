@@ -124,6 +124,14 @@ def test_pickles_by_content(tok):
     batch = texts.adversarial(seed=13, num=100)
     assert batch_lists(copy, batch) == batch_lists(tok, batch)
     assert copy.special_tokens == tok.special_tokens and copy.vocab_size == tok.vocab_size
+    other = make(nfc=True, merges=None, whole_piece=False)
+    assert pickle.loads(pickle.dumps(other)).vocabulary.digest() == other.vocabulary.digest() != tok.vocabulary.digest()
+
+
+def test_text_between_matches_is_a_piece():
+    """A pattern need not match all of a text: what is between is kept whole, as with Hugging Face's "Isolated"."""
+    assert patterns.splitter(r"\p{L}+")("--ab, c1 2") == ["--", "ab", ", ", "c", "1 2"]
+    assert patterns.splitter(r"\d")("") == []
 
 
 def test_ids_and_tokens_name_each_other(tok):

@@ -12,6 +12,7 @@ from tiktoken.load import load_tiktoken_bpe
 from tokenizers import Regex, Tokenizer, models, pre_tokenizers, trainers
 
 import shardstream as ss
+from shardstream._native.bpe_train import Trainer
 from shardstream.errors import TokenizerError
 from shardstream.tokenizers import patterns, training
 from tests import texts
@@ -118,6 +119,16 @@ def test_saved_files_carry_every_pattern(pattern, tmp_path):
         assert tokenizer.encode(text).tolist() == openai.encode_ordinary(text) == face.encode(text).ids
 
 
+def test_saved_cl100k_keeps_its_rule_of_the_end(tmp_path):
+    """Blanks after the last newline are one piece with it in cl100k's newer form; tokenizers is told so, too."""
+    tokenizer = ss.tokenizers.train(["end\n  "] * 9, 300, "cl100k")
+    tokenizer.save(tmp_path / "tokenizer.json")
+    face = Tokenizer.from_file(str(tmp_path / "tokenizer.json"))
+    assert tokenizer.encode("end\n  ").tolist()[-1:] == [tokenizer.token_to_id("\n  ")] != [None]
+    for text in ("end\n  ", "end\n  x", "end\n  \n", "\n  ", "  "):
+        assert tokenizer.encode(text).tolist() == face.encode(text).ids
+
+
 def test_order_and_kind_of_texts_do_not_matter(tmp_path):
     """Shuffled texts, bytes, an iterator and files give the same vocabulary."""
     corpus = texts.library_text(200_000)
@@ -152,8 +163,8 @@ def test_texts_that_must_not_be_cut_stay_whole(tmp_path, monkeypatch):
     path.write_text("ab\nab\n" * 40)
     monkeypatch.setattr(training, "FILE_BLOCK_NBYTES", 50)
     for pattern in (patterns.WHOLE, r"(?s)a.*"):
-        tokenizer = ss.tokenizers.train(path, 259, pattern)
-        assert tokenizer.id_to_token(258) == b"ab\nab\n"
+        tokenizer = ss.tokenizers.train(path, 400, pattern)
+        assert max(map(len, tokenizer.vocabulary.tokens())) == 240
 
 
 def test_unknown_patterns_run_by_regex():
@@ -177,6 +188,15 @@ def test_bytes_that_are_no_text_are_learned():
     """Bytes outside UTF-8 are merged like any others."""
     tokenizer = ss.tokenizers.train([b"\xff\xfe\xfd" * 9], 258, "gpt2")
     assert tokenizer.id_to_token(256) == b"\xfe\xfd" and tokenizer.encode(b"\xff\xfe\xfd").tolist() == [257]
+
+
+def test_pieces_of_one_hash_are_told_apart():
+    """Of 400,000 pieces some 18 pairs have the same 32 bits of hash; each piece is counted by itself."""
+    pieces = np.arange(400_000, dtype="<u4").view(np.uint8) | 0x40
+    distinct = len(np.unique(pieces.view("<u4")))
+    trainer = Trainer("whole", training.ALPHABET)
+    trainer.feed(np.ascontiguousarray(pieces), np.arange(400_001) * 4)
+    assert trainer.num_pieces == distinct
 
 
 def test_long_pieces_are_learned():
