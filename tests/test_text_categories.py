@@ -98,11 +98,18 @@ def test_what_is_no_row_is_located(input_type, row):
     assert caught.value.index == 1
 
 
-@pytest.mark.parametrize("arguments", [(0,), (2**31,), (8.0,), (8, "dicts")], ids=str)
+@pytest.mark.parametrize("arguments", [(0,), (2**31,), (8.0,), (8, "dicts"), (8, "dict", "no")], ids=str)
 def test_illegal_settings_are_refused_at_once(arguments):
     """The constructor raises."""
     with pytest.raises(ConfigError):
         CategoryHasher(*arguments)
+
+
+@pytest.mark.parametrize("rows", [{"a": 1}, "ab", None, 3], ids=str)
+def test_one_row_is_not_a_batch(rows):
+    """A single dict, whose names would be taken for rows, is refused; so is what is no sequence."""
+    with pytest.raises(ConfigError, match="rows must be a sequence of rows"):
+        CategoryHasher(8).transform(rows)
 
 
 def test_empty_batches_keep_their_dtypes():

@@ -129,6 +129,17 @@ def test_the_least_hash_takes_the_index_of_its_magnitude():
         assert_rows_equal(got, by_sklearn([word], dim, signed=True))
 
 
+@pytest.mark.parametrize("analyzer", ["word", "char"])
+@pytest.mark.parametrize("before", ["", "a", ".", "a'", "a'\u0301\u2019", ".'\u0301", "a\u02b0\u02b0", "a. "])
+@pytest.mark.parametrize("after", ["", "1", "b", "'", "'\u0301b", "'\u0301.", "\u02b0\u02b0", "\u02b0\u02b01b", " b"])
+def test_a_sigma_at_the_end_of_a_word_is_final(before, after, analyzer):
+    """Case-ignorable characters, of which U+02B0 is a letter, are left aside on both sides, as in str.lower()."""
+    text = f"{before}\u03a3{after}"
+    expected = by_sklearn([text], 2**20, analyzer=analyzer)
+    for same in (text, text.encode()):
+        assert_rows_equal(FeatureHasher(2**20, analyzer=analyzer).transform([same]), expected)
+
+
 def test_cancelled_signs_stay_as_zero():
     """An index whose signs sum to 0 is kept with value 0, as in scikit-learn; with binary its value is 1."""
     texts = ["alpha beta"]
@@ -191,10 +202,10 @@ def test_lone_surrogates_part_words_and_are_no_characters():
         FeatureHasher(2**20, analyzer="char").transform(texts)
 
 
-@pytest.mark.parametrize("texts", ["one text", b"one text"])
+@pytest.mark.parametrize("texts", ["one text", b"one text", None, 5, np.array("0-d")], ids=str)
 def test_one_text_is_not_a_batch(texts):
-    """A single string, whose characters would be taken for texts, is refused."""
-    with pytest.raises(ConfigError):
+    """A single string, whose characters would be taken for texts, is refused; so is what is no sequence."""
+    with pytest.raises(ConfigError, match="must be a sequence of texts"):
         FeatureHasher(8).transform(texts)
 
 
@@ -234,6 +245,10 @@ def test_ragged_arrays_of_another_kind_are_refused(pair):
         {"dim": 8, "ngrams": (1, 2, 3)},
         {"dim": 8, "ngrams": ("1", "2")},
         {"dim": 8, "analyzer": "words"},
+        {"dim": 8, "analyzer": ["word"]},
+        {"dim": 8, "lowercase": None},
+        {"dim": 8, "signed": "no"},
+        {"dim": 8, "binary": 1},
     ],
     ids=str,
 )

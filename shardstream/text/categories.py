@@ -14,7 +14,7 @@ import numpy as np
 
 from shardstream._native import hash as native
 from shardstream.errors import ConfigError, TextError
-from shardstream.text.hashing import is_int, offsets_of
+from shardstream.text.hashing import check_batch, check_flags, is_int, offsets_of
 
 INPUT_TYPES = ("dict", "pair", "string")
 
@@ -45,6 +45,7 @@ class CategoryHasher:
             raise ConfigError(f"dim={self.dim!r} must be an integer from 1 to {native.MAX_DIM}.")
         if self.input_type not in INPUT_TYPES:
             raise ConfigError(f"input_type={self.input_type!r} is not one of {', '.join(INPUT_TYPES)}.")
+        check_flags(signed=self.signed)
         object.__setattr__(self, "dim", int(self.dim))
 
     def transform(self, rows: Iterable) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
@@ -59,6 +60,7 @@ class CategoryHasher:
             TextError: ``rows[e.index]`` is no row of this ``input_type``, or has a name that is neither ``str``
                 nor ``bytes``, or a value that is neither ``str`` nor a number.
         """
+        check_batch("rows", rows, str, bytes, Mapping)
         names: list[str | bytes] = []
         values = array("d")
         row_offsets = [0]

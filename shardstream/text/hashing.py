@@ -75,8 +75,9 @@ class FeatureHasher:
             low = high = None
         if not (is_int(low) and is_int(high) and 1 <= low <= high <= native.MAX_N):
             raise ConfigError(f"ngrams={self.ngrams!r} must be two integers, 1 <= min <= max <= {native.MAX_N}.")
-        if self.analyzer not in native.UNITS:
+        if not isinstance(self.analyzer, str) or self.analyzer not in native.UNITS:
             raise ConfigError(f"analyzer={self.analyzer!r} is not one of {', '.join(native.UNITS)}.")
+        check_flags(lowercase=self.lowercase, signed=self.signed, binary=self.binary)
         object.__setattr__(self, "dim", int(self.dim))
         object.__setattr__(self, "ngrams", (int(low), int(high)))
 
@@ -129,6 +130,19 @@ def is_int(number) -> bool:
     return isinstance(number, (int, np.integer)) and not isinstance(number, bool)
 
 
+def check_flags(**flags) -> None:
+    """Raise :class:`ConfigError` unless these are truth values: any text, "no" too, would be true."""
+    for name, flag in flags.items():
+        if not isinstance(flag, (bool, np.bool_)):
+            raise ConfigError(f"{name}={flag!r} must be True or False.")
+
+
+def check_batch(name: str, batch, *single: type) -> None:
+    """Raise :class:`ConfigError` for what is no sequence, or is a single element of one."""
+    if isinstance(batch, single) or not isinstance(batch, Iterable) or getattr(batch, "ndim", 1) == 0:
+        raise ConfigError(f"{name} must be a sequence of {name}, not one {type(batch).__name__}.")
+
+
 class _Texts:
     """A batch of texts in any of the forms of ``transform``, as what C takes."""
 
@@ -138,8 +152,7 @@ class _Texts:
         if isinstance(texts, tuple) and len(texts) == 2 and all(isinstance(part, np.ndarray) for part in texts):
             self.values, self.offsets = _checked_ragged(*texts)
             return
-        if isinstance(texts, (str, bytes)):
-            raise ConfigError("texts must be a sequence of texts, not one text.")
+        check_batch("texts", texts, str, bytes)
         self.texts = texts if isinstance(texts, list) else list(texts)
         try:
             self.offsets = offsets_of(self.texts)  # in characters, or bytes
