@@ -57,6 +57,7 @@ def test_images_of_different_sizes_are_cropped_to_one():
 def test_whole_images_need_no_crop():
     """Without a crop images keep their size, and pixels from 0 to 1 are the default."""
     images = images_of(3, 4, 7, 5, 3)
+    assert Images("img", crop=np.array([6, 4])).crop == (6, 4)
     made = Images("img")({"img": torch.from_numpy(images)}, Place(0, 0, np.arange(4)))["img"]
     np.testing.assert_allclose(made.numpy(), images.transpose(0, 3, 1, 2) / 255, rtol=1e-6)
 
@@ -241,7 +242,9 @@ def test_outputs_are_not_written_again_while_they_are_held():
 
 
 @pytest.mark.parametrize(("arguments", "message"), [
-    ({"crop": (0, 4)}, "a height and a width"), ({"crop": (4,)}, "a height and a width"), ({"padding": 2}, "need crop="),
+    ({"crop": (0, 4)}, "a height and a width"), ({"crop": (4,)}, "a height and a width"), ({"crop": 4}, "crop=4 must be a height and a width"),
+    ({"crop": "44"}, "a height and a width"), ({"crop": (4.0, 4)}, "a height and a width"),
+    ({"padding": 2}, "need crop="),
     ({"random_crop": True}, "need crop="), ({"crop": (4, 4), "padding": -1}, "from 0"), ({"std": 0}, "std is not 0"),
     ({"std": [1, 0, 1]}, "std is not 0"), ({"mean": float("nan")}, "are numbers"),
     ({"mean": "grey"}, "are numbers"), ({"std": [[1.0]]}, "are numbers"),
@@ -273,6 +276,9 @@ def test_wrong_columns_are_named(url, tokenizer):
                                (Standardize("x", 1.0), {"x": np.array(["a"])}), (lambda c: Images("img")(c, Place(0, 0, np.arange(2))), {})):  # fmt: skip
         with pytest.raises(ConfigError):
             transform(columns)
+    for make in (Tokenize, Hash):
+        with pytest.raises(ConfigError, match="'cl100k_base' is no"):
+            make("cl100k_base")
     with pytest.raises(ConfigError, match="mean and std have 2 and 3"):
         Standardize("x", [1.0, 2.0], [1.0, 2.0, 3.0])
     with pytest.raises(TransformError, match="there is no column 'texts'"):

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 import numpy as np
@@ -45,17 +45,9 @@ class Images:
     def __init__(self, field: str, *, crop: tuple[int, int] | None = None, padding: int = 0, random_crop: bool = False,
                  random_flip: bool = False, mean: float | Sequence[float] = 0.0, std: float | Sequence[float] = 1.0,
                  to: str | None = None):  # fmt: skip
-        self.field, self.to, self.crop, self.padding = (
-            field,
-            to or field,
-            None if crop is None else tuple(crop),
-            padding,
-        )
+        self.field, self.to, self.padding = field, to or field, padding
+        self.crop = None if crop is None else _size_of(crop)
         self.random_crop, self.random_flip = random_crop, random_flip
-        if self.crop is not None and (
-            len(self.crop) != 2 or not all(isinstance(n, int) and 1 <= n <= 2**24 for n in self.crop)
-        ):
-            raise ConfigError(f"crop={crop!r} is a height and a width from 1 to 2**24.")
         if self.crop is None and (padding or random_crop):
             raise ConfigError("padding= and random_crop= need crop=, the size that comes out.")
         if not isinstance(padding, int) or not 0 <= padding <= 2**24:
@@ -134,6 +126,15 @@ class Images:
             scale, shift = scale_and_shift(self.mean, self.std, num_channels)
             self._native[num_channels] = NativeImages(self.padding, self.random_crop, self.random_flip, scale, shift)
         return self._native[num_channels]
+
+
+def _size_of(crop: Any) -> tuple[int, int]:
+    """Return height and width as a caller gave them."""
+    if isinstance(crop, str) or not isinstance(crop, Iterable) or len(size := tuple(crop)) != 2 or not all(
+        isinstance(n, (int, np.integer)) and 1 <= n <= 2**24 for n in size
+    ):
+        raise ConfigError(f"crop={crop!r} must be a height and a width from 1 to 2**24.")
+    return int(size[0]), int(size[1])
 
 
 def scale_and_shift(mean: np.ndarray, std: np.ndarray, num_channels: int) -> tuple[np.ndarray, np.ndarray]:

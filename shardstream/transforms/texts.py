@@ -27,6 +27,8 @@ class Tokenize:
     shardstream_batched = True
 
     def __init__(self, tokenizer: Tokenizer, field: str = "text", to: str = "ids"):
+        if not isinstance(tokenizer, Tokenizer):
+            raise ConfigError(f"{tokenizer!r:.100} is no tokenizer: tokenizers.load() makes one of a file or a name.")
         self.tokenizer, self.field, self.to = tokenizer, field, to
 
     def __call__(self, columns: dict[str, Any]) -> dict[str, Any]:
@@ -49,6 +51,8 @@ class Hash:
     shardstream_batched = True
 
     def __init__(self, hasher: FeatureHasher, field: str = "text", to: str = "x"):
+        if not isinstance(hasher, FeatureHasher):
+            raise ConfigError(f"{hasher!r:.100} is no text.FeatureHasher.")
         self.hasher, self.field, self.to = hasher, field, to
 
     def __call__(self, columns: dict[str, Any]) -> dict[str, Any]:
