@@ -120,6 +120,8 @@ class Report:
 
     def add(self, loss: Loss, max_skipped: int) -> None:
         """Count what a portion has lost; raise its first error if more than ``max_skipped`` samples are now skipped."""
+        if not loss.num_skipped and not loss.num_dropped and not loss.errors:
+            return
         self.num_skipped += loss.num_skipped
         self.num_dropped += loss.num_dropped
         for message in map(str, loss.errors):
@@ -221,10 +223,11 @@ class RowMaker:
     def make(self, num_rows: int) -> Portion:
         """Return what becomes of the next ``num_rows`` positions."""
         begin, self._num_made, loss = self._num_made, self._num_made + num_rows, Loss()
-        pieces, whole, gather_s, kept = [], None, 0.0, None
-        for chunk, rows in self._window.take(num_rows):
-            begun = time.perf_counter()
-            if whole is None and rows.num_rows < num_rows and self._assembler is not None:
+        pieces, whole, gather_s, kept, num_left = [], None, 0.0, None, num_rows
+        while num_left:
+            chunk, rows = self._window.take(num_left)
+            begun, num_left = time.perf_counter(), num_left - rows.num_rows
+            if num_left and whole is None and self._assembler is not None:
                 whole = self._assembler.shared_batch(num_rows)
             pieces.append(self._piece(chunk, rows, loss, whole))
             gather_s += time.perf_counter() - begun

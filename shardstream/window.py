@@ -234,20 +234,19 @@ class WindowReader:
         self._planner = threading.Thread(target=self._plan_all, name="shardstream-plan", daemon=True)
         self._planner.start()
 
-    def take(self, num_rows: int) -> Iterator[tuple[HeldChunk, Rows]]:
-        """Yield this reader's next rows: pieces of at least one row, each of one chunk, whose blocks they need are there.
+    def take(self, num_rows: int) -> tuple[HeldChunk, Rows]:
+        """Return this reader's next rows: at least one and at most ``num_rows``, of one chunk, whose blocks they need are there.
 
-        A chunk's blocks may be let go of when the next piece is asked for.
+        A chunk's blocks may be let go of when the next rows are asked for.
         """
         self.budget.look()
-        while num_rows:
-            if self._chunk is None or self._chunk.is_used_up:
-                self._next_chunk()
-            rows, num_needed = self._chunk.take(num_rows)
-            if num_needed > len(self._chunk.blocks):
-                self._wait_for(self._chunk, num_needed)
-            yield self._chunk, rows
-            num_rows -= rows.num_rows
+        if self._chunk is None or self._chunk.is_used_up:
+            self._next_chunk()
+        chunk = self._chunk
+        rows, num_needed = chunk.take(num_rows)
+        if num_needed > len(chunk.blocks):
+            self._wait_for(chunk, num_needed)
+        return chunk, rows
 
     def close(self) -> None:
         """Stop all threads and let go of all blocks."""
@@ -370,24 +369,28 @@ class WindowReader:
         yield from self._order.chunks(positions, min(CHUNK_SAMPLES, int(nbytes // sample_nbytes)))
 
     def _plan(self, chunk: Chunk) -> Plan:
-        ordinals, shard = _numbered(chunk.shard)
-        starts, failures = self._block_starts([*ordinals.tolist(), *(span[0] for span in chunk.spans)])
-        # The blocks of all shards lie end to end, each shard from a multiple of SHARD_ROWS on, so one search finds all
-        # rows' blocks, and no sort is needed.
-        own = [starts[ordinal] for ordinal in ordinals.tolist()]
-        begins = np.concatenate([np.empty(0, np.int64), *(of_shard + number * SHARD_ROWS for number, of_shard in enumerate(own))])
-        needed = NeededBlocks(begins, chunk.row + shard * SHARD_ROWS)
+        if chunk.shards is not None:
+            ordinals, shard_begins, places = chunk.shards[0].tolist(), chunk.shards[1], chunk.line
+        else:  # all shards lie end to end, each from a multiple of SHARD_ROWS on, so that no sort is needed
+            distinct, number = _numbered(chunk.shard)
+            ordinals, shard_begins = distinct.tolist(), np.arange(len(distinct)) * SHARD_ROWS
+            places = chunk.row + number * SHARD_ROWS
+        starts, failures = self._block_starts([*ordinals, *(span[0] for span in chunk.spans)])
+        own = [starts[ordinal] for ordinal in ordinals]
+        begins = [of_shard + begin for of_shard, begin in zip(own, shard_begins.tolist())]
+        needed = NeededBlocks(np.concatenate([np.empty(0, np.int64), *begins]), places)
         first_block = np.cumsum([0, *map(len, own)])
         shard_of = np.searchsorted(first_block, needed.blocks, "right") - 1
-        keys = list(zip(ordinals[shard_of].tolist(), (needed.blocks - first_block[shard_of]).tolist()))
-        keys = [(ordinal, -1) if (ordinal, -1) in failures else (ordinal, number) for ordinal, number in keys]
-        places = {}
-        if chunk.line is not None:
+        keys = [(ordinals[shard], block) for shard, block in zip(shard_of.tolist(), (needed.blocks - first_block[shard_of]).tolist())]
+        if failures:
+            keys = [(ordinal, -1) if (ordinal, -1) in failures else (ordinal, number) for ordinal, number in keys]
+        where = {}
+        if chunk.shards is not None:
             firsts = needed.first_rows
             lanes = (chunk.positions.start + firsts * chunk.positions.step) % self._order.lanes
-            places = dict(zip(keys, zip(lanes.tolist(), (chunk.line[firsts] - chunk.row[firsts]).tolist())))
+            where = dict(zip(keys, zip(lanes.tolist(), shard_begins[shard_of].tolist())))
         keys += _blocks_of([span for span in chunk.spans if (span[0], -1) not in failures], starts, set(keys))
-        return Plan(keys, places, needed.rows, needed.num_needed, failures)
+        return Plan(keys, where, needed.rows, needed.num_needed, failures)
 
     def _block_starts(self, ordinals: list[int]) -> tuple[dict[int, np.ndarray], dict[Key, ShardstreamError]]:
         """Return the rows at which each shard's blocks begin, and errors: a shard without index counts as one block."""

@@ -46,6 +46,22 @@ def test_every_sample_comes_exactly_once_where_the_twin_says(sizes, seed, epoch,
         assert got[position] == twin.sample(seed, epoch, sizes, lanes, window, position, phase)
 
 
+@settings(max_examples=100, deadline=None)
+@given(SIZES, st.integers(0, 9), st.integers(1, 20), st.integers(1, 200), st.integers(0, 9), st.integers(1, 5), st.integers(0, 40))
+def test_chunks_name_exactly_the_shards_of_their_positions(sizes, seed, lanes, window, first, step, num_more):
+    """For a reader of any positions, the epoch begun again among them: the shards of a chunk, ascending, are those that it reads."""
+    order = shuffled(sizes, seed, lanes=lanes, window=window)
+    positions = range(first, order.num_samples + num_more if sum(sizes) else 0, step)
+    taken = []
+    for chunk in order.chunks(positions, 50):
+        shard, row = order.locate(chunk.line)
+        ordinals, begins = chunk.shards
+        assert sorted(ordinals.tolist()) == sorted(set(shard.tolist())) and begins.tolist() == sorted(begins.tolist())
+        assert (begins[[ordinals.tolist().index(one) for one in shard.tolist()]] + row).tolist() == chunk.line.tolist()
+        taken += [chunk.epoch_begin + position for position in chunk.positions]
+    assert taken == list(positions)
+
+
 @pytest.mark.parametrize("num_samples", [0, 1, 2, 95, 96, 97, 191, 192, 193, 16_319, 16_320, 16_321])
 def test_sizes_around_lanes_and_windows(num_samples):
     """An epoch of 0, 1, L-1, L, L+1, ... samples is whole."""

@@ -20,6 +20,7 @@ from typing import NamedTuple
 import numpy as np
 
 from shardstream._native import order as native
+from shardstream._native.gather import NeededBlocks
 from shardstream.errors import ConfigError
 
 # Third word of a key, so that permutations for different purposes never share one.
@@ -73,18 +74,20 @@ class Chunk(NamedTuple):
     Attributes:
         epoch_begin, positions: Positions ``positions`` of the epoch that began at ``epoch_begin``: 0, or where padding
             goes through it again.
-        shard, row: int64, of each position; ``shard`` is what the reader of these shards knows it by.
+        shard, row: int64, of each position; ``shard`` is what the reader of these shards knows it by. None if ``shards`` is given.
         line: int64, of each position, on the epoch line; None in a mixture, which has no such line.
         spans: ``(shard, first row, end row)`` of all runs that have begun and may come again in a later chunk, so
             that their blocks stay held. None where chunks consist of whole runs.
+        shards: int64 ``(2, n)``: what the reader knows the shards of all positions by, and where each begins on the line, ascending.
     """
 
     epoch_begin: int
     positions: range
-    shard: np.ndarray
-    row: np.ndarray
+    shard: np.ndarray | None
+    row: np.ndarray | None
     line: np.ndarray | None = None
     spans: Sequence[tuple[int, int, int]] = ()
+    shards: np.ndarray | None = None
 
 
 class EpochOrder:
@@ -219,7 +222,9 @@ class EpochOrder:
         size = self.window * max(1, max_positions // self.window)
         for epoch_begin, own in chunk_positions(positions, size, self.num_samples):
             line = self.line(own.start, own.stop, own.step)
-            yield Chunk(epoch_begin, own, *self.locate(line), line)
+            # The blocks of a shard lie on the line as they lie in the shard, so nobody needs to know the shard of each position.
+            touched = np.sort(NeededBlocks(self.shard_starts[:-1], line).blocks)
+            yield Chunk(epoch_begin, own, None, None, line, shards=np.stack([self.shard_permutation[touched], self.shard_starts[touched]]))
 
 
 def chunk_positions(positions: range, size: int, num_samples: int) -> Iterator[tuple[int, range]]:
