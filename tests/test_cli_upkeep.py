@@ -100,7 +100,7 @@ def test_ls_shows_tags_producers_and_freshness(capfd, url):
     (["end", "TMP/none"], 1, "there is no dataset at TMP/none."),
     (["compact", "TMP/none"], 1, "there is no dataset at TMP/none."),
     (["compact", "TMP/d", "--drop", "7"], 2, "'7' is not a sample's id"),
-    (["compact", "TMP/d", "--drop", "@TMP/none"], 1, "No such file"),
+    (["compact", "TMP/d", "--drop", "@TMP/none"], 2, "--drop @TMP/none: the ids can't be read: [Errno 2] No such file"),
     (["compact", "TMP/d", "--shard-size", "big"], 2, "shard_nbytes='big' is not a size"),
     (["compact"], 2, "Missing argument"),
 ])  # fmt: skip

@@ -292,6 +292,11 @@ def test_appending_keeps_the_numbers_of_classes(poems):
         pack(config(["rain", "sun", "top"]))
 
 
+def test_a_job_whose_steps_leave_nothing_says_so(poems):
+    with pytest.raises(EmptyDatasetError, match="got none of 5 records, so nothing was committed. The steps made no row of any"):
+        pack(config_of(poems, steps=[{"passages": {"chars": 2000, "min_chars": 1000}}]))
+
+
 def test_split_without_rows_commits_nothing(poems):
     """An empty split is an error before any split is committed."""
     config = config_of(

@@ -54,10 +54,15 @@ def command(
 
 def _ids(options: list[str]) -> list[str]:
     """Return the ids that --drop names."""
+    from shardstream.errors import ConfigError
+
     found: list[str] = []
     for option in options:
         if option.startswith("@"):
-            found += (sys.stdin.read() if option == "@-" else Path(option[1:]).read_text()).split()
+            try:
+                found += (sys.stdin.read() if option == "@-" else Path(option[1:]).read_text()).split()
+            except (OSError, UnicodeDecodeError) as error:
+                raise ConfigError(f"--drop {option}: the ids can't be read: {error}.") from error
         else:
             found += [id.strip() for id in option.split(",") if id.strip()]
     return found

@@ -251,8 +251,12 @@ def _check_filled(job: Job, assembly: Assembly) -> None:
     for name in assembly.empty_splits():
         which = "the dataset" if job.top.splits is None else f"the split {name!r}"
         tally: Tally = assembly.tally
-        first = f" The first of {tally.rejected} rejects: {tally.rejects[0].message}" if tally.rejects else ""
-        message = f"{which} got none of {tally.records} records, so nothing was committed.{first}"
+        why = ""
+        if tally.rejects:
+            why = f" The first of {tally.rejected} rejects: {tally.rejects[0].message}"
+        elif not assembly.num_samples and job.steps:
+            why = " The steps made no row of any: look for what they leave out, such as passages shorter than min_chars."
+        message = f"{which} got none of {tally.records} records, so nothing was committed.{why}"
         raise EmptyDatasetError(message, shard=job.urls[name])
 
 
