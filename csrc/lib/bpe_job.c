@@ -2,8 +2,8 @@
  * Several threads that encode the chunks of one batch: see ss_bpe.h.
  *
  * Threads of our own, not the caller's: a chunk of Python's costs two hand-overs of its lock,
- * each as long as a tenth of the encoding.  Whoever ends the chunk that is next in order moves
- * its ids, and those of chunks that wait behind it, to where they belong, while others encode.
+ * each as long as a tenth of the encoding.  Where a chunk's ids belong is known once those
+ * before it are encoded; then the thread that encoded it, whose core has them at hand, moves them.
  *
  * SPDX-License-Identifier: Apache-2.0
  */
@@ -17,7 +17,8 @@
 
 /* Ids of one chunk, until they are moved. */
 struct ids_buffer {
-	struct ids_buffer *next;	/* of those that are free */
+	struct ids_buffer *next;	/* of the same worker */
+	size_t chunk;
 	size_t ids_avail;
 	uint32_t ids[];
 };
@@ -28,7 +29,8 @@ struct chunk {
 	const int64_t *offsets;
 	size_t num_texts;
 	int64_t *id_offsets;
-	struct ids_buffer *buffer;	/* NULL: not encoded yet, or moved */
+	bool is_encoded;
+	size_t begin;			/* of its ids in job->ids, once it is placed */
 };
 
 struct worker {
@@ -36,6 +38,8 @@ struct worker {
 	ss_bpe_scratch *scratch;
 	struct news *news;		/* that its scratch writes; NULL: there is nobody else, or no memory */
 	size_t num_heard;		/* of job->num_told */
+	struct ids_buffer *encoded, **encoded_end;	/* by the numbers of their chunks */
+	struct ids_buffer *free_buffers;
 	pthread_t thread;
 };
 
@@ -43,29 +47,29 @@ struct ss_bpe_job {
 	pthread_mutex_t lock;		/* of what follows, but where it says otherwise */
 	pthread_cond_t changed;		/* a chunk was added, or none will be */
 	struct chunk *chunks;
-	size_t num_chunks, num_taken, num_moved;
+	size_t num_chunks, num_taken;
+	size_t num_placed, num_ids;	/* the first chunks, whose ids have places in 'ids', and these */
 	size_t max_chunks, num_scratches;	/* constant */
-	bool is_complete, is_moving;
+	bool is_complete;
 	enum ss_status status;
 	size_t bad_chunk;
 	uint64_t bad_place;
-	struct ids_buffer *free_buffers;
 	struct news *told[MAX_NEWS];	/* the i-th at i % MAX_NEWS, until all have heard it */
 	size_t num_told;
 	struct news *free_news;
-	uint32_t *ids;			/* its contents: of the thread that set is_moving */
-	size_t ids_avail, num_ids;
+	uint32_t *ids;			/* constant while threads run; those of a chunk belong to who encoded it */
+	size_t ids_avail;
 	size_t num_threads;		/* of the caller, as are the workers; the first is itself */
 	struct worker *workers;
 };
 
 static struct ids_buffer *
-take_buffer(struct ss_bpe_job *job, size_t ids_avail)
+take_buffer(struct worker *worker, size_t ids_avail)
 {
-	struct ids_buffer *buffer = job->free_buffers;
+	struct ids_buffer *buffer = worker->free_buffers;
 
 	if (buffer != NULL) {
-		job->free_buffers = buffer->next;
+		worker->free_buffers = buffer->next;
 		if (buffer->ids_avail >= ids_avail)
 			return buffer;
 		free(buffer);
@@ -86,30 +90,40 @@ fail(struct ss_bpe_job *job, enum ss_status status, size_t chunk, uint64_t place
 	job->bad_place = place;
 }
 
-/* Moves the ids of encoded chunks while they are next in order and there is room.  Holds the lock but while it moves. */
+/* Gives the ids of encoded chunks places while those of all chunks before have some and there is room.  Holds the lock. */
 static void
-move_ids(struct ss_bpe_job *job)
+place_ids(struct ss_bpe_job *job)
 {
-	if (job->is_moving)
-		return;
-	job->is_moving = true;
-	while (job->num_moved < job->num_taken && job->chunks[job->num_moved].buffer != NULL) {
-		struct chunk *chunk = &job->chunks[job->num_moved];
-		size_t begin = job->num_ids, num = (size_t)chunk->id_offsets[chunk->num_texts];
-		if (num > job->ids_avail - begin)
+	for (; job->num_placed < job->num_taken && job->chunks[job->num_placed].is_encoded; job->num_placed++) {
+		struct chunk *chunk = &job->chunks[job->num_placed];
+		size_t num = (size_t)chunk->id_offsets[chunk->num_texts];
+		if (num > job->ids_avail - job->num_ids)
 			break;
-		pthread_mutex_unlock(&job->lock);
-		memcpy(job->ids + begin, chunk->buffer->ids, num * sizeof(*job->ids));
-		for (size_t i = 0; i <= chunk->num_texts; i++)
-			chunk->id_offsets[i] += (int64_t)begin;
-		pthread_mutex_lock(&job->lock);
-		chunk->buffer->next = job->free_buffers;
-		job->free_buffers = chunk->buffer;
-		chunk->buffer = NULL;
+		chunk->begin = job->num_ids;
 		job->num_ids += num;
-		job->num_moved++;
 	}
-	job->is_moving = false;
+}
+
+/* Moves the ids that a worker has encoded to their places, if they have some.  Holds the lock but while it moves. */
+static void
+move_ids(struct worker *worker)
+{
+	struct ss_bpe_job *job = worker->job;
+
+	while (worker->encoded != NULL && worker->encoded->chunk < job->num_placed) {
+		struct ids_buffer *buffer = worker->encoded;
+		const struct chunk *chunk = &job->chunks[buffer->chunk];
+		pthread_mutex_unlock(&job->lock);
+		memcpy(job->ids + chunk->begin, buffer->ids, (size_t)chunk->id_offsets[chunk->num_texts] * sizeof(*job->ids));
+		for (size_t i = 0; i <= chunk->num_texts; i++)
+			chunk->id_offsets[i] += (int64_t)chunk->begin;
+		worker->encoded = buffer->next;
+		if (buffer->next == NULL)
+			worker->encoded_end = &worker->encoded;
+		buffer->next = worker->free_buffers;
+		worker->free_buffers = buffer;
+		pthread_mutex_lock(&job->lock);
+	}
 }
 
 /* Gives a worker's scratch room for news, if there is somebody to tell. */
@@ -177,19 +191,25 @@ encode_chunk(struct worker *worker, size_t number)
 	struct chunk chunk = job->chunks[number];
 	int64_t nbytes = chunk.offsets[chunk.num_texts] - chunk.offsets[0];	/* wrong, if ss_bpe_encode() will find it so */
 	size_t needed = nbytes >= 0 && (uint64_t)nbytes <= chunk.text_nbytes ? (size_t)nbytes : 0;
-	struct ids_buffer *buffer = take_buffer(job, needed + SS_BPE_IDS_SLACK);
+	struct ids_buffer *buffer;
 	enum ss_status status = SS_ERR_NOMEM;
 	uint64_t place = 0;
 
 	pthread_mutex_unlock(&job->lock);
+	buffer = take_buffer(worker, needed + SS_BPE_IDS_SLACK);
 	if (buffer != NULL)
 		status = ss_bpe_encode(worker->scratch, chunk.text, chunk.text_nbytes, chunk.offsets, chunk.num_texts,
 				       buffer->ids, buffer->ids_avail, chunk.id_offsets, &place);
 	pthread_mutex_lock(&job->lock);
 	if (status == SS_OK) {
-		job->chunks[number].buffer = buffer;
+		buffer->chunk = number;
+		buffer->next = NULL;
+		*worker->encoded_end = buffer;
+		worker->encoded_end = &buffer->next;
+		job->chunks[number].is_encoded = true;
+		place_ids(job);
 		tell_news(worker);
-		move_ids(job);
+		move_ids(worker);
 	} else {
 		free(buffer);
 		fail(job, status, number, place);
@@ -238,11 +258,12 @@ ss_bpe_job_new(ss_bpe_scratch *const *scratches, size_t num_scratches, size_t ma
 	job->num_scratches = num_scratches;
 	job->ids = ids;
 	job->ids_avail = ids_avail;
-	job->workers[0] = (struct worker){ .job = job, .scratch = scratches[0] };
+	for (size_t i = 0; i < num_scratches; i++) {
+		struct worker *worker = &job->workers[i];
+		*worker = (struct worker){ .job = job, .scratch = scratches[i], .encoded_end = &worker->encoded };
+	}
 	for (job->num_threads = 1; job->num_threads < num_scratches; job->num_threads++) {
 		struct worker *worker = &job->workers[job->num_threads];
-		worker->job = job;
-		worker->scratch = scratches[job->num_threads];
 		if (pthread_create(&worker->thread, NULL, work, worker) != 0)
 			break;	/* those that there are do the work */
 	}
@@ -259,7 +280,7 @@ ss_bpe_job_add(ss_bpe_job *job, const uint8_t *text, size_t text_nbytes, const i
 	if (job->num_chunks == job->max_chunks)
 		status = SS_ERR_SPACE;
 	else
-		job->chunks[job->num_chunks++] = (struct chunk){ text, text_nbytes, offsets, num_texts, id_offsets, NULL };
+		job->chunks[job->num_chunks++] = (struct chunk){ text, text_nbytes, offsets, num_texts, id_offsets, false, 0 };
 	pthread_cond_signal(&job->changed);
 	pthread_mutex_unlock(&job->lock);
 	return status;
@@ -281,12 +302,24 @@ end_threads(struct ss_bpe_job *job, bool is_wanted)
 		pthread_join(job->workers[job->num_threads - 1].thread, NULL);
 }
 
+/* Moves what threads have left, all of which have ended. */
+static void
+move_rest(struct ss_bpe_job *job)
+{
+	pthread_mutex_lock(&job->lock);
+	place_ids(job);
+	for (size_t i = 0; i < job->num_scratches; i++)
+		move_ids(&job->workers[i]);
+	pthread_mutex_unlock(&job->lock);
+}
+
 enum ss_status
 ss_bpe_job_run(ss_bpe_job *job, size_t *num_ids_ret, size_t *chunk_ret, uint64_t *place_ret)
 {
 	end_threads(job, true);
+	move_rest(job);
 	*num_ids_ret = job->num_ids;
-	for (size_t i = job->num_moved; i < job->num_chunks && job->status == SS_OK; i++)
+	for (size_t i = job->num_placed; i < job->num_chunks && job->status == SS_OK; i++)
 		*num_ids_ret += (size_t)job->chunks[i].id_offsets[job->chunks[i].num_texts];
 	*chunk_ret = job->bad_chunk;
 	*place_ret = job->bad_place;
@@ -296,13 +329,20 @@ ss_bpe_job_run(ss_bpe_job *job, size_t *num_ids_ret, size_t *chunk_ret, uint64_t
 void
 ss_bpe_job_move(ss_bpe_job *job, uint32_t *ids, size_t ids_avail)
 {
-	pthread_mutex_lock(&job->lock);
 	if (job->num_ids > 0)
 		memcpy(ids, job->ids, job->num_ids * sizeof(*ids));
 	job->ids = ids;
 	job->ids_avail = ids_avail;
-	move_ids(job);
-	pthread_mutex_unlock(&job->lock);
+	move_rest(job);
+}
+
+static void
+free_buffers(struct ids_buffer *buffers)
+{
+	for (struct ids_buffer *buffer = buffers, *next; buffer != NULL; buffer = next) {
+		next = buffer->next;
+		free(buffer);
+	}
 }
 
 void
@@ -311,14 +351,11 @@ ss_bpe_job_free(ss_bpe_job *job)
 	if (job == NULL)
 		return;
 	end_threads(job, false);
-	for (size_t i = job->num_moved; i < job->num_chunks; i++)
-		free(job->chunks[i].buffer);
-	for (struct ids_buffer *buffer = job->free_buffers, *next; buffer != NULL; buffer = next) {
-		next = buffer->next;
-		free(buffer);
-	}
-	for (size_t i = 0; i < job->num_scratches; i++)
+	for (size_t i = 0; i < job->num_scratches; i++) {
+		free_buffers(job->workers[i].encoded);
+		free_buffers(job->workers[i].free_buffers);
 		free(job->workers[i].news);
+	}
 	for (size_t i = 0; i < MAX_NEWS; i++)
 		free(job->told[i]);
 	for (struct news *news = job->free_news, *next; news != NULL; news = next) {
