@@ -87,7 +87,7 @@ void ss_bpe_halves(const ss_bpe *bpe, uint32_t *halves);
 /*
  * ss_bpe_scratch_new() returns memory to encode with 'bpe', or NULL if there is
  * none.  It holds a cache of pieces met before, of SS_BPE_CACHE_NBYTES, which only
- * saves time and begins with the vocabulary: 10 ms for 100,000 tokens.  One call at a
+ * saves time and begins with the vocabulary: 4 ms for 100,000 tokens.  One call at a
  * time may use it.
  */
 ss_bpe_scratch *ss_bpe_scratch_new(const ss_bpe *bpe);

@@ -22,26 +22,43 @@ struct ss_bpe_scratch {
 };
 
 #define LEARNED_TOGETHER 32	/* pieces that others tell of */
+#define SEEDS_TOGETHER 32	/* buckets fetched ahead */
 
 /* A long piece's memory is not kept after the call. */
 #define MAX_KEPT_NBYTES (1u << 20)
 
 /*
- * A cache begins with the pieces that are one token, those of lower rank at hand.  A made token with the
- * bytes of a late one is left out: merging may make that one of them and never get to the token.
+ * Whether a cache begins with a token.  A made one with the bytes of a late one is left out: merging
+ * may make that one of them and never get to the token.
  */
+static bool
+is_known(const ss_bpe *bpe, uint32_t token, const uint8_t *bytes, size_t nbytes)
+{
+	if (nbytes > CACHE_MAX_NBYTES)
+		return false;
+	return bpe->whole_piece ||
+	       ((nbytes == 1 || bpe->tokens[token].left != token) && !has_late_token(bpe, bytes, nbytes));
+}
+
+/* A cache begins with the pieces that are one token, those of lower rank at hand. */
 static void
 seed_cache(const ss_bpe *bpe, struct cache_bucket *cache)
 {
-	for (uint32_t token = bpe->num_tokens; token-- > 0;) {
-		uint32_t id = bpe->external[token], nbytes = bpe->tokens[token].nbytes;
-		const uint8_t *bytes = bpe->bytes + bpe->offsets[id];
-		bool is_made = nbytes == 1 || bpe->tokens[token].left != token;
+	struct { struct cache_key key; uint32_t id; } seeds[SEEDS_TOGETHER];
 
-		if (nbytes > CACHE_MAX_NBYTES || (!bpe->whole_piece && (!is_made || has_late_token(bpe, bytes, nbytes))))
-			continue;
-		struct cache_key key = cache_key(bytes, nbytes, nbytes);
-		cache_insert(&cache[cache_slot(key)], key, &id, 1);
+	for (uint32_t token = bpe->num_tokens; token > 0;) {
+		size_t num = 0;
+		while (num < SEEDS_TOGETHER && token > 0) {
+			uint32_t id = bpe->external[--token], nbytes = bpe->tokens[token].nbytes;
+			const uint8_t *bytes = bpe->bytes + bpe->offsets[id];
+			if (!is_known(bpe, token, bytes, nbytes))
+				continue;
+			seeds[num].key = cache_key(bytes, nbytes, nbytes);
+			seeds[num].id = id;
+			__builtin_prefetch(&cache[cache_slot(seeds[num++].key)], 1);
+		}
+		for (size_t i = 0; i < num; i++)
+			cache_insert(&cache[cache_slot(seeds[i].key)], seeds[i].key, &seeds[i].id, 1);
 	}
 }
 
