@@ -192,6 +192,10 @@ def test_errors_in_a_later_chunk_name_the_text_of_the_batch(monkeypatch):
     with pytest.raises(TextError, match=r"texts\[30\] is not UTF-8 at byte 4\.") as caught:
         FeatureHasher(64).transform(texts)
     assert pickle.loads(pickle.dumps(caught.value)).index == caught.value.index == 30
+    for wrong, analyzer in ((bytearray(b"no text"), "word"), ("a\ud800", "char")):  # known to be wrong before C sees them
+        with pytest.raises(TextError, match=r"texts\[30\] ") as caught:
+            FeatureHasher(64, analyzer=analyzer).transform(["twenty bytes of t\u00e9xt"] * 30 + [wrong, "more"])
+        assert caught.value.index == 30
 
 
 def test_lone_surrogates_part_words_and_are_no_characters():
