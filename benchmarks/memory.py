@@ -4,10 +4,10 @@ bench-memory).
     python benchmarks/memory.py [--nbytes 10GB] [--limits 500MB 1GB] [--folder DIR]
 
 Samples of tokens, of bytes of any length and of index sets are generated and written, then read shuffled in batches of
-256 by fresh processes: once through all of it with each limit, then ten times through a tenth of it. The peak of the
-resident set, batches and all, above what it was when 256 such samples had been read, must stay within 1.1 times the
-limit; and that of the last epochs within 1.05 times that of the first three. Exits with 1 if not. What was written is
-deleted.
+256 by fresh processes: once through all of it with each limit, then ten times through a tenth of it, and through as much
+text and ragged tokens under zstd, whose sizes are known only when they are decoded. The peak of the resident set, batches
+and all, above what it was when 256 such samples had been read, must stay within 1.1 times the limit; and that of the last
+epochs within 1.05 times that of the first three. Exits with 1 if not. What was written is deleted.
 """
 
 from __future__ import annotations
@@ -28,6 +28,7 @@ from shardstream.config import parse_nbytes
 
 BATCH, EPOCHS, SETTLED = 256, 10, 3
 MAX_OF_LIMIT, MAX_GROWTH = 1.1, 1.05
+PACKED_SCHEMA = ss.Schema(raw=ss.Text(), tokens=ss.Ragged("uint16"))
 SCHEMA = ss.Schema(tokens=ss.Dense("uint16", (2048,)), raw=ss.Bytes(), words=ss.Sparse(2**18))
 MEAN_RAW_NBYTES, NUM_WORDS, ROWS_AT_ONCE = 8_000, 100, 256
 
@@ -48,6 +49,24 @@ def write(folder: Path, nbytes: int) -> None:
             writer.write_batch({"tokens": tokens, "raw": [noise[begin : begin + length] for begin, length in zip(begins, lengths)],
                                 "words": (words.reshape(-1), np.arange(ROWS_AT_ONCE + 1) * NUM_WORDS)})  # fmt: skip
             written += tokens.nbytes + sum(lengths)
+
+
+def write_packed(folder: Path, nbytes: int) -> None:
+    """Write about ``nbytes`` of samples under zstd: 4 kB of words, which becomes a quarter or, in every second of eight parts, nearly
+    nothing; and 0 to 4,000 tokens. And a dataset of ``BATCH`` more.
+    """
+    if not folder.name.endswith("-few"):
+        write_packed(folder.with_name(f"{folder.name}-few"), 1)
+    rng, written = np.random.default_rng(1), 0
+    words = np.array(["".join(map(chr, rng.integers(97, 123, rng.integers(2, 10)))) for _ in range(2000)])
+    with ss.ShardWriter(str(folder), schema=PACKED_SCHEMA, compression="zstd") as writer:
+        while written < nbytes:
+            lengths, is_plain = rng.integers(0, 4000, ROWS_AT_ONCE), 8 * written // nbytes % 2
+            texts = [str(words[number]) * 700 if is_plain else " ".join(words[rng.zipf(1.3, 700) % 2000])
+                     for number in rng.integers(0, 2000, ROWS_AT_ONCE)]  # fmt: skip
+            tokens = (rng.zipf(1.3, int(lengths.sum())) % 50_000).astype(np.uint16)
+            writer.write_batch({"raw": texts, "tokens": (tokens, np.cumsum([0, *lengths]))})
+            written += sum(map(len, texts)) + tokens.nbytes
 
 
 def read(folder: str, limit: str, num_epochs: str) -> None:
@@ -79,7 +98,7 @@ def measure(folder: Path, limit: str, num_epochs: int) -> bool:
     peaks, of_limit = found["peaks"], max(found["peaks"]) / parse_nbytes(limit)
     growth = max(peaks[SETTLED:]) / max(peaks[:SETTLED]) if len(peaks) > SETTLED else 1.0
     is_met = of_limit <= MAX_OF_LIMIT and growth <= MAX_GROWTH and found["num_rows"] == found["num_samples"]
-    print(f"memory_limit {limit:>6}, {num_epochs:2} epochs of {found['num_rows']:,} samples, {min(found['seconds']):.1f} s each: peak "
+    print(f"{folder.name}, memory_limit {limit:>6}, {num_epochs:2} epochs of {found['num_rows']:,} samples, {min(found['seconds']):.1f} s each: peak "
           f"{max(peaks) / 1e6:.0f} MB above the start, {of_limit:.2f} of the limit; last epochs {growth:.2f} of the first ones: "
           f"{'met' if is_met else 'MISSED'}", flush=True)  # fmt: skip
     return is_met
@@ -97,10 +116,11 @@ def main() -> int:
         return 0
     nbytes = parse_nbytes(args.nbytes, "--nbytes")
     with tempfile.TemporaryDirectory(prefix="shardstream-memory-", dir=args.folder) as folder:
-        large, small = Path(folder) / "large", Path(folder) / "small"
+        large, small, packed = (Path(folder) / name for name in ("large", "small", "packed"))
         write(large, nbytes)
         write(small, nbytes // 10)
-        met = [measure(large, limit, 1) for limit in args.limits] + [measure(small, limit, EPOCHS) for limit in args.limits]
+        write_packed(packed, nbytes // 10)
+        met = [measure(large, limit, 1) for limit in args.limits] + [measure(one, limit, EPOCHS) for one in (small, packed) for limit in args.limits]
     return 0 if all(met) else 1
 
 

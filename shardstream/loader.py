@@ -23,17 +23,19 @@ class StreamLoader:
 
     Batches do not depend on ``num_workers``. Workers start with the first iteration and stay until the loader goes, or until an iteration
     ends early; they never outlive this process. The fork server that they come from imports torch, for a second or two, from when the
-    loader is made: what a program does between that and its first batch, such as making a model, costs no waiting.
+    loader is made: what a program does between that and its first batch, such as making a model, costs no waiting. Each worker has a
+    ``memory_limit`` of its own.
 
     Args:
         stream: What to load; its batches become the loader's.
-        num_workers: Processes that make rows; 0 reads in threads of this process, which is enough unless
-            decoding or ``transform`` takes more than one core.
+        num_workers: Processes that make rows; 0 reads in threads of this process. Without a ``transform`` that is faster, for what
+            workers make is copied once more; they are for transforms in Python, and for decoding that takes more than one core.
         pin_memory: Copy tensors into page-locked memory; where there is no CUDA a warning says that it is not done, as
             torch's does.
         collate: Function of a whole batch (or sample), called in this process on each.
         multiprocessing_context: How workers start: "forkserver", "spawn" or "fork", or a context of
-            multiprocessing. With the first two, ``transform`` must pickle.
+            multiprocessing. With the first two, ``transform`` must pickle. "fork" saves the second or two of the fork server, but a
+            lock that another thread holds just then stays held in the worker, and remote shards are read without obstore.
 
     ``state_dict`` and ``load_state_dict`` are what Lightning and torch.distributed.checkpoint look for; a state
     counts exactly the batches that the loop has received, however far workers are ahead.

@@ -130,7 +130,7 @@ class BlockReader:
         return extents.stored_nbytes[block] if self._passes(extents) else 0
 
     def _passes(self, extents: ShardExtents) -> bool:
-        return not extents.is_viewed and not self.source.is_remote
+        return not extents.is_viewed and "://" not in extents.url
 
     def least_nbytes(self, shard: int, block: int) -> int:
         """Return how many bytes of memory this block takes at least."""
