@@ -50,6 +50,8 @@ class StreamLoader:
         if isinstance(multiprocessing_context, str) and multiprocessing_context not in (methods := multiprocessing.get_all_start_methods()):
             raise ConfigError(f"multiprocessing_context={multiprocessing_context!r} is not one of "
                               f"{', '.join(methods)}.")  # fmt: skip
+        if collate is not None and not callable(collate):
+            raise ConfigError(f"collate={collate!r:.100} is not a function.")
         self.dataset = stream
         self.num_workers = num_workers
         self._pin = pin_memory and torch.cuda.is_available()

@@ -42,6 +42,18 @@ CACHE_LIMIT = "100GB"
 MAX_EXAMPLES = 1024  # samples looked at to learn what a batch without rows looks like
 
 
+def _check_kinds(flags: dict[str, Any], integers: dict[str, Any], read: Any) -> None:
+    """Raise ConfigError for what is no bool, such as "no", which would count as True; no integer or None; no ReadPolicy or None."""
+    for name, flag in flags.items():
+        if flag not in (True, False):
+            raise ConfigError(f"{name}={flag!r} must be True or False.")
+    for name, number in integers.items():
+        if number is not None and (isinstance(number, bool) or not hasattr(number, "__index__")):
+            raise ConfigError(f"{name}={number!r} must be an integer.")
+    if read is not None and not isinstance(read, ReadPolicy):
+        raise ConfigError(f"read={read!r} must be an ss.ReadPolicy.")
+
+
 class ShardStream(IterableDataset):
     """Streams the samples of a dataset or of WebDataset shards, shuffled, resumable, each exactly once an epoch.
 
@@ -109,6 +121,7 @@ class ShardStream(IterableDataset):
         if isinstance(fields, str):
             raise ConfigError(f"fields={fields!r} must be a list of names.")
         check_callable(transform)
+        _check_kinds({"shuffle": shuffle, "allow_unsafe": allow_unsafe}, {"rank": rank, "world_size": world_size}, read)
         if on_error not in ("raise", "skip"):
             raise ConfigError(f"on_error={on_error!r} must be 'raise' or 'skip'.")
         if epochs is not None and (isinstance(epochs, bool) or not isinstance(epochs, int) or epochs < 1):

@@ -291,6 +291,11 @@ def test_counts_stay_when_a_state_changes_the_version(tmp_path, num_workers):
     assert pickle.loads(pickle.dumps(one.dataset)).stats.sums()["num_rows"] == 0
 
 
+def test_a_collate_that_is_no_function_is_refused_at_once(tmp_path):
+    with pytest.raises(ss.ConfigError, match="collate='x' is not a function"):
+        ss.StreamLoader(ss.ShardStream(write(str(tmp_path / "d"), 10)), collate="x")
+
+
 def test_an_unknown_way_to_start_workers_is_refused_at_once(tmp_path):
     stream = ss.ShardStream(write(str(tmp_path / "d"), 10), batch_size=4)
     with pytest.raises(ss.ConfigError, match="'thread' is not one of .*fork"):

@@ -196,7 +196,7 @@ def test_dtypes(url):
     {"fields": ["nope"]}, {"fields": []}, {"fields": "y"}, {"sparse": "coo"}, {"sparse": {"y": "csr"}}, {"dtypes": {"nope": "int64"}}, {"dtypes": {"s": "int64"}},
     {"dtypes": {"y": "quaternion"}}, {"drop_last": "fill"}, {"lanes": 0, "shuffle": True}, {"window": 0, "shuffle": True},
     {"lanes": 4}, {"version": 99}, {"epochs": True}, {"epochs": 1.0}, {"epochs": "2"}, {"epochs": 1.5}, {"cache_dir": "c", "cache_limit": 0},
-    {"transform": "upper"},
+    {"transform": "upper"}, {"shuffle": "no"}, {"allow_unsafe": "no"}, {"rank": "0", "world_size": 2}, {"read": "1GB"},
 ])  # fmt: skip
 def test_bad_arguments_are_config_errors(url, options):
     """Every illegal argument is a ConfigError or StateError before any sample comes."""

@@ -45,8 +45,8 @@ def _open(state: State) -> None:
 
 def claim(producer: str, incarnation: str) -> Propose:
     """Make ``incarnation`` the one instance of ``producer`` that may append."""
-    if not producer or len(producer) > entries.MAX_NAME_NBYTES:
-        raise ConfigError(f"producer {producer!r} must have 1 to {entries.MAX_NAME_NBYTES} characters.")
+    if not isinstance(producer, str) or not producer or len(producer) > entries.MAX_NAME_NBYTES:
+        raise ConfigError(f"producer {producer!r} must be a text and have 1 to {entries.MAX_NAME_NBYTES} characters.")
     commit = new_id()
 
     def propose(state: State) -> Entry:

@@ -71,7 +71,7 @@ def _read(path: Path, pattern: str | None, special_tokens: Mapping[str, int] | N
         return read_tokenizer_json(path.read_bytes(), str(path))
     if path.suffix == ".tiktoken":
         return _read_rank_file(path, pattern, special_tokens)
-    raise TokenizerError(f"{path} is neither *.tiktoken nor *.json nor one of {PAIRS}.")
+    raise TokenizerError(f"{path} is neither *.tiktoken nor *.json nor one of the pairs {', '.join(map(' and '.join, PAIRS))}.")
 
 
 def _read_rank_file(path: Path, pattern: str | None, special_tokens: Mapping[str, int] | None) -> Vocabulary:
