@@ -66,6 +66,15 @@ def test_hashed_passages_are_the_hasher_s_sets(poems):
         assert np.asarray(row["x"]).tolist() == hasher.transform([text])[0].tolist()
 
 
+def test_settings_of_the_hash_step_are_the_hasher_s(poems):
+    """Letter case, analyzer and n-grams are those of the settings."""
+    settings = {"lowercase": False, "analyzer": "char", "ngrams": [2, 3]}
+    source = [{"key": "a", "text": "The Rain"}]
+    pack(config_of(poems, source=source, splits=None, steps=[{"hash": {"dim": 4096, **settings}}], fields={"x": None}))
+    expected = FeatureHasher(4096, (2, 3), lowercase=False, analyzer="char").sets(["The Rain"])[0]
+    assert np.asarray(rows_of(poems.parent / "out")[0]["x"]).tolist() == expected.tolist()
+
+
 @pytest.mark.parametrize("values, dtype", [("counts", "int32"), ("signed", "float32")])
 def test_hash_values_are_stored(poems, values, dtype):
     """``values`` keeps counts or signed sums beside the indices."""

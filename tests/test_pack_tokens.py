@@ -17,7 +17,7 @@ from tests import texts
 from tests.twins import sequences as twin
 
 ROOT = Path(__file__).resolve().parents[1]
-TEXTS = [text[:3000] for text in texts.library_text(200_000)] + ["", "\u4e2d\u6587 na\u00efve"]
+TEXTS = [text[:3000] for text in texts.library_text(200_000)] + ["", "\u4e2d\u6587 na\u00efve", "text <|begin|> text"]
 
 
 @pytest.fixture(scope="module")
@@ -46,7 +46,9 @@ def test_ids_are_the_tokenizer_s(vocabulary, tmp_path):
     """Each text becomes its ids, with the end's id behind it and the begin's before it; uint16 where that suffices."""
     pack(config(vocabulary, tmp_path / "d", end="<|endoftext|>", begin="<|begin|>"))
     tokenizer = ss.tokenizers.load(vocabulary)
-    expected = [(f"k{i}", [999, *tokenizer.encode(text).tolist(), 998]) for i, text in enumerate(TEXTS)]
+    expected = [
+        (f"k{i}", [999, *tokenizer.encode(text, disallowed_special=()).tolist(), 998]) for i, text in enumerate(TEXTS)
+    ]
     assert rows_of(tmp_path / "d", "key", "ids") == expected
     assert ss.Dataset(str(tmp_path / "d")).schema["ids"] == ss.Ragged("uint16")
 
@@ -61,6 +63,9 @@ def test_dtypes_are_chosen_and_checked_against_the_vocabulary(vocabulary, tmp_pa
     assert all(row[-1] == 2**16 for (row,) in rows_of(tmp_path / "d", "ids"))
     with pytest.raises(ConfigError, match=r"steps\[0\]\.tokenize\.dtype: uint16 has no room for the 65537 ids"):
         pack(config(large, tmp_path / "e", pattern="cl100k", special_tokens=special, dtype="uint16"))
+    pack(config(large, tmp_path / "g", pattern="cl100k", special_tokens={"<far>": 2**16 - 1}, end="<far>"))
+    assert ss.Dataset(str(tmp_path / "g")).schema["ids"] == ss.Ragged("uint16")
+    assert all(row[-1] == 2**16 - 1 for (row,) in rows_of(tmp_path / "g", "ids"))
     pack(config(vocabulary, tmp_path / "f", dtype="int64"))
     assert ss.Dataset(str(tmp_path / "f")).schema["ids"] == ss.Ragged("int64")
 
@@ -71,7 +76,7 @@ def test_sequences_are_those_of_the_documents(vocabulary, tmp_path, method):
     fields = {"key": None, "ids": None, "positions": None, "borders": None}
     pack(config(vocabulary, tmp_path / "d", {"length": 256, "method": method}, end="<|endoftext|>", fields=fields))
     tokenizer = ss.tokenizers.load(vocabulary)
-    documents = [[*tokenizer.encode(text).tolist(), 998] for text in TEXTS]
+    documents = [[*tokenizer.encode(text, disallowed_special=()).tolist(), 998] for text in TEXTS]
     layout = getattr(twin, method)([len(ids) for ids in documents], 256)
     expected = [
         (f"k{pieces[0][0]}@{pieces[0][1]}", *row) for pieces, row in zip(layout, twin.arrange(documents, layout))

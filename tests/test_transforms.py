@@ -217,6 +217,7 @@ def test_texts_become_features_in_the_stream(url, options):
         assert {batch.weights for batch in batches} == {None}
     else:
         assert torch.cat([batch.weights for batch in batches]).tolist() == values.tolist()
+        assert {batch.weights.dtype for batch in batches} == {torch.float32}  # as EmbeddingBag's are
 
 
 def test_transforms_are_pickled(tokenizer):
