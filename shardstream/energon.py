@@ -9,8 +9,8 @@ from __future__ import annotations
 import numpy as np
 
 from shardstream._native import tar
-from shardstream.codecs.foreign import OpenShard
 from shardstream.codecs.compression import detect
+from shardstream.codecs.foreign import OpenShard
 from shardstream.errors import ShardError
 from shardstream.storage import Fetcher, Store
 

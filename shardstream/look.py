@@ -122,7 +122,7 @@ class Looker:
         return runs_of(self.source, shard, self._reader.index(shard)[0])
 
     def _sample(self, shard: int, row: int) -> Sample:
-        index, starts = self._reader.index(shard)
+        _, starts = self._reader.index(shard)
         number = int(np.searchsorted(starts, row, "right")) - 1
         block, place = self.block(shard, number), row - int(starts[number])
         total = int(self._starts[shard]) + row

@@ -29,13 +29,12 @@ from shardstream.errors import (
 from shardstream.extents import ShardExtents, decoded_nbytes
 from shardstream.locks import ForkSafeLock
 from shardstream.schema import Schema, Sparse
-from shardstream.source import Source
+from shardstream.source import SPARSE_GROWTH, Source
 from shardstream.stats import Stats
 from shardstream.storage import Fetcher
 from shardstream.storage.fetch import MembersCheck
 
 INDEXES_KEPT = 4096  # parsed shard indexes of one reader; a window touches far fewer shards
-SPARSE_GROWTH = 5  # decoded bytes per stored byte, assumed until a block is decoded: about 7 bits become 32
 
 
 @dataclass(frozen=True, eq=False)

@@ -24,7 +24,7 @@ from shardstream.storage import Fetcher, Store, expand_urls
 from shardstream.storage.urls import checked_urls, names_shards
 
 logger = logging.getLogger("shardstream")
-SPARSE_GROWTH = 5  # decoded bytes per stored byte of index sets: some 7 bits become 32
+SPARSE_GROWTH = 5  # decoded bytes per stored byte of index sets, as long as none is decoded: some 7 bits become 32
 
 
 @dataclass(frozen=True, eq=False)

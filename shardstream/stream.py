@@ -69,8 +69,7 @@ class ShardStream(IterableDataset):
         transform: Function of one sample (a dict), which may return None to drop it; or, marked
             ``@ss.batched``, of the columns of any number of rows. Marked ``@ss.placed`` it gets an ``ss.Place``
             besides: seed, epoch and position, which are all that it may be random by. A batch that loses all of its
-                rows
-            has the columns of the others, without rows; but no columns if this rank had no row yet and none of the
+            rows has the columns of the others, without rows; but no columns if this rank had no row yet and none of the
             epoch's first 1,024 samples is left either.
         on_error: "raise", or "skip" unreadable blocks, samples of WebDataset shards with a field that can't be decoded,
             and rows for which ``transform`` raises :class:`SampleError` (:class:`RowErrors` in a batched one), counted
@@ -82,7 +81,7 @@ class ShardStream(IterableDataset):
         follow: Go on with what writers add: the samples of each log entry that adds some, one entry after the other,
             shuffled within each. Batches cross entries and are never cut by time; there is one epoch, without length.
             The columns are those of the schema at the start: fields that writers add meanwhile come with the next
-                start.
+            start.
         start: Where following begins: by default with the newest version, then what comes after it; a version, tag
             or time with that; ``"beginning"`` with the first entry, ``"end"`` with the next one to come.
         until: Version after which the stream ends; it also ends where the dataset was ended (``shardstream end``).

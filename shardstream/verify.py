@@ -15,7 +15,6 @@ from shardstream.schema import Bytes, Schema, Text
 from shardstream.source import Source, open_source
 from shardstream.storage import Fetcher
 
-
 MAX_ERRORS = 1000  # kept; all are counted
 
 

@@ -22,8 +22,8 @@ from shardstream.config import parse_nbytes, parse_seconds
 from shardstream.errors import ConfigError, EmptyDatasetError, SampleError, SchemaError, ShardstreamError, StorageError
 from shardstream.log import Log, new_id
 from shardstream.log.entries import source_json
-from shardstream.schema import Schema
 from shardstream.publish import PutShard, check_age, put_shard, temporary_path
+from shardstream.schema import Schema
 from shardstream.shardfile import FinishedShard, OpenBlock, ShardFile, block_ends
 from shardstream.storage import Store
 from shardstream.storage.urls import names_shards

@@ -22,7 +22,6 @@ what was measured on another machine or with other versions is measured anew. On
 from __future__ import annotations
 
 import argparse
-import os
 import subprocess
 import sys
 import time

@@ -12,7 +12,6 @@ from dataclasses import dataclass, field, replace
 from functools import cached_property
 from typing import Any
 
-
 from shardstream.errors import DatasetError
 from shardstream.log.entries import Entry, name
 from shardstream.log.table import EMPTY, ShardTable, sid_bytes

@@ -20,7 +20,6 @@ import numpy as np
 
 from shardstream.errors import SampleError
 
-
 RECORD = "\0record"  # no source, function or configuration has a column of this name
 
 

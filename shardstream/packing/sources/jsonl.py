@@ -49,8 +49,7 @@ class JsonlSource(LinesSource):
 
     def records(self, data: bytes) -> list[dict] | None:
         # Between } and { no value goes on, so if all lines end and begin so, each holds whole values, and then one each
-        # if
-        # there are as many values as lines. The decoder alone would take several in a line, and one in several.
+        # if there are as many values as lines. The decoder alone would take several in a line, and one in several.
         codes = np.frombuffer(data, np.uint8)
         ends = np.flatnonzero(codes == ord("\n"))
         if not data.startswith(b"{") or not data.endswith(b"}"):
@@ -63,7 +62,7 @@ class JsonlSource(LinesSource):
             return None
         if len(values) != len(ends) + 1:
             return None
-        return values if all([self._set_key(value) for value in values]) else None
+        return values if all([self._set_key(value) for value in values]) else None  # a list: all of them get one
 
     def _set_key(self, value: dict) -> bool:
         """Set an object's key; return whether it has the one that the settings name."""

@@ -61,7 +61,7 @@ class LibsvmSource(LinesSource):
             pass
         indices, values = [], []
         for word in words[1:]:
-            name, colon, text = word.partition(":")
+            name, _, text = word.partition(":")
             if name == "qid":
                 continue
             try:
