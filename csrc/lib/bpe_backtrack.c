@@ -132,10 +132,12 @@ backtrack_piece(const ss_bpe *bpe, struct merge_memory *memory, const uint8_t *p
 			if (place == nbytes)
 				return num;
 			if (next.nbytes >= MIN_GUESS_NBYTES && next.nbytes <= nbytes - place &&
-			    memcmp(piece + place, piece + place - next.nbytes, next.nbytes) == 0)
+			    memcmp(piece + place, piece + place - next.nbytes, next.nbytes) == 0) {
 				flip_bit(guessed, place);
-			else
+				next.is_longest = false;
+			} else {
 				next = longest_token(bpe, piece + place, end, &memory->num_steps);
+			}
 			continue;
 		}
 		while (!get_bit(guessed, place) && (next.token = bpe->tokens[next.token].prefix) == NO_TOKEN) {
