@@ -4,10 +4,9 @@
  * SPDX-License-Identifier: Apache-2.0
  *
  * Threads have caches of their own, so that looking a piece up takes no lock and no line
- * goes from core to core.  But then each would find the ids of each new piece again, which
- * costs twenty times as much as to be told them: so a thread writes down what it finds
- * while it encodes a chunk, and puts what others have written into its caches before the
- * next.  What does not fit is not told; it only saves time.
+ * goes from core to core.  But then each would find the ids of each new piece again: so a
+ * thread writes down what it finds while it encodes a chunk, and puts what others have
+ * written into its caches before the next.  What does not fit is not told; it only saves time.
  */
 #ifndef BPE_NEWS_H
 #define BPE_NEWS_H
