@@ -16,7 +16,7 @@ from shardstream.log import Log
 from shardstream.packing import class_names, pack
 from shardstream.packing.classes import NAME
 from shardstream.storage import Store
-from shardstream.text import FeatureHasher
+from shardstream.text import CategoryHasher, FeatureHasher
 
 POEMS = {
     "rain/1.txt": "the rain falls\non the roof\n",
@@ -86,6 +86,33 @@ def test_hash_values_are_stored(poems, values, dtype):
         np.asarray(weights).tolist() == expected[2].tolist()
         and dtype == ss.Dataset(str(poems.parent / "out")).schema["x"].values
     )
+
+
+def test_named_features_are_packed(poems):
+    """Columns become the rows of the hasher; what a record lacks gives nothing, and one that can't be hashed is a reject."""
+    rows = [{"city": "Oslo", "age": 31}, {"city": "Rome"}, {"age": 0}, {"city": ["Rome"], "age": 1}, {"city": "\ud800"}, {"age": 2.5}]
+    records = [{"key": str(number), **row} for number, row in enumerate(rows)]
+    step = {"categories": {"dim": 4096, "fields": ["city", "age"], "signed": True}}
+    report = pack(config_of(poems, source=records, steps=[step], fields={"x": None, "key": None}, on_error="skip"))
+    good = [0, 1, 2, 5]
+    indices, indptr, values = CategoryHasher(4096, signed=True).transform([rows[number] for number in good])
+    found = rows_of(poems.parent / "out")
+    assert [row["key"] for row in found] == [str(number) for number in good] and report.num_rejected == 2
+    for row, begin, end in zip(found, indptr, indptr[1:]):
+        assert np.asarray(row["x"][0]).tolist() == indices[begin:end].tolist()
+        assert np.asarray(row["x"][1]).tolist() == values[begin:end].tolist()
+
+
+@pytest.mark.parametrize("steps, message", [
+    ([{"categories": {"dim": 8, "fields": []}}], "no column is named"), ([{"categories": {"dim": 0, "fields": ["text"]}}], "dim=0"),
+    ([{"categories": {"dim": 8, "fields": ["txt"]}}], "txt"),
+    ([{"hash": {"dim": 8}}, {"categories": {"dim": 8, "fields": ["x"]}}], "is sparse, not text or dense"),
+])  # fmt: skip
+def test_wrong_settings_of_named_features_are_errors_before_the_job(poems, steps, message):
+    """Nothing is written."""
+    with pytest.raises(ConfigError, match=message):
+        pack(config_of(poems, steps=steps, fields={"x": None}))
+    assert not (poems.parent / "out").exists()
 
 
 def test_folders_are_classes(poems):

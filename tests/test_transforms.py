@@ -9,9 +9,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import shardstream as ss
-from shardstream.errors import ConfigError, SampleError, TransformError
-from shardstream.text import FeatureHasher
-from shardstream.transforms import Hash, Images, Place, Standardize, Tokenize
+from shardstream.errors import ConfigError, SampleError, TextError, TransformError
+from shardstream.text import CategoryHasher, FeatureHasher
+from shardstream.transforms import Hash, HashCategories, Images, Place, Standardize, Tokenize
 from tests import texts
 from tests.twins import transforms as twin
 
@@ -220,6 +220,31 @@ def test_texts_become_features_in_the_stream(url, options):
         assert {batch.weights.dtype for batch in batches} == {torch.float32}  # as EmbeddingBag's are
 
 
+def test_columns_become_named_features_in_the_stream(tmp_path):
+    """Texts are categories and numbers weights, row by row as the hasher has them; the columns stay."""
+    rows = [{"city": f"city {n % 7}", "age": n % 3, "price": n / 4} for n in range(100)]
+    with ss.ShardWriter(str(tmp_path), schema=ss.Schema(city=ss.Text(), age=ss.Dense("uint8"), price=ss.Dense("float32"))) as writer:
+        for row in rows:
+            writer.write(row)
+    hasher = CategoryHasher(1 << 12, signed=True)
+    indices, indptr, values = hasher.transform(rows)
+    batches = list(ss.ShardStream(str(tmp_path), batch_size=32, transform=HashCategories(hasher, ["city", "age", "price"])))
+    assert torch.cat([batch["x"].values for batch in batches]).tolist() == indices.tolist()
+    assert torch.cat([batch["x"].offsets.diff() for batch in batches]).tolist() == np.diff(indptr).tolist()
+    assert torch.cat([batch["x"].weights for batch in batches]).tolist() == values.tolist()
+    assert [city for batch in batches for city in batch["city"]] == [row["city"] for row in rows]
+    transform = HashCategories(hasher, ["x"])
+    for columns, message in (({}, "no column 'x'"), ({"x": torch.ones(2, 3)}, "several values a row"), ({"x": {}}, "not a list")):
+        with pytest.raises(ConfigError, match=message):
+            transform(columns)
+    with pytest.raises(TextError, match="'x' is bytes") as caught:
+        transform({"x": ["a", b"b"]})
+    assert caught.value.index == 1
+    for arguments in ((FeatureHasher(8), ["x"]), (CategoryHasher(8, "string"), ["x"]), (hasher, "x"), (hasher, [])):
+        with pytest.raises(ConfigError, match="no text.CategoryHasher|no list of columns"):
+            HashCategories(*arguments)
+
+
 def test_transforms_are_pickled(tokenizer):
     """Instances go to worker processes and transform there as here."""
     columns = {"img": torch.from_numpy(images_of(1, 2, 6, 6, 3)), "x": torch.ones(2, 3), "text": ["a b", "<end>"]}
@@ -229,6 +254,7 @@ def test_transforms_are_pickled(tokenizer):
         Standardize("x", 1.5),
         Tokenize(tokenizer),
         Hash(FeatureHasher(64)),
+        HashCategories(CategoryHasher(64), ["text"]),
     ):
         arguments = (columns, place) if isinstance(transform, Images) else (columns,)
         one, other = transform(*arguments), pickle.loads(pickle.dumps(transform))(*arguments)

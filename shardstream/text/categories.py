@@ -8,6 +8,7 @@ from __future__ import annotations
 from array import array
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
+from numbers import Real
 from typing import Any
 
 import numpy as np
@@ -95,6 +96,28 @@ class CategoryHasher:
             elif value != 0:
                 values.append(value)
                 names.append(name)
+
+
+def rows_of_columns(columns: Mapping[str, Any], num_rows: int) -> list[dict]:
+    """Return rows of ``input_type="dict"``, with a feature a column; where a column has ``None`` there is none.
+
+    Args:
+        columns: By name, a list or an array with an entry a row.
+
+    Raises:
+        ConfigError: A column has several values a row.
+        TextError: The ``e.index``-th row of a column is neither a text nor a number.
+    """
+    rows: list[dict] = [{} for _ in range(num_rows)]
+    for name, column in columns.items():
+        if isinstance(column, tuple) or getattr(column, "ndim", 1) != 1:
+            raise ConfigError("the column has several values a row; a feature has one.", field=name)
+        for index, (row, value) in enumerate(zip(rows, column if isinstance(column, list) else column.tolist(), strict=True)):
+            if isinstance(value, (str, Real)):
+                row[name] = value
+            elif value is not None:
+                raise TextError(f"{name!r} is {type(value).__name__}, neither a text nor a number.", index=index)
+    return rows
 
 
 def _encoded(names: list[str | bytes], row_offsets: list[int]) -> list[bytes]:

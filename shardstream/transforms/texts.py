@@ -1,7 +1,8 @@
-"""Columns of text to token ids or hashed features: ``Tokenize`` and ``Hash``."""
+"""Columns of text to token ids or hashed features: ``Tokenize``, ``Hash`` and ``HashCategories``."""
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -9,7 +10,8 @@ import torch
 
 from shardstream.collate import Jagged
 from shardstream.errors import ConfigError
-from shardstream.text import FeatureHasher
+from shardstream.text import CategoryHasher, FeatureHasher
+from shardstream.text.categories import rows_of_columns
 from shardstream.tokenizers import Tokenizer
 
 
@@ -63,6 +65,38 @@ class Hash:
             **columns,
             self.to: Jagged(torch.from_numpy(indices.astype(np.int64)), torch.from_numpy(indptr), weights),
         }
+
+
+class HashCategories:
+    """Makes the column ``to`` of several columns as named features: a :class:`Jagged`, as ``sparse="jagged"`` gives.
+
+    A text is the category ``name=value``, a number the name with that value. Values are int64 indices below
+    ``hasher.dim``, weights float32. One C call for all rows, after a dict of Python for each.
+
+    Args:
+        hasher: A :class:`shardstream.text.CategoryHasher` with ``input_type="dict"``.
+        fields: The columns: lists of texts, or tensors of one number a row. They stay beside ``to``.
+    """
+
+    shardstream_batched = True
+
+    def __init__(self, hasher: CategoryHasher, fields: Sequence[str], to: str = "x"):
+        if not isinstance(hasher, CategoryHasher) or hasher.input_type != "dict":
+            raise ConfigError(f'{hasher!r:.100} is no text.CategoryHasher with input_type="dict".')
+        if isinstance(fields, str) or not fields:
+            raise ConfigError(f"fields={fields!r} is no list of columns.")
+        self.hasher, self.fields, self.to = hasher, list(fields), to
+
+    def __call__(self, columns: dict[str, Any]) -> dict[str, Any]:
+        """Return the columns with the features."""
+        chosen = {name: self._entries(columns, name) for name in self.fields}
+        indices, indptr, values = self.hasher.transform(rows_of_columns(chosen, len(chosen[self.fields[0]])))
+        jagged = Jagged(torch.from_numpy(indices.astype(np.int64)), torch.from_numpy(indptr), torch.from_numpy(values))
+        return {**columns, self.to: jagged}
+
+    def _entries(self, columns: dict[str, Any], name: str) -> list | np.ndarray:
+        column = columns.get(name)
+        return column.numpy() if isinstance(column, torch.Tensor) else texts_of(columns, name)
 
 
 def texts_of(columns: dict[str, Any], field: str) -> list:

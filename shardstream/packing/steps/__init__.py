@@ -47,7 +47,7 @@ class Step(Protocol):
         """Return the batch after this step; rows that fail are added to its ``rejects``."""
 
 
-def need(document: Document, path: Path, before: Columns, name: str, wanted: type) -> None:
+def need(document: Document, path: Path, before: Columns, name: str, wanted: type | tuple[type, ...]) -> None:
     """Raise ConfigError if a column is known to be absent, or to be of another kind."""
     if name not in before:
         if ANY in before:
@@ -55,16 +55,15 @@ def need(document: Document, path: Path, before: Columns, name: str, wanted: typ
         raise document.unknown(path, name, list(before), "column")
     kind = before[name].kind
     if kind is not None and not isinstance(kind, wanted):
-        raise document.error(
-            path, f"the column {name!r} is {type(kind).__name__.lower()}, not {wanted.__name__.lower()}."
-        )
+        names = [one.__name__.lower() for one in (wanted if isinstance(wanted, tuple) else (wanted,))]
+        raise document.error(path, f"the column {name!r} is {type(kind).__name__.lower()}, not {' or '.join(names)}.")
 
 
 # Name -> (module, stem of its classes); only what a job names is imported: the tokenizers alone take as long as packing
 # 1 MB.
 NAMES = {
     "normalise": ("normalise", "Normalise"), "passages": ("passages", "Passages"), "hash": ("hashing", "Hash"),
-    "tokenize": ("tokenize", "Tokenize"), "sequences": ("sequences", "Sequences"),
+    "tokenize": ("tokenize", "Tokenize"), "sequences": ("sequences", "Sequences"), "categories": ("categories", "Categories"),
 }  # fmt: skip
 
 
