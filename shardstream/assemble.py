@@ -32,7 +32,7 @@ from shardstream._native.gather import DenseBlocks, KeyedBlocks, RaggedBlocks, R
 from shardstream.buffers import BufferPool, keep_freed_memory
 from shardstream.codecs.columns import decode_strings, decode_views
 from shardstream.collate import Jagged, KeyedJagged, concatenate, rows_of
-from shardstream.errors import ShardstreamError
+from shardstream.errors import ConfigError, ShardstreamError
 from shardstream.forms import Forms, Padded
 from shardstream.reader import Block
 from shardstream.schema import Bytes, Dense, Field, Ragged, Schema, Sparse, Text
@@ -322,7 +322,11 @@ class _CsrColumn(_SparseColumn):
 
 class _ExpandedColumn(_EvenColumn, _SparseColumn):
     def outputs(self, num_rows: int) -> list[np.ndarray]:
-        return [self._empty((num_rows, self._dim), self._dtype)]
+        try:
+            return [self._empty((num_rows, self._dim), self._dtype)]
+        except (OSError, MemoryError) as error:
+            raise ConfigError(f"{num_rows} dense rows of dim={self._dim} take {num_rows * self._dim * self._dtype.itemsize / 1e9:,.1f} GB, which can't "
+                              "be had: ask for sparse=\"csr\", \"jagged\" or \"indices\".", field=self.name) from error  # fmt: skip
 
     def filled(self, outputs: list[np.ndarray], blocks: RaggedBlocks, rows: Rows) -> list[np.ndarray]:
         blocks.gather_expanded(rows, self._dim, outputs[0])

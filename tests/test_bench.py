@@ -65,7 +65,8 @@ def made_up(num_workers: int = 0, nbytes_read: int = 0, **stages: float) -> Meas
     ("fetch at the limit", made_up(wait_for_blocks=8, fetch=15, nbytes_read=900_000_000)),
     ("fetch below the limit", made_up(wait_for_blocks=8, fetch=15, nbytes_read=200_000_000)),
     ("decode", made_up(wait_for_blocks=8, fetch=3, verify=1, decode=9)), ("hand over", made_up(2, hand_over=9, gather=2)),
-    ("transform", made_up(2, transform=18, hand_over=3, wait_for_workers=5)),
+    ("transform", made_up(2, transform=18, hand_over=3, wait_for_workers=5)), ("rest", made_up(wait_for_blocks=1.5, gather=0.7)),
+    ("rest", made_up(2, wait_for_blocks=2, gather=0.7)), ("rest", made_up(gather=3, wait_for_blocks=1, fetch=2, nbytes_read=900_000_000)),
 ])  # fmt: skip
 def test_the_stage_that_bounds_is_named(stage, found):
     """Each kind of stream gets the advice that fits, with its figures."""

@@ -14,6 +14,7 @@ import torch
 import shardstream as ss
 from shardstream.buffers import BufferPool
 from shardstream.collate import collate_rows, concatenate, empty_like, take_rows
+from shardstream.schema import DENSE_DTYPES
 from tests.tiers import SCHEMA, assert_same, samples
 
 NUM_SAMPLES = 700
@@ -210,6 +211,37 @@ def test_columns_of_different_numbers_of_rows_are_no_keyed_column():
         ss.KeyedJagged.of({"a": ss.Jagged(torch.arange(2), torch.tensor([0, 1, 2])), "b": ss.Jagged(torch.arange(1), torch.tensor([0, 1]))})
     with pytest.raises(ss.ConfigError, match="not of none"):
         ss.KeyedJagged.of({})
+
+
+# -- dtypes ------------------------------------------------------------------------------------------
+
+
+def test_what_each_dtype_comes_out_as(tmp_path):
+    """Unsigned integers beyond uint8 as int64, all others as they are stored; of dense, ragged and padded columns alike, and whoever made the rows."""
+    dtypes = list(DENSE_DTYPES)
+    schema = ss.Schema(**{f"d_{name}": ss.Dense(name, (2,)) for name in dtypes}, **{f"r_{name}": ss.Ragged(name) for name in dtypes})
+    with ss.ShardWriter(str(tmp_path), schema=schema) as writer:
+        rows = np.arange(40).reshape(20, 2)
+        writer.write_batch({**{f"d_{name}": rows.astype(name) for name in dtypes},
+                            **{f"r_{name}": (rows.ravel().astype(name), np.arange(21) * 2) for name in dtypes}})  # fmt: skip
+    for num_workers, form in ((0, "jagged"), (0, ss.Padded(2)), (1, "jagged")):
+        stream = ss.ShardStream(str(tmp_path), batch_size=20, ragged=form)
+        [batch] = ss.StreamLoader(stream, num_workers, multiprocessing_context="fork")
+        for name in dtypes:
+            expected = rows.astype(name).astype("int64" if name in ("uint16", "uint32", "uint64") else name)
+            ragged = batch[f"r_{name}"] if form != "jagged" else batch[f"r_{name}"].values.reshape(20, 2)
+            for column in (batch[f"d_{name}"], ragged):
+                assert str(column.dtype) == f"torch.{expected.dtype}" and np.array_equal(column.numpy(), expected), name
+
+
+def test_a_dense_form_that_no_memory_holds_is_named(tmp_path):
+    """The form that a sparse field has by default may be larger than any machine; then the error says which others there are."""
+    with ss.ShardWriter(str(tmp_path), schema=ss.Schema(x=ss.Sparse(2**32))) as writer:
+        writer.write_batch({"x": (np.arange(5000, dtype=np.uint32), np.arange(5001))})
+    with pytest.raises(ss.ConfigError, match=r"5000 dense rows of dim=4294967296 take 85,899.3 GB.*csr") as error:
+        next(iter(ss.ShardStream(str(tmp_path), batch_size=5000)))
+    assert error.value.field == "x"
+    assert next(iter(ss.ShardStream(str(tmp_path), batch_size=5000, sparse="csr")))["x"].shape == (5000, 2**32)
 
 
 # -- padding -----------------------------------------------------------------------------------------

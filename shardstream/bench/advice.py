@@ -18,6 +18,8 @@ TEXTS = {
               "Workers would not help: what they make is copied once more",
     "transform": "the transform bounds ({share:.0%} of the time): mark it @ss.batched so that it gets columns of many rows, or "
                  "StreamLoader(num_workers=...)",
+    "rest": "no stage bounds: {share:.0%} of the time is the Python of each batch and epoch itself, of which larger batches (batch_size=), and "
+            "epochs of more than some batches, need less",
     "hand over": "handing batches from workers over takes {share:.0%} of the time: fewer workers, or none, may be faster",
 }  # fmt: skip
 
@@ -30,6 +32,10 @@ def bounding_stage(measured: Measured, rate_limit: float) -> tuple[str, float]:
     readers = max(1, measured.num_workers)
     mine = {"blocks": stages["wait_for_blocks"] / readers, "gather": stages["gather"] / readers, "transform": stages["transform"] / readers,
             "hand over": stages["hand_over"] / (readers + bool(measured.num_workers))}  # fmt: skip
+    if not measured.num_workers:  # what a worker does beside its stages is in none of the sums
+        mine["rest"] = max(0.0, seconds - stages["wait_for_consumer"] - sum(mine.values()))
+    if not any(stages[name] for name in ("fetch", "verify", "decode")):  # blocks were kept: what was waited for is the next epoch's plan
+        mine["rest"] = mine.get("rest", 0.0) + mine.pop("blocks")
     most = max(mine, key=mine.get)
     share = min(1.0, mine[most] / seconds)
     if most != "blocks":
