@@ -25,6 +25,16 @@ def test_a_dropped_buffer_is_used_again():
     assert pool.take(99_000).ctypes.data == address
 
 
+def test_the_last_buffer_that_was_let_go_of_is_the_first_to_be_used_again():
+    """It is the one that is still in the processor's cache."""
+    pool = BufferPool()
+    first, second = pool.take(100_000), pool.take(100_000)
+    addresses = [second.ctypes.data, first.ctypes.data]
+    del first, second
+    kept = [pool.take(100_000), pool.take(100_000)]
+    assert [array.ctypes.data for array in kept] == addresses
+
+
 def test_any_view_keeps_a_buffer():
     """A slice, a reshaped view or a tensor of a buffer keeps it from being used again."""
     import torch

@@ -77,6 +77,17 @@ def test_dense_gather_equals_numpy(case):
             assert same(out, twin.gather_dense(blocks, slot, row, target))
 
 
+def cast_all(column, target):
+    """Return all elements of a column, cast by a gather of its rows in order: as one wide row, so that the loops make vectors of them, and one by one, which
+    gives the same.
+    """
+    out, one_by_one = np.empty((1, *column.shape), target), np.empty(column.shape, target)
+    DenseBlocks.of([column[None]]).gather(Rows(np.zeros(1, np.uint32), np.zeros(1, np.uint32)), out)
+    DenseBlocks.of([column]).gather(Rows(np.zeros(len(column), np.uint32), np.arange(len(column), dtype=np.uint32)), one_by_one)
+    assert same(out[0], one_by_one)
+    return out[0]
+
+
 @pytest.mark.parametrize("source, target", [("float16", "float32"), ("float32", "float16"), ("float64", "float16")])
 def test_float16_casts_are_exact(source, target):
     """Every half bit pattern widens exactly; values around every rounding edge narrow as numpy does."""
@@ -88,17 +99,8 @@ def test_float16_casts_are_exact(source, target):
         extra = np.array([65519.99, 65520, 1e30, np.inf, -np.inf, np.nan, 2e-8, 2.98e-8, 3e-8], source)
         column = np.concatenate([edges, np.nextafter(edges, np.inf, dtype=source), np.nextafter(edges, -np.inf, dtype=source),
                                  (edges[:-1] + edges[1:]) / 2, extra])  # fmt: skip
-    out = np.empty(len(column), target)
-    DenseBlocks.of([column]).gather(Rows(np.zeros(len(column), np.uint32), np.arange(len(column), dtype=np.uint32)), out)
     with np.errstate(all="ignore"):
-        assert same(out, column.astype(target))
-
-
-def cast_all(column, target):
-    """Return all elements of a column, cast by a gather of its rows in order."""
-    out = np.empty(column.shape, target)
-    DenseBlocks.of([column]).gather(Rows(np.zeros(len(column), np.uint32), np.arange(len(column), dtype=np.uint32)), out)
-    return out
+        assert same(cast_all(column, target), column.astype(target))
 
 
 def edges_of(dtype):
@@ -250,8 +252,10 @@ def test_rows_outside_a_block_are_refused():
             KeyedBlocks([ragged], 1).gather_offsets(rows)
 
 
-def test_index_beyond_dim_is_refused():
-    """An index that is not below dim is an error, not a write."""
-    column = RaggedBlocks.of([np.array([0, 1])], [np.array([5], np.uint32)])
+@pytest.mark.parametrize("values, target", [(None, "float32"), (None, "float16"), ("float32", "float32"), ("int32", "float64")])
+def test_index_beyond_dim_is_refused(values, target):
+    """An index that is not below dim is an error, not a write, whichever loop expands the set."""
+    indices = np.array([5], np.uint32)
+    column = RaggedBlocks.of([np.array([0, 1])], [indices], *([] if values is None else [[np.ones(1, values)]]))
     with pytest.raises(CodecError):
-        column.gather_expanded(Rows(np.zeros(1, np.uint32), np.zeros(1, np.uint32)), 5, np.empty((1, 5), np.float32))
+        column.gather_expanded(Rows(np.zeros(1, np.uint32), np.zeros(1, np.uint32)), 5, np.empty((1, 5), target))

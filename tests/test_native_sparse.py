@@ -165,10 +165,13 @@ def test_one_row_larger_than_a_sample_is_tried_whole():
 @settings(max_examples=60, deadline=None)
 @given(rows_of())
 def test_unsorted_decode_gives_the_same_sets(case):
-    """sort=False changes the order inside a remapped row and nothing else."""
+    """sort=False changes the order inside a remapped row without values, and nothing else."""
     dim, rows = case
     indices, indptr, _ = sparse.decode(block(rows, dim, "rice", "remap"), dim, len(rows), sort=False)
     assert [sorted(indices[a:b].tolist()) for a, b in zip(indptr, indptr[1:], strict=False)] == rows
+    values = np.arange(indptr[-1], dtype=np.int32)  # which stand in the order of sorted rows
+    indices, indptr, values_back = sparse.decode(block(rows, dim, "rice", "remap", values), dim, len(rows), "int32", sort=False)
+    assert [indices[a:b].tolist() for a, b in zip(indptr, indptr[1:], strict=False)] == rows and np.array_equal(values_back, values)
 
 
 def test_large_block_of_every_form():

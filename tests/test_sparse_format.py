@@ -122,6 +122,22 @@ def test_every_truncation_is_an_error(name):
     assert not decodes_or_refuses(data + b"\0", case["dim"], len(case["rows"]), case.get("dtype"))
 
 
+@pytest.mark.parametrize("name", [name for name in GOLDEN if name != "zstd"])
+def test_a_byte_left_over_in_a_section_is_an_error(name):
+    """A section that its header makes a byte longer than what it holds is refused, with the place of that byte."""
+    case = GOLDEN[name]
+    data = bytes.fromhex(case["block"])
+    h = native.parse(data)
+    index, values = data[h.index_offset : h.values_offset], data[h.values_offset :]
+    for more_index, more_values in [(b"\0", b""), (b"", b"\0")][: 1 + (h.dtype != 0)]:
+        longer = native.write_header(
+            num_rows=h.num_rows, dim=h.dim, num_indices=h.num_indices, coder=h.coder, view=h.view, dtype=h.dtype, values_coder=h.values_coder,
+            index_nbytes=len(index + more_index), values_nbytes=len(values + more_values))  # fmt: skip
+        with pytest.raises(CodecError) as error:
+            sparse.decode(longer + index + more_index + values + more_values, h.dim, h.num_rows, case.get("dtype"))
+        assert error.value.offset == len(longer) + len(index) + (len(values) if more_values else 0)
+
+
 @pytest.mark.parametrize("name", GOLDEN)
 def test_every_flipped_byte_is_an_error_or_legal_rows(name):
     """A block with any byte changed decodes to legal rows or is refused; it never crashes."""

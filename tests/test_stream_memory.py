@@ -33,7 +33,6 @@ def test_free_buffers_count_towards_the_limit(tmp_path):
         stream = ss.ShardStream(str(tmp_path / "d"), batch_size=1, epochs=2, read=ss.ReadPolicy(memory_limit=limit))
         assert sum(len(batch["b"]) for batch in stream) == 120
     assert limit / 2 < max(totals) <= 1.1 * limit, max(totals)
-    print("TOT", max(totals))
 
 
 @pytest.mark.parametrize("layout", ["dense", "sparse"])
@@ -150,4 +149,3 @@ def test_all_memory_keeps_to_the_limit(tmp_path, monkeypatch, field, rows, trans
                             read=ss.ReadPolicy(memory_limit=limit))  # fmt: skip
     assert sum(column_length(batch["x"]) for batch in stream) == 2 * stream.source.total_samples
     assert limit / 2 < max(totals) <= 1.1 * limit, max(totals)
-    print("TOT", max(totals))
