@@ -275,6 +275,100 @@ merges_by_the_list_what_is_a_token(void)
 	}
 }
 
+#define NUM_JOINED 160
+#define MAX_JOINED_NBYTES 32
+#define MAX_PIECE_NBYTES 600
+
+/* Tokens of a few letters, by rank: each is two others joined, so that they nest, overlap, and are long soon. */
+struct joined {
+	uint8_t kinds[256 + NUM_JOINED], bytes[256 + NUM_JOINED * MAX_JOINED_NBYTES];
+	int64_t offsets[256 + NUM_JOINED + 1];
+	size_t num_ids, num_letters;
+};
+
+/* A letter, or a token made of them; writes its bytes and returns how many. */
+static size_t
+copy_joined(const struct joined *v, uint64_t *seed, uint8_t *bytes)
+{
+	size_t i = test_random(seed) % (v->num_letters + v->num_ids - 256), id = i < v->num_letters ? 'a' + i : 256 - v->num_letters + i;
+	size_t nbytes = (size_t)(v->offsets[id + 1] - v->offsets[id]);
+
+	memcpy(bytes, v->bytes + v->offsets[id], nbytes);
+	return nbytes;
+}
+
+static ss_bpe *
+new_joined(struct joined *v, uint64_t *seed)
+{
+	struct ss_bpe_vocab vocab = { v->kinds, v->bytes, v->offsets, 0, NULL, 0, SS_PRETOK_WHOLE, 0 };
+	uint64_t place;
+	ss_bpe *bpe;
+
+	v->num_letters = 2 + test_random(seed) % 3;
+	memset(v->kinds, SS_BPE_TOKEN, sizeof(v->kinds));
+	for (size_t id = 0; id < 256; id++) {
+		v->bytes[id] = (uint8_t)id;
+		v->offsets[id + 1] = (int64_t)id + 1;
+	}
+	v->num_ids = 256;
+	for (size_t i = 0; i < 2 * NUM_JOINED && v->num_ids < 256 + NUM_JOINED; i++) {
+		uint8_t token[2 * MAX_JOINED_NBYTES];
+		size_t nbytes = copy_joined(v, seed, token);
+		nbytes += copy_joined(v, seed, token + nbytes);
+		bool is_new = nbytes <= MAX_JOINED_NBYTES;
+		for (size_t id = 256; id < v->num_ids && is_new; id++)
+			is_new = v->offsets[id + 1] - v->offsets[id] != (int64_t)nbytes ||
+				 memcmp(v->bytes + v->offsets[id], token, nbytes) != 0;
+		if (!is_new)
+			continue;
+		memcpy(v->bytes + v->offsets[v->num_ids], token, nbytes);
+		v->offsets[v->num_ids + 1] = v->offsets[v->num_ids] + (int64_t)nbytes;
+		v->num_ids++;
+	}
+	vocab.num_ids = v->num_ids;
+	CHECK_EQ(ss_bpe_new(&vocab, &bpe, &place), SS_OK);
+	return bpe;
+}
+
+/* Tokens, each up to four times, whose last copy may be cut: backtracking tries again what has just been there. */
+static size_t
+make_piece(const struct joined *v, uint64_t *seed, uint8_t *piece)
+{
+	size_t nbytes = 0, num_tokens = 1 + test_random(seed) % 4;
+
+	for (size_t i = 0; i < num_tokens; i++) {
+		size_t token_nbytes = copy_joined(v, seed, piece + nbytes), num_copies = 1 + test_random(seed) % 4;
+		for (size_t k = 1; k < num_copies; k++)
+			memcpy(piece + nbytes + k * token_nbytes, piece + nbytes, token_nbytes);
+		nbytes += num_copies * token_nbytes;
+		if (test_random(seed) % 2)
+			nbytes -= test_random(seed) % token_nbytes;
+	}
+	return nbytes;
+}
+
+static void
+backtracking_gives_what_merging_does(void)
+{
+	static struct joined v;
+	struct merge_memory memory = { 0 };
+	uint8_t piece[MAX_PIECE_NBYTES];
+	uint32_t tokens[MAX_PIECE_NBYTES], expected[MAX_PIECE_NBYTES];
+	uint64_t seed = 11;
+
+	for (int i = 0; i < 40; i++) {
+		ss_bpe *bpe = new_joined(&v, &seed);
+		for (int k = 0; k < 150; k++) {
+			size_t nbytes = make_piece(&v, &seed, piece);
+			size_t num = merge_piece(bpe, &bpe->made, &memory, piece, nbytes, expected);
+			CHECK_EQ(backtrack_piece(bpe, &memory, piece, nbytes, tokens), num);
+			CHECK(memcmp(tokens, expected, num * sizeof(*tokens)) == 0);
+		}
+		ss_bpe_free(bpe);
+	}
+	free(memory.data);
+}
+
 static void
 knows_tokens_and_their_halves(void)
 {
@@ -460,6 +554,7 @@ main(void)
 	learns_what_others_have_found();
 	forgets_pieces_and_nothing_else();
 	merges_by_the_list_what_is_a_token();
+	backtracking_gives_what_merging_does();
 	knows_tokens_and_their_halves();
 	refuses_broken_vocabularies();
 	refuses_wrong_batches();
