@@ -3,12 +3,13 @@
 import io
 import threading
 import time
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
 
 import shardstream as ss
-from shardstream.buffers import TransformPool
+from shardstream.buffers import BufferPool, TransformPool
 from shardstream.collate import column_length
 from shardstream.transforms import DecodeImages, Images
 from shardstream.window import MemoryBudget, WindowReader
@@ -33,6 +34,38 @@ def test_free_buffers_count_towards_the_limit(tmp_path):
         stream = ss.ShardStream(str(tmp_path / "d"), batch_size=1, epochs=2, read=ss.ReadPolicy(memory_limit=limit))
         assert sum(len(batch["b"]) for batch in stream) == 120
     assert limit / 2 < max(totals) <= 1.1 * limit, max(totals)
+
+
+@pytest.mark.parametrize("holder", ["blocks", "a batch", "a transform", "strings"])
+def test_whoever_holds_memory_it_counts(holder):
+    """Of a limit of 1 MB, 600 kB leave room for 300 kB and not for 500, and for nothing that is not needed yet; once let go of, for all."""
+    reader = SimpleNamespace(pool=BufferPool(), batches=BufferPool(), outside={})
+    budget, transforms = MemoryBudget(1_000_000, reader), TransformPool()
+    budget.wait_for_plan(0)  # nobody will let go of anything: reserve() does not wait
+    held = {"a batch": reader.batches, "a transform": transforms}[holder].take(600_000) if holder.startswith("a ") else None
+    if holder == "blocks":
+        budget.expect(600_000)
+    if holder == "strings":
+        reader.outside["x"] = 600_000
+    assert not budget.reserve(500_000) and not budget.has_room(1) and budget.held_nbytes == (600_000 if holder == "blocks" else 0)
+    assert budget.reserve(300_000)
+    del held
+    reader.outside.clear()
+    budget.adjust(-budget.held_nbytes)
+    assert budget.has_room(500_000) and not budget.has_room(500_001) and budget.reserve(1_000_000)
+
+
+@pytest.mark.parametrize("holder", ["pool", "batches", "a transform"])
+def test_free_buffers_make_room_for_blocks_that_have_come(holder):
+    """Of a limit of 1 MB, a free buffer of 600 kB stays beside blocks of 200 kB, and goes when there are 500."""
+    reader = SimpleNamespace(pool=BufferPool(), batches=BufferPool(), outside={})
+    pool = TransformPool() if holder == "a transform" else getattr(reader, holder)
+    budget = MemoryBudget(1_000_000, reader)
+    pool.take(600_000)
+    for nbytes, is_left in ((200_000, True), (300_000, False)):
+        budget.expect(nbytes)
+        budget.arrive(nbytes, nbytes)
+        assert bool(pool.num_bytes) == bool(pool.num_idle_bytes) == is_left
 
 
 @pytest.mark.parametrize("layout", ["dense", "sparse"])
