@@ -17,6 +17,7 @@
 #   make bench-workers  what worker processes bring to Python transforms; fails if two are slower than none
 #   make soak-writers   eight writers of one dataset, killed at random, again and again (ARGS="URL ROUNDS RECORDS")
 #   make s3-server      install and start the S3 server the tests prefer (as root; Debian's packages)
+#   make help           print this; so does make alone
 #   make clean          remove what building left here; the environment stays
 #
 # Each makes its own virtual environment when there is none; a second run installs nothing.
@@ -37,8 +38,11 @@ RUN    := $(VENV)/bin/python
 STAMPS := $(VENV)/.stamps
 CSRC   := $(wildcard csrc/lib/*.c csrc/lib/*.h csrc/include/*.h)
 
-.PHONY: demo online test fuzz soak soak-writers soak-s3 soak-tokenizers bench-tokenizers bench-packing bench-memory bench-workers bench bench-quick bench-s3 s3-server clean
+.PHONY: help demo online test fuzz soak soak-writers soak-s3 soak-tokenizers bench-tokenizers bench-packing bench-memory bench-workers bench bench-quick bench-s3 s3-server clean
 .DELETE_ON_ERROR:
+
+help:
+	@awk '!/^#/ { exit } { sub(/^# ?/, ""); print }' Makefile
 
 online: $(STAMPS)/$(if $(S3),tested,plots) $(STAMPS)/built
 	$(RUN) examples/online/run.py $(if $(S3),--s3) $(ARGS)

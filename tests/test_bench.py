@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import time
 
 import numpy as np
 import pytest
@@ -48,6 +49,21 @@ def test_a_step_is_the_consumers_time(dataset):
     assert bounding_stage(found, 1e9)[0] == "consumer"
 
 
+def test_what_the_first_batch_took_is_no_part_of_the_stages(dataset):
+    """Opening and the first window are in ``first_batch_s``, and in nothing that was measured after."""
+    calls = []
+
+    @ss.batched
+    def slow_at_first(columns):
+        calls.append(None)
+        if len(calls) == 1:
+            time.sleep(0.5)
+        return columns
+
+    found = measure(stream(dataset, transform=slow_at_first), seconds=0.05)
+    assert found.first_batch_s >= 0.5 and found.stages["transform"] <= found.seconds < 0.5
+
+
 def test_a_stream_that_ends_is_an_error(dataset):
     with pytest.raises(ss.ConfigError, match="ended after 50 batches"):
         measure(ss.ShardStream(dataset, batch_size=100), seconds=60)
@@ -64,7 +80,8 @@ def made_up(num_workers: int = 0, nbytes_read: int = 0, **stages: float) -> Meas
     ("consumer", made_up(wait_for_consumer=8)), ("gather", made_up(gather=6, wait_for_blocks=1)), ("transform", made_up(transform=6, gather=3)),
     ("fetch at the limit", made_up(wait_for_blocks=8, fetch=15, nbytes_read=900_000_000)),
     ("fetch below the limit", made_up(wait_for_blocks=8, fetch=15, nbytes_read=200_000_000)),
-    ("decode", made_up(wait_for_blocks=8, fetch=3, verify=1, decode=9)), ("hand over", made_up(2, hand_over=9, gather=2)),
+    ("decode", made_up(wait_for_blocks=8, fetch=3, verify=1, decode=9)), ("hand over", made_up(2, hand_over=9, gather=5)),
+    ("gather", made_up(gather=6, wait_for_consumer=3)), ("gather", made_up(2, gather=15, hand_over=9)),
     ("transform", made_up(2, transform=18, hand_over=3, wait_for_workers=5)), ("rest", made_up(wait_for_blocks=1.5, gather=0.7)),
     ("rest", made_up(2, wait_for_blocks=2, gather=0.7)), ("rest", made_up(gather=3, wait_for_blocks=1, fetch=2, nbytes_read=900_000_000)),
 ])  # fmt: skip

@@ -1,6 +1,7 @@
 """The set-up commands: what they would run and when, and what they say of a machine that lacks something."""
 
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -95,3 +96,11 @@ def lacking(code: str) -> str:
 def test_missing_package_is_one_line(code, message):
     """What the machine lacks is said in one line that names Debian's packages."""
     assert lacking(code).startswith(f"shardstream needs {message}")
+
+
+@pytest.mark.parametrize("arguments", [[], ["help"]])
+def test_make_alone_says_what_there_is(tree, arguments):
+    """Every command is listed with a line on it; nothing is installed or run."""
+    said = subprocess.run(["make", *arguments], cwd=tree, capture_output=True, text=True, check=True).stdout
+    commands = re.search(r"^\.PHONY: (.*)", (ROOT / "Makefile").read_text(), re.MULTILINE)[1].split()
+    assert all(re.search(rf"^  make {command} +\S", said, re.MULTILINE) for command in commands) and "PHONY" not in said
