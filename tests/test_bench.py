@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 import time
 
@@ -80,7 +81,7 @@ def made_up(num_workers: int = 0, nbytes_read: int = 0, **stages: float) -> Meas
     ("consumer", made_up(wait_for_consumer=8)), ("gather", made_up(gather=6, wait_for_blocks=1)), ("transform", made_up(transform=6, gather=3)),
     ("fetch at the limit", made_up(wait_for_blocks=8, fetch=15, nbytes_read=900_000_000)),
     ("fetch below the limit", made_up(wait_for_blocks=8, fetch=15, nbytes_read=200_000_000)),
-    ("decode", made_up(wait_for_blocks=8, fetch=3, verify=1, decode=9)), ("hand over", made_up(2, hand_over=9, gather=5)),
+    ("decode", made_up(wait_for_blocks=8, fetch=3, verify=2, decode=2)), ("hand over", made_up(2, hand_over=9, gather=5)),
     ("gather", made_up(gather=6, wait_for_consumer=3)), ("gather", made_up(2, gather=15, hand_over=9)),
     ("transform", made_up(2, transform=18, hand_over=3, wait_for_workers=5)), ("rest", made_up(wait_for_blocks=1.5, gather=0.7)),
     ("rest", made_up(2, wait_for_blocks=2, gather=0.7)), ("rest", made_up(gather=3, wait_for_blocks=1, fetch=2, nbytes_read=900_000_000)),
@@ -104,13 +105,18 @@ def test_limits_are_measured(dataset, s3):
 
 def test_a_trace_has_each_stage_of_each_batch(dataset, tmp_path):
     """Events are complete, inside the traced time, and those of one thread do not overlap."""
+    begun = time.perf_counter()
     with Trace() as trace:
         measure(stream(dataset), seconds=0.1)
+    traced_s = time.perf_counter() - begun
     assert Stats.watch is None and trace.write(tmp_path / "trace.json") > 10
     events = json.loads((tmp_path / "trace.json").read_text())["traceEvents"]
     spans = [event for event in events if event["ph"] == "X"]
     assert {"fetch", "verify", "decode", "gather"} <= {event["name"] for event in spans} <= set(SECONDS)
-    assert all(event["dur"] >= 0 and event["ts"] > -1e4 for event in spans)
+    assert all(event["dur"] >= 0 and -1e4 < event["ts"] <= event["ts"] + event["dur"] <= traced_s * 1e6 for event in spans)
+    for thread in {event["tid"] for event in spans}:
+        own = sorted((event["ts"], event["ts"] + event["dur"]) for event in spans if event["tid"] == thread)
+        assert all(end <= begin + 1 for (_, end), (begin, _) in itertools.pairwise(own))
     assert {event["tid"] for event in spans} <= {event["tid"] for event in events if event["ph"] == "M"}
 
 
