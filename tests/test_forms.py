@@ -234,6 +234,16 @@ def test_what_each_dtype_comes_out_as(tmp_path):
                 assert str(column.dtype) == f"torch.{expected.dtype}" and np.array_equal(column.numpy(), expected), name
 
 
+@pytest.mark.parametrize("dtype", [None, "float64", "float16", "int32", "bool"])
+def test_sets_have_ones_of_the_dtype_asked_for(places, dtype):
+    """Dense and as CSR, which say the same; float32 if nothing is asked for."""
+    dense, csr = (next(iter(ss.ShardStream(places.one, batch_size=50, fields=["x"], sparse=form, dtypes={} if dtype is None else {"x": dtype})))["x"]
+                  for form in ("dense", "csr"))  # fmt: skip
+    assert str(dense.dtype) == str(csr.dtype) == f"torch.{dtype or 'float32'}" and (csr.values() == 1).all()
+    rows = torch.arange(50).repeat_interleave(csr.crow_indices().diff())
+    assert torch.stack([rows, csr.col_indices()], 1).tolist() == dense.nonzero().tolist()
+
+
 def test_a_dense_form_that_no_memory_holds_is_named(tmp_path):
     """The form that a sparse field has by default may be larger than any machine; then the error says which others there are."""
     with ss.ShardWriter(str(tmp_path), schema=ss.Schema(x=ss.Sparse(2**32))) as writer:
