@@ -1,8 +1,9 @@
 """Compare ids with tiktoken's and tokenizers': ``python -m tests.soak_tokenizers [first seed] [number of strings]``.
 
-Random and adversarial strings, a million for each vocabulary by default, every code point among letters and digits, and
-invalid UTF-8 that has to come back. Vocabularies are those of the shared data where it is there; else one is trained on
-the standard library for each pattern. Prints a line for each vocabulary, and stops at the first string with other ids.
+Random and adversarial strings and tokens repeated and cut, a million for each vocabulary by default, every code point among
+letters and digits, and invalid UTF-8 that has to come back. Vocabularies are those of the shared data where it is there;
+else one is trained on the standard library for each pattern. Prints a line for each vocabulary, and stops at the first
+string with other ids.
 """
 
 from __future__ import annotations
@@ -103,9 +104,11 @@ def main(first_seed: int = 1, num_strings: int = 1_000_000) -> None:
             begin, num_bytes = time.monotonic(), 0
             points = [text for context in ("{}", "a{0}1{0} {0}") for text in texts.code_points(context)]
             check(ours, encode, points, 1)
+            tokens = texts.strings(ours.vocabulary.tokens())
             for number, done in enumerate(range(0, num_strings, BATCH)):
                 num, seed = min(BATCH, num_strings - done), first_seed + number
-                batch = texts.adversarial(seed, num - num // 2) + random_strings(seed, num // 2)
+                batch = texts.adversarial(seed, num - 2 * (num // 3)) + random_strings(seed, num // 3)
+                batch += texts.repeated(seed, num // 3, tokens)
                 check(ours, encode, batch, 1 + seed % 2)
                 if not ours.vocabulary.nfc:  # which changes characters
                     check_bytes(ours, batch[::10], random.Random(seed))

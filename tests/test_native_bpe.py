@@ -21,6 +21,11 @@ WORDS = st.lists(st.binary(max_size=40).map(lambda b: bytes(97 + x % 2 for x in 
 LONG_WORDS = st.lists(st.sampled_from([b"ab", b"ba", b"aab", b"abb", b"a" * 9, b"b" * 7]), max_size=60).map(b"".join)
 
 
+def with_repeated(seed: int, merges: list[tuple[bytes, bytes]], words: list[bytes]) -> list[bytes]:
+    """Return the words and two that repeat tokens of the merges."""
+    return words + texts.repeated(seed, 2, [b"a", *(a + b for a, b in merges)])
+
+
 @settings(max_examples=300)
 @given(SEEDS, st.integers(0, 40), WORDS, LONG_WORDS)
 def test_backtracking_equals_merging_by_list(seed, num_merges, words, long_word):
@@ -28,8 +33,8 @@ def test_backtracking_equals_merging_by_list(seed, num_merges, words, long_word)
     merges = v.random_merges(seed, num_merges)
     ranks = v.ids_of(merges)
     bpe = v.build(ranks, merges)
-    got = v.encode(native.Scratch(bpe), [*words, long_word])
-    assert got == [twin.encode_piece(word, ranks, merges, False) for word in [*words, long_word]]
+    words = with_repeated(seed, merges, [*words, long_word])
+    assert v.encode(native.Scratch(bpe), words) == [twin.encode_piece(word, ranks, merges, False) for word in words]
 
 
 @settings(max_examples=300)
@@ -38,8 +43,9 @@ def test_ranks_equal_merging_by_rank(seed, num_merges, shuffle, whole_piece, wor
     """Ids as ranks, in any order, with tokens that merging never makes, give what the twin's pair by pair gives."""
     merges = v.random_merges(seed, num_merges, shuffle=shuffle)
     ranks = v.ids_of(merges)
-    got = v.encode(native.Scratch(v.build(ranks, whole_piece=whole_piece)), [*words, long_word])
-    assert got == [twin.encode_piece(word, ranks, None, whole_piece) for word in [*words, long_word]]
+    words = with_repeated(seed, merges, [*words, long_word])
+    got = v.encode(native.Scratch(v.build(ranks, whole_piece=whole_piece)), words)
+    assert got == [twin.encode_piece(word, ranks, None, whole_piece) for word in words]
 
 
 @settings(max_examples=200)
@@ -51,8 +57,20 @@ def test_repeated_and_shuffled_merges_equal_tokenizers(seed, num_merges, words, 
     model = models.BPE({byte_chars(token): i for token, i in ranks.items()},
                        [(byte_chars(a), byte_chars(b)) for a, b in merges])  # fmt: skip
     reference = Tokenizer(model)
-    got = v.encode(native.Scratch(v.build(ranks, merges)), [*words, long_word])
-    assert got == [reference.encode(word.decode()).ids for word in [*words, long_word]]
+    words = with_repeated(seed, merges, [*words, long_word])
+    got = v.encode(native.Scratch(v.build(ranks, merges)), words)
+    assert got == [reference.encode(word.decode()).ids for word in words]
+
+
+@pytest.mark.parametrize("by_rank", [False, True])
+def test_repeated_tokens_have_the_twins_ids(by_rank):
+    """Tokens repeated, cut and joined, of vocabularies that have long ones."""
+    for seed in range(100):
+        merges = v.random_merges(seed, 20, alphabet=b"abc")
+        ranks, words = v.ids_of(merges), texts.repeated(seed, 8, [a + b for a, b in merges])
+        merges = None if by_rank else merges
+        got = v.encode(native.Scratch(v.build(ranks, merges)), words)
+        assert got == [twin.encode_piece(word, ranks, merges, False) for word in words]
 
 
 @settings(max_examples=50)

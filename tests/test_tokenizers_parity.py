@@ -61,6 +61,11 @@ def test_adversarial_texts(trained):
     check_both(trained, texts.adversarial(seed=3, num=4000))
 
 
+def test_repeated_tokens(trained):
+    """Tokens of the vocabulary, repeated, cut and joined."""
+    check_both(trained, texts.repeated(9, 4000, texts.strings(trained[0].vocabulary.tokens())))
+
+
 def test_every_code_point(trained):
     """Each character by itself in a row of others."""
     check_both(trained, texts.code_points(every=16))
@@ -122,6 +127,7 @@ def test_published_rank_files(name):
     encoding = tiktoken.Encoding(name, pat_str=vocab.pattern, mergeable_ranks=vocab.tokens(),
                                  special_tokens=dict(vocab.special_tokens))  # fmt: skip
     batch = shared_texts() + texts.adversarial(seed=6, num=1500) + texts.code_points(every=32)
+    batch += texts.repeated(10, 4000, texts.strings(vocab.tokens()))
     check(ours.encode_batch(batch), batch, encoding.encode_ordinary_batch(batch, num_threads=1))
 
 

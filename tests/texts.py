@@ -4,8 +4,10 @@ import os
 import random
 import sysconfig
 import unicodedata
+from collections.abc import Iterable, Sequence
 from functools import cache
 from pathlib import Path
+from typing import AnyStr
 
 import pytest
 
@@ -33,6 +35,26 @@ def adversarial(seed: int, num: int) -> list[str]:
         source = WORDS if rng.random() < 0.2 else rng.choice(SUBSETS) if rng.random() < 0.6 else ALPHABET
         texts.append("".join(rng.choice(source) for _ in range(rng.choice([1, 3, 8, 20, 60, 150]))))
     return texts
+
+
+def repeated(seed: int, num: int, tokens: Sequence[AnyStr]) -> list[AnyStr]:
+    """Return ``num`` joins of 1 to 4 tokens, rather long ones, each after a beginning of it that stands there up to 5 times,
+    and cut: what an encoder that guesses by what came before, or by the longest token, gets wrong if anything.
+    """
+    rng = random.Random(seed)
+    texts = []
+    for _ in range(num):
+        parts = []
+        for token in (max(rng.choices(tokens, k=2), key=len) for _ in range(rng.choice((1, 2, 4)))):
+            begin, end = (rng.choice((len(token), rng.randint(1, len(token)))) for _ in range(2))
+            parts.append(token[:begin] * rng.choice((0, 1, 2, 3, 5)) + token[:end])
+        texts.append(tokens[0][:0].join(parts))
+    return texts
+
+
+def strings(tokens: Iterable[bytes]) -> list[str]:
+    """Return those tokens that are UTF-8 by themselves."""
+    return [text for token in tokens if (text := token.decode("utf-8", "ignore")).encode() == token]
 
 
 def code_points(context: str = "{}", every: int = 1) -> list[str]:
