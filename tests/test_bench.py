@@ -39,8 +39,9 @@ def test_what_is_measured_adds_up(dataset):
     assert found.samples_per_s == found.num_samples / found.seconds
     passes = found.num_samples / 5000
     nbytes = ss.Dataset(dataset).nbytes
-    assert 0 < found.nbytes_read <= (passes + 3) * nbytes
+    assert max(0, passes - 3) * nbytes / 2 < found.nbytes_read <= (passes + 3) * nbytes
     assert sum(found.stages[name] for name in ("wait_for_blocks", "gather", "transform", "wait_for_consumer")) <= found.seconds * 1.05
+    assert all(found.stages[name] > 0 for name in ("fetch", "verify", "decode", "gather"))
     assert found.peak_nbytes > 50e6 and found.first_batch_s > 0 and found.cpu_s >= 0
 
 

@@ -181,3 +181,16 @@ def test_a_zstd_bomb_is_refused():
         frame = zstandard.ZstdCompressor(write_content_size=stated).compress(bytes(2**25))
         with pytest.raises(CodecError, match="zstd"):
             sparse.decode(hostile(index=frame, index_zstd=1, index_raw_nbytes=1000), 2**32, 1)
+
+
+@pytest.mark.parametrize("view, sizes", [("rows", [3]), ("columns", [3]), ("remap", [3]), ("columns", [2, 0]), ("remap", [2, 0])])
+@pytest.mark.parametrize("coder", ["rice", "bytes", "raw16", "raw32"])
+def test_sizes_that_no_set_has_are_refused(coder, view, sizes):
+    """A set larger than its universe of two, or an id in a table that occurs nowhere, is refused where its size stands."""
+    table = b"" if view == "rows" else twin.leb128(len(sizes)) + twin.write_rice(2, [list(range(len(sizes)))])
+    num_rows = 1 if view == "rows" else 2
+    codes = {"coder": native.CODERS.index(coder), "view": native.VIEWS.index(view)}
+    data = hostile(num_rows, 2, sum(sizes), table + twin.write_integers(sizes, coder == "bytes") + bytes(64), **codes)
+    with pytest.raises(CodecError) as error:
+        sparse.decode(data, 2, num_rows)
+    assert error.value.offset == len(data) - 64
