@@ -131,6 +131,27 @@ def test_the_command_prints_figures_and_one_line_of_advice(dataset, tmp_path, ca
     assert report["num_samples"] > 0 and report["limits"]["read"] == "page cache" and report["advice"]
 
 
+def test_every_option_reaches_the_stream(monkeypatch, capfd):
+    """As it was given, and by default as the help says."""
+    asked = {}
+
+    def measured(*arguments):
+        asked["measured"] = arguments
+        raise ss.ConfigError("this is enough.")
+
+    monkeypatch.setattr("shardstream.stream.ShardStream", lambda url, **options: asked.update(options, url=url))
+    monkeypatch.setattr("shardstream.bench.run.measure", measured)
+    options = ("--batch-size 7 --num-workers 3 --seconds 5 --step-ms 20 --in-order --field x --field y --sparse csr --memory-limit 2GB --threads 4 "
+               "--cache-dir cache --version 9")  # fmt: skip
+    assert main(["bench", "URL", *options.split()]) == 2
+    assert asked == {"url": "URL", "batch_size": 7, "shuffle": False, "epochs": None, "fields": ["x", "y"], "sparse": "csr", "version": "9",
+                     "cache_dir": "cache", "read": ss.ReadPolicy(memory_limit="2GB", threads=4), "measured": (None, 3, 5.0, 0.02)}  # fmt: skip
+    assert main(["bench", "URL"]) == 2
+    assert asked == {"url": "URL", "batch_size": 256, "shuffle": True, "epochs": None, "fields": None, "sparse": "dense", "version": None,
+                     "cache_dir": None, "read": ss.ReadPolicy(memory_limit="1GB"), "measured": (None, 0, 10.0, 0.0)}  # fmt: skip
+    assert "this is enough" in capfd.readouterr().err
+
+
 @pytest.mark.parametrize("arguments, status", [(["nowhere"], 1), (["DATASET", "--seconds", "-1"], 2), (["DATASET", "--seconds", "nan"], 2), (["DATASET", "--sparse", "bits"], 2), (["DATASET", "--field", "z"], 2)])
 def test_mistakes_are_one_line(dataset, capfd, arguments, status):
     assert main(["bench", *(dataset if argument == "DATASET" else argument for argument in arguments)]) == status
