@@ -108,6 +108,15 @@ def test_a_tight_memory_limit_is_no_deadlock(tmp_path, monkeypatch, compression,
     assert 400_000 < max(peaks) <= memory_limit
 
 
+def test_a_window_that_cannot_fit_is_refused_before_anything_is_read(tmp_path, monkeypatch):
+    """Where sizes are known from the indexes, no bytes are fetched to find it out."""
+    with ss.ShardWriter(str(tmp_path / "d"), schema=ss.Schema(a=ss.Dense("uint8", (1000,)))) as writer:
+        writer.write_batch({"a": np.zeros((4000, 1000), np.uint8)})
+    monkeypatch.setattr("shardstream.reader.BlockReader.read_many", lambda *_: pytest.fail("a block was read"))
+    with pytest.raises(ss.ConfigError, match=r"shuffling needs .* at once \(\d blocks; 4 lanes"):
+        next(iter(ss.ShardStream(str(tmp_path / "d"), batch_size=8, shuffle=True, lanes=4, read=ss.ReadPolicy(memory_limit="1MB"))))
+
+
 @pytest.mark.parametrize("field, row", [(ss.Text(), "a" * 20_000), (ss.Sparse(2**20), np.arange(5000))])
 def test_what_decodes_larger_than_guessed_is_counted(tmp_path, monkeypatch, field, row):
     """Blocks that grow a hundredfold keep to the limit once a chunk of them was seen; if one can't fit at all, that is
