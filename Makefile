@@ -7,8 +7,9 @@
 #   make fuzz           libFuzzer on every parser of the C core (needs clang)
 #   make soak           kill training jobs at random moments, thousands of them if time allows (ARGS="--minutes 60")
 #   make soak-s3        10,000 requests of which a fifth fail, and a server that is gone for 20 s (ARGS="SEED REQUESTS")
-#   make bench          reading, beside four other libraries, in an environment of its own; goes on where it was (ARGS="--workloads sparse ...")
-#   make bench-quick    the same with fewer samples and no workers, in some minutes
+#   make bench          reading, beside four other libraries, in an environment of its own; goes on where it was (ARGS="--workloads sparse ...");
+#                       from $AWS_ENDPOINT_URL, too, if that is set
+#   make bench-quick    the same with fewer samples and no workers, in three minutes
 #   make soak-tokenizers  a million strings a vocabulary, beside tiktoken and tokenizers (ARGS="SEED STRINGS")
 #   make bench-tokenizers  MB/s beside tiktoken, tokenizers, gigatoken and bpe-openai (ARGS="--vocab o200k_base")
 #   make bench-packing  packing jobs, beside scikit-learn with WebDataset, and litdata with tiktoken (installs the extra "bench")
@@ -72,7 +73,7 @@ $(BENCH)/.installed: setup.cfg benchmarks/read/requirements.txt benchmarks/read/
 	@touch $@
 
 bench: $(BENCH)/.installed
-	$(BENCH)/bin/python -m benchmarks.read $(ARGS)
+	$(BENCH)/bin/python -m benchmarks.read $(if $(AWS_ENDPOINT_URL),--s3) $(ARGS)
 
 bench-quick: $(BENCH)/.installed
 	$(BENCH)/bin/python -m benchmarks.read --quick $(ARGS)

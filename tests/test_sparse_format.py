@@ -175,6 +175,22 @@ def test_claims_beyond_the_size_are_refused(data, num_rows):
         sparse.decode(data, 2**32, num_rows)
 
 
+@pytest.mark.parametrize("dim, num_per_row, form", [
+    (1 << 20, 25, ("bytes", "remap")), (200, 25, ("bytes", "rows")), (128, 32, ("bitmap", "rows")),
+])  # fmt: skip
+def test_rows_that_repeat_are_stored_by_zstd_in_the_form_that_it_packs_best(dim, num_per_row, form, monkeypatch):
+    """Each of the forms that are handed to zstd is the choice for some sets; without it their blocks would be larger."""
+    random = np.random.default_rng(1)
+    few = [np.sort(random.choice(dim, num_per_row, replace=False)) for _ in range(10)]
+    rows = [few[k] for k in random.integers(0, len(few), 1500)]
+    arrays = np.concatenate(rows).astype(np.uint32), np.arange(len(rows) + 1) * num_per_row, dim
+    data = sparse.encode(*arrays)
+    header = native.parse(data)
+    assert (native.CODERS[header.coder], native.VIEWS[header.view]) == form and header.index_zstd
+    monkeypatch.setattr(sparse, "ZSTD_FORMS", tuple(other for other in sparse.ZSTD_FORMS if other != form))
+    assert len(sparse.encode(*arrays)) > len(data)
+
+
 def test_a_zstd_bomb_is_refused():
     """A frame that unpacks to more than its header says, or does not say how much, is refused unopened."""
     for stated in (True, False):

@@ -1,6 +1,6 @@
 """Measure how fast samples are read, by this library and others: samples/s, memory, CPU, first batch, bytes on disk.
 
-    python -m benchmarks.read                                   # all that is missing; some 25 minutes (make bench)
+    python -m benchmarks.read                                   # all that is missing; some 25 minutes (make bench; with S3 another six)
     python -m benchmarks.read --prepare                         # only write the samples, some minutes that nothing need be quiet for
     python -m benchmarks.read --next                            # one piece of up to 100 s; exit status 3 if none is missing
     python -m benchmarks.read --quick                           # a tenth of the samples or so, no workers, short turns; 3 minutes (make bench-quick)
