@@ -126,6 +126,7 @@ def draw(results: Results, path) -> None:
         colours = ["#3b6fd4" if run["contender"].startswith("ours") else "#c9ced8" if run["contender"] == "limit" else "#8a94a6" for run in runs]
         speeds = [Figures.of(run).samples_per_s for run in runs]
         bars = axis.barh([NAMES[run["contender"]] for run in runs], speeds, color=colours, log=True)
+        axis.xaxis.set_minor_formatter("")  # where all lie within a decade, labels of minor ticks would lie on one another
         axis.bar_label(bars, [f" {speed:,.0f}" for speed in speeds], fontsize=8)
         axis.margins(x=0.25)
         axis.set_title(f"{piece['workload']}, samples/s", fontsize=10)
