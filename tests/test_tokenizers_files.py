@@ -5,6 +5,7 @@ import dataclasses
 import hashlib
 import json
 import shutil
+from pathlib import Path
 
 import pytest
 import tiktoken
@@ -329,6 +330,25 @@ def test_a_rank_file_needs_a_pattern(tmp_path):
         sst.load(tmp_path / "own.tiktoken")
     with pytest.raises(TokenizerError, match="not a regular expression"):
         sst.load(tmp_path / "own.tiktoken", pattern="(")
+
+
+@pytest.mark.parametrize("name", ["v.tiktoken", "v.json"])
+def test_a_save_that_fails_leaves_what_was_there(tmp_path, monkeypatch, name):
+    """A file has its name when it is whole, and not before; nothing else stays."""
+    tokenizer = sst.train(["ab ab"], 258, "gpt2")
+    tokenizer.save(tmp_path / name)
+    before = (tmp_path / name).read_bytes()
+
+    def write_half(path, data, **more):
+        with open(path, "wb" if isinstance(data, bytes) else "w") as file:
+            file.write(data[: len(data) // 2])
+        raise OSError("no space left")
+
+    for write in ("write_bytes", "write_text"):
+        monkeypatch.setattr(Path, write, write_half)
+    with pytest.raises(OSError, match="no space left"):
+        sst.train(["cd cd"], 258, "gpt2").save(tmp_path / name)
+    assert [path.name for path in tmp_path.iterdir()] == [name] and (tmp_path / name).read_bytes() == before
 
 
 @pytest.mark.parametrize("name", ["a.txt", "a"])

@@ -87,7 +87,8 @@ def train(
     start, nbytes = time.monotonic(), sum(text.file.nbytes for text in files)
     tokenizer = train(files, vocab_size, pattern, special_tokens=special or ())
     seconds = time.monotonic() - start
-    _save(tokenizer, path)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    tokenizer.save(path)
     report = {
         "vocabulary": str(path), "vocab_size": tokenizer.vocab_size, "num_merges": len(tokenizer.vocabulary.merges),
         "special_tokens": dict(tokenizer.special_tokens), "pattern": pattern, "num_files": len(files),
@@ -220,16 +221,3 @@ def _texts(names: list[str], include: list[str], exclude: list[str]) -> list[_Te
     document.expand()
     settings = FilesSettings(paths=document.data["TEXT"], include=tuple(include), exclude=tuple(exclude))
     return [_Text(file) for file in find(settings, document, ("TEXT",))]
-
-
-def _save(tokenizer: Tokenizer, path: Path) -> None:
-    """Write the vocabulary under its name only when it is whole."""
-    import os
-
-    path.parent.mkdir(parents=True, exist_ok=True)
-    part = path.with_name(f".{path.stem}.{os.getpid()}{path.suffix}")
-    try:
-        tokenizer.save(part)
-        os.replace(part, path)
-    finally:
-        part.unlink(missing_ok=True)

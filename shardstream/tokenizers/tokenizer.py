@@ -16,6 +16,7 @@ tokenizer's pool for the length of one call. ``tests/twins/bpe.py`` is the reada
 
 from __future__ import annotations
 
+import os
 from collections import deque
 from collections.abc import Collection
 from pathlib import Path
@@ -218,7 +219,8 @@ class Tokenizer:
     def save(self, path: str | Path) -> None:
         """Write the vocabulary: ``*.tiktoken`` for tiktoken, ``*.json`` for Hugging Face's tokenizers.
 
-        A ``.tiktoken`` file holds neither pattern nor special tokens; pass them to ``load()`` again.
+        A ``.tiktoken`` file holds neither pattern nor special tokens; pass them to ``load()`` again. The file has its name only when it
+        is whole.
 
         Raises:
             TokenizerError: The name ends in neither, or that format cannot say what this vocabulary does.
@@ -228,7 +230,12 @@ class Tokenizer:
         if writer is None or path.name in PAIR_NAMES:
             raise TokenizerError(f"{path}: a vocabulary is saved as *.tiktoken or *.json, and not as "
                                  f"{' or '.join(PAIR_NAMES)}.")  # fmt: skip
-        writer(self.vocabulary, path)
+        part = path.with_name(f".{path.stem}.{os.getpid()}{path.suffix}")
+        try:
+            writer(self.vocabulary, part)
+            os.replace(part, path)
+        finally:
+            part.unlink(missing_ok=True)
 
 
 def _one_piece(text: str) -> list[str]:
