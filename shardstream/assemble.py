@@ -187,6 +187,14 @@ class _EvenColumn(_Column):
     def filled(self, outputs: list[np.ndarray], blocks: Any, rows: Rows) -> list[np.ndarray]:
         """Return ``outputs``, with these rows in them."""
 
+    def _room(self, num_rows: int, length: int, dtype: np.dtype, advice: str) -> np.ndarray:
+        """Return a new array of rows whose length a user has named, however large."""
+        try:
+            return self._empty((num_rows, length), dtype)
+        except (OSError, MemoryError) as error:
+            raise ConfigError(f"{num_rows} dense rows of {length} take {num_rows * length * dtype.itemsize / 1e9:,.1f} GB, which can't be had: "
+                              f"{advice}.", field=self.name) from error  # fmt: skip
+
     def put(self, batch: dict[str, Any], outputs: list[np.ndarray]) -> None:
         """Put what stands in ``outputs`` into a batch."""
         batch[self.name] = torch.from_numpy(outputs[0])
@@ -244,8 +252,8 @@ class _PaddedColumn(_EvenColumn, _RaggedColumn):
         self._padded, self._filler = padded, padded.filler(self._dtype, name)
 
     def outputs(self, num_rows: int) -> list[np.ndarray]:
-        dtypes = [self._dtype] if self._padded.mask is None else [self._dtype, np.bool_]
-        return [self._empty((num_rows, self._padded.length), dtype) for dtype in dtypes]
+        dtypes = [self._dtype] if self._padded.mask is None else [self._dtype, np.dtype(np.bool_)]
+        return [self._room(num_rows, self._padded.length, dtype, "pad to a smaller length, or not at all") for dtype in dtypes]
 
     def filled(self, outputs: list[np.ndarray], blocks: RaggedBlocks, rows: Rows) -> list[np.ndarray]:
         out, *mask = outputs
@@ -322,11 +330,7 @@ class _CsrColumn(_SparseColumn):
 
 class _ExpandedColumn(_EvenColumn, _SparseColumn):
     def outputs(self, num_rows: int) -> list[np.ndarray]:
-        try:
-            return [self._empty((num_rows, self._dim), self._dtype)]
-        except (OSError, MemoryError) as error:
-            raise ConfigError(f"{num_rows} dense rows of dim={self._dim} take {num_rows * self._dim * self._dtype.itemsize / 1e9:,.1f} GB, which can't "
-                              "be had: ask for sparse=\"csr\", \"jagged\" or \"indices\".", field=self.name) from error  # fmt: skip
+        return [self._room(num_rows, self._dim, self._dtype, 'ask for sparse="csr", "jagged" or "indices"')]
 
     def filled(self, outputs: list[np.ndarray], blocks: RaggedBlocks, rows: Rows) -> list[np.ndarray]:
         blocks.gather_expanded(rows, self._dim, outputs[0])

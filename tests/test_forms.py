@@ -245,13 +245,16 @@ def test_sets_have_ones_of_the_dtype_asked_for(places, dtype):
 
 
 def test_a_dense_form_that_no_memory_holds_is_named(tmp_path):
-    """The form that a sparse field has by default may be larger than any machine; then the error says which others there are."""
-    with ss.ShardWriter(str(tmp_path), schema=ss.Schema(x=ss.Sparse(2**32))) as writer:
-        writer.write_batch({"x": (np.arange(5000, dtype=np.uint32), np.arange(5001))})
-    with pytest.raises(ss.ConfigError, match=r"5000 dense rows of dim=4294967296 take 85,899.3 GB.*csr") as error:
-        next(iter(ss.ShardStream(str(tmp_path), batch_size=5000)))
-    assert error.value.field == "x"
-    assert next(iter(ss.ShardStream(str(tmp_path), batch_size=5000, sparse="csr")))["x"].shape == (5000, 2**32)
+    """The form that a sparse field has by default may be larger than any machine, and so may padding; the error says what else there is."""
+    one_each = np.arange(5000, dtype=np.uint32), np.arange(5001)
+    with ss.ShardWriter(str(tmp_path), schema=ss.Schema(x=ss.Sparse(2**32), t=ss.Ragged("uint32"))) as writer:
+        writer.write_batch({"x": one_each, "t": one_each})
+    for field, options, message in (("x", {}, r"5000 dense rows of 4294967296 take 85,899.3 GB.*csr"),
+                                    ("t", {"ragged": ss.Padded(2**31)}, r"5000 dense rows of 2147483648 take 85,899.3 GB.*pad")):
+        with pytest.raises(ss.ConfigError, match=message) as error:
+            next(iter(ss.ShardStream(str(tmp_path), batch_size=5000, fields=[field], **options)))
+        assert error.value.field == field
+    assert next(iter(ss.ShardStream(str(tmp_path), batch_size=5000, fields=["x"], sparse="csr")))["x"].shape == (5000, 2**32)
 
 
 # -- padding -----------------------------------------------------------------------------------------
