@@ -74,7 +74,7 @@ def test_a_normal_form_does_not_fit_a_rank_file(tmp_path, content):
     """A .tiktoken file would lose it in silence: "e" with an accent after it would have other ids."""
     content["normalizer"] = {"type": "NFC"}
     (tmp_path / "a.json").write_text(json.dumps(content))
-    with pytest.raises(TokenizerError, match="normal form C.* Write a tokenizer.json"):
+    with pytest.raises(TokenizerError, match=r"[/\\]a.tiktoken: .*normal form C.* Write a tokenizer.json"):
         sst.load(tmp_path / "a.json").save(tmp_path / "a.tiktoken")
     assert not (tmp_path / "a.tiktoken").exists()
 
@@ -339,13 +339,12 @@ def test_a_save_that_fails_leaves_what_was_there(tmp_path, monkeypatch, name):
     tokenizer.save(tmp_path / name)
     before = (tmp_path / name).read_bytes()
 
-    def write_half(path, data, **more):
-        with open(path, "wb" if isinstance(data, bytes) else "w") as file:
+    def write_half(path, data):
+        with open(path, "wb") as file:
             file.write(data[: len(data) // 2])
         raise OSError("no space left")
 
-    for write in ("write_bytes", "write_text"):
-        monkeypatch.setattr(Path, write, write_half)
+    monkeypatch.setattr(Path, "write_bytes", write_half)
     with pytest.raises(OSError, match="no space left"):
         sst.train(["cd cd"], 258, "gpt2").save(tmp_path / name)
     assert [path.name for path in tmp_path.iterdir()] == [name] and (tmp_path / name).read_bytes() == before

@@ -60,8 +60,8 @@ def read_ranks(data: bytes, where: str) -> dict[bytes, int]:
     return ranks
 
 
-def write_ranks(vocab: Vocabulary, path: Path) -> None:
-    """Write a ``.tiktoken`` file; tiktoken, with the same pattern, gives the same ids.
+def ranks_file(vocab: Vocabulary, path: Path) -> bytes:
+    """Return what a ``.tiktoken`` file holds, which errors call ``path``; tiktoken, with the same pattern, gives the same ids.
 
     Raises:
         TokenizerError: The vocabulary's merges are not those that ids as ranks would make; or it has a normal form.
@@ -79,7 +79,7 @@ def write_ranks(vocab: Vocabulary, path: Path) -> None:
                 f"{path}: a .tiktoken file has no list of merges, ids are ranks; this vocabulary's list has another "
                 "order or merges one token in two ways. Write a tokenizer.json.")  # fmt: skip
     lines = (binascii.b2a_base64(token, newline=False) + b" %d\n" % number for token, number in tokens.items())
-    path.write_bytes(b"".join(lines))
+    return b"".join(lines)
 
 
 def byte_chars(token: bytes) -> str:

@@ -9,7 +9,6 @@ decoder are not looked at: ids are those of ``encode(text, add_special_tokens=Fa
 from __future__ import annotations
 
 import json
-from pathlib import Path
 
 from shardstream._native import bpe as native
 from shardstream.tokenizers import patterns
@@ -86,8 +85,8 @@ def _pattern(pre_tokenizer, where: str) -> str:
     return regex
 
 
-def write_tokenizer_json(vocab: Vocabulary, path: Path) -> None:
-    """Write a ``tokenizer.json`` that gives the same ids in tokenizers."""
+def tokenizer_json(vocab: Vocabulary) -> bytes:
+    """Return what a ``tokenizer.json`` holds that gives the same ids in tokenizers."""
     merges = vocab.merges.tolist() if vocab.merges is not None else _merges_of_ranks(vocab)
     chars = {number: byte_chars(token) for token, number in vocab.tokens().items()}
     # Where an added token is not in the model's vocabulary, tokenizers gives it the next free id, whatever it says.
@@ -105,7 +104,7 @@ def write_tokenizer_json(vocab: Vocabulary, path: Path) -> None:
                   "ignore_merges": vocab.whole_piece, "vocab": {named[number]: number for number in sorted(named)},
                   "merges": [[chars[left], chars[right]] for left, right in merges]},
     }  # fmt: skip
-    path.write_text(json.dumps(content, ensure_ascii=False), encoding="utf-8")
+    return json.dumps(content, ensure_ascii=False).encode()
 
 
 def _merges_of_ranks(vocab: Vocabulary) -> list[list[int]]:

@@ -39,8 +39,8 @@ from shardstream.tokenizers.batch import (
     to_bytes,
     with_specials,
 )
-from shardstream.tokenizers.files import write_ranks
-from shardstream.tokenizers.hf import write_tokenizer_json
+from shardstream.tokenizers.files import ranks_file
+from shardstream.tokenizers.hf import tokenizer_json
 from shardstream.tokenizers.normalize import nfc
 from shardstream.tokenizers.patterns import splitter
 from shardstream.tokenizers.vocab import Vocabulary, tables
@@ -226,13 +226,13 @@ class Tokenizer:
             TokenizerError: The name ends in neither, or that format cannot say what this vocabulary does.
         """
         path = Path(path)
-        writer = {".tiktoken": write_ranks, ".json": write_tokenizer_json}.get(path.suffix)
-        if writer is None or path.name in PAIR_NAMES:
+        if path.suffix not in (".tiktoken", ".json") or path.name in PAIR_NAMES:
             raise TokenizerError(f"{path}: a vocabulary is saved as *.tiktoken or *.json, and not as "
                                  f"{' or '.join(PAIR_NAMES)}.")  # fmt: skip
-        part = path.with_name(f".{path.stem}.{os.getpid()}{path.suffix}")
+        content = ranks_file(self.vocabulary, path) if path.suffix == ".tiktoken" else tokenizer_json(self.vocabulary)
+        part = path.with_name(f".{path.name}.{os.getpid()}")
         try:
-            writer(self.vocabulary, part)
+            part.write_bytes(content)
             os.replace(part, path)
         finally:
             part.unlink(missing_ok=True)
