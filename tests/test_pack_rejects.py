@@ -7,11 +7,18 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 import shardstream as ss
+from shardstream.codecs import rows
+from shardstream.errors import ConfigError, TextError
 from shardstream.packing import pack, sources
+from shardstream.packing.batch import Batch
 from shardstream.packing.job import load, prepare
+from shardstream.packing.refusals import without_refused
 from shardstream.packing.sources.lines import _Counter, _counter
+from shardstream.text import CategoryHasher, FeatureHasher
 from tests.test_pack_sources import idx, tar_of, write
 
 LABELS = ["a", "b", "a", "z", "b"]  # z is none of the classes: the fourth record is at fault
@@ -154,3 +161,79 @@ def test_a_record_without_what_splits_are_made_by_is_named(tmp_path):
     with pytest.raises(ss.SampleError, match=rf"^line 2 of {path}: the record has no 'user' to split by"):
         pack({"source": {"kind": "jsonl", "paths": str(path)}, "fields": {"y": CLASSES}, "splits": {"by": "user", "parts": {"all": 1}},
               "output": {"url": str(tmp_path / "{split}")}}, progress=False)  # fmt: skip
+
+
+@given(st.integers(1, 700).flatmap(lambda num_rows: st.tuples(st.just(num_rows), st.sets(st.integers(0, num_rows - 1)))))
+def test_refused_rows_are_found_by_parts(drawn):
+    """Exactly those are left out, in their order and by their own messages; a batch without any is done once."""
+    num_rows, bad = drawn
+    worked = []
+
+    def work(batch):
+        worked.append(len(batch))
+        for row, value in enumerate(batch.columns["n"]):
+            if value in bad:
+                raise TextError(f"texts[{row}] is {value}.", index=row)
+        return batch.columns["n"]
+
+    batch, result = without_refused(Batch({"key": [f"k{n}" for n in range(num_rows)], "n": list(range(num_rows))}), work, "n")
+    assert result == batch.columns["n"] == [n for n in range(num_rows) if n not in bad]
+    assert [(e.key, e.field, e.message) for e in batch.rejects] == [(f"k{n}", "n", f"the text is {n}.") for n in sorted(bad)]
+    depth = next(depth for depth in range(9) if 16**depth >= num_rows)
+    assert worked == [num_rows] if not bad else sum(worked) <= num_rows * (2 + max(depth, 1)) and len(worked) <= 2 + 16 * max(depth, 1) * len(bad)
+
+
+@pytest.mark.parametrize("error", [ConfigError("no row is at fault"), ss.SampleError("nor here", field="n"), ValueError("nor here")])
+def test_what_is_no_row_s_fault_ends_the_work(error):
+    calls = []
+
+    def work(batch):
+        calls.append(len(batch))
+        raise error
+
+    with pytest.raises(type(error)) as caught:
+        without_refused(Batch({"key": ["a", "b"]}), work)
+    assert caught.value is error and calls == [2]
+
+
+def test_an_error_that_no_part_repeats_is_raised():
+    """Such as one that depends on how many rows there are: nothing is left out, and nothing is tried for ever."""
+
+    def work(batch):
+        if len(batch) > 1:
+            raise TextError("texts[0] came in company.", index=0)
+
+    with pytest.raises(TextError, match="in company"):
+        without_refused(Batch({"key": ["a", "b"]}), work)
+
+
+BAD = "\ud800"
+STEPS = {
+    "hash": (FeatureHasher, "sets", {"hash": {"dim": 64, "analyzer": "char", "field": "t"}}, {"x": None}, "the text has a lone surrogate"),
+    "categories": (CategoryHasher, "transform", {"categories": {"dim": 64, "fields": ["t"]}}, {"x": None}, "the row has the name 't="),
+    "no step": (rows, "check_batch", None, {"t": {"kind": "text"}}, "a text with a lone surrogate is not UTF-8"),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("bad", [{777}, set(range(0, 2000, 2)), set(range(1, 2000))], ids=["one", "every second", "all but one"])
+@pytest.mark.parametrize("name", STEPS)
+def test_many_refused_rows_do_not_repeat_the_work_for_each(tmp_path, monkeypatch, name, bad):
+    """2,000 rows, of which many are no Unicode, are hashed (or checked) five times in all, not a thousand times."""
+    owner, method, step, fields, message = STEPS[name]
+    worked, real = [], getattr(owner, method)
+
+    def counted(first, second, **options):
+        worked.append(len(second["t"][1] if isinstance(second.get("t"), tuple) else second["t"]) if owner is rows else len(second))
+        return real(first, second, **options)
+
+    monkeypatch.setattr(owner, method, counted)
+    records = [{"key": f"k{n}", "t": BAD if n in bad else "good"} for n in range(2000)]
+    config = {"source": records, "steps": [step] if step else [], "fields": {**fields, "key": None},
+              "output": {"url": str(tmp_path / "out")}, "on_error": "skip", "engine": {"kind": "local", "workers": 1}}  # fmt: skip
+    report = pack(config, progress=False)
+    assert report.num_rejected == len(bad) and all(message in reject for reject in report.rejects)
+    assert [row["key"] for row in ss.ShardStream(str(tmp_path / "out"))] == [f"k{n}" for n in range(2000) if n not in bad]
+    assert 2000 < sum(worked) <= (4 if len(bad) == 1 else 6) * 2000
+    with pytest.raises(ss.SampleError, match=message) as caught:
+        pack({**config, "on_error": "raise", "output": {"url": str(tmp_path / "other")}}, progress=False)
+    assert caught.value.key == f"k{min(bad)}"

@@ -23,6 +23,7 @@ from shardstream.packing.config import Top
 from shardstream.packing.document import Document
 from shardstream.packing.encode import encode
 from shardstream.packing.fields import FieldMap
+from shardstream.packing.refusals import without_refused
 from shardstream.packing.sources import Chunk, Source
 from shardstream.packing.splits import split_of
 from shardstream.packing.steps import Step
@@ -131,19 +132,16 @@ def _packed(job: Job, chunk: Chunk, batch: Batch, tally: Tally, number: int) -> 
     for step in job.steps:
         batch = step.run(batch)
     tally.tokens += batch.num_tokens
-    columns, batch, dropped = encode(job.fields, batch)
+    _, (parts, batch, dropped) = without_refused(batch, lambda part: _fitted(job, part))
     tally.dropped += dropped
     _reject(job, tally, number, chunk.placed(batch.rejects))
-    batch.rejects = []
-    while True:
-        try:
-            return rows.check_batch(job.schema, columns)[0]
-        except SampleError as error:  # one row is at fault; the others are not to suffer for it
-            if not (isinstance(error.key, int) and 0 <= error.key < len(batch)):
-                raise
-            good = [row for row in range(len(batch)) if row != error.key]
-            _reject(job, tally, number, chunk.placed([batch.reject(error.key, error.message, error.field)]))
-            columns, batch, _ = encode(job.fields, batch.take(good))
+    return parts
+
+
+def _fitted(job: Job, batch: Batch) -> tuple[dict, Batch, int]:
+    """Return a batch's rows as parts of columns, the batch without the rows that do not fit, and how many were dropped."""
+    columns, batch, dropped = encode(job.fields, batch)
+    return rows.check_batch(job.schema, columns)[0], batch, dropped
 
 
 def _dealt(job: Job, chunk: Chunk, common: Tally, number: int) -> Iterator[tuple[str, Batch]]:

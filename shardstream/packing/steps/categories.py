@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from numbers import Real
 
-from shardstream.errors import ConfigError, TextError
+from shardstream.errors import ConfigError
 from shardstream.packing.batch import Batch
 from shardstream.packing.config import Settings
 from shardstream.packing.document import Document, Path
+from shardstream.packing.refusals import without_refused
 from shardstream.packing.steps import Column, Columns, need
 from shardstream.schema import Dense, Sparse, Text
 from shardstream.text import CategoryHasher
@@ -51,11 +52,9 @@ class CategoriesStep:
         for name in self.settings.fields:
             if name in batch.columns:
                 batch = batch.checked(name, (str, Real, type(None)), "a text or a number")
-        while True:
-            columns = {name: batch.columns[name] for name in self.settings.fields if name in batch.columns}
-            try:
-                column = self.hasher.transform(rows_of_columns(columns, len(batch)))
-                return Batch({**batch.columns, self.settings.to: column}, batch.rejects, batch.num_tokens)
-            except TextError as error:  # one row is at fault; the others are not to suffer for it
-                rows = [row for row in range(len(batch)) if row != error.index]
-                batch = batch.take(rows, [batch.reject(error.index, error.message)])
+        batch, column = without_refused(batch, self._hashed)
+        return Batch({**batch.columns, self.settings.to: column}, batch.rejects, batch.num_tokens)
+
+    def _hashed(self, batch: Batch) -> tuple:
+        columns = {name: batch.columns[name] for name in self.settings.fields if name in batch.columns}
+        return self.hasher.transform(rows_of_columns(columns, len(batch)))

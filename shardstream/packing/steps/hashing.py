@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from typing import Literal
 
-from shardstream.errors import ConfigError, TextError
+from shardstream.errors import ConfigError
 from shardstream.packing.batch import Batch
 from shardstream.packing.config import Settings
 from shardstream.packing.document import Document, Path
+from shardstream.packing.refusals import without_refused
 from shardstream.packing.steps import Column, Columns, need
 from shardstream.packing.threads import num_threads
 from shardstream.schema import Sparse, Text
@@ -53,11 +54,7 @@ class HashStep:
     def run(self, batch: Batch) -> Batch:
         batch = batch.checked(self.settings.field, str, "text")
         hashed = self.hasher.sets if self.settings.values is None else self.hasher.transform
-        while True:
-            try:
-                column = hashed(batch.columns[self.settings.field], num_threads=num_threads())
-                break
-            except TextError as error:  # one text is at fault; the others are not to suffer for it
-                rows = [row for row in range(len(batch)) if row != error.index]
-                batch = batch.take(rows, [batch.reject(error.index, error.message, self.settings.field)])
+        batch, column = without_refused(
+            batch, lambda part: hashed(part.columns[self.settings.field], num_threads=num_threads()), self.settings.field
+        )
         return Batch({**batch.columns, self.settings.to: column}, batch.rejects, batch.num_tokens)

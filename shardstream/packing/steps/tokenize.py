@@ -8,6 +8,7 @@ from shardstream.errors import TokenizerError
 from shardstream.packing.batch import Batch
 from shardstream.packing.config import Settings
 from shardstream.packing.document import Document, Path
+from shardstream.packing.refusals import without_refused
 from shardstream.packing.steps import Column, Columns, need
 from shardstream.packing.threads import num_threads
 from shardstream.schema import Ragged, Text
@@ -56,15 +57,10 @@ class TokenizeStep:
 
     def run(self, batch: Batch) -> Batch:
         batch = batch.checked(self.settings.field, str, "text")
-        while True:
-            try:
-                ids, offsets = self.tokenizer.encode_batch(
-                    batch.columns[self.settings.field], num_threads=num_threads()
-                )
-                break
-            except TokenizerError as error:  # one text is at fault; the others are not to suffer for it
-                rows = [row for row in range(len(batch)) if row != error.index]
-                batch = batch.take(rows, [batch.reject(error.index, error.message, self.settings.field)])
+        batch, (ids, offsets) = without_refused(
+            batch, lambda part: self.tokenizer.encode_batch(part.columns[self.settings.field], num_threads=num_threads()),
+            self.settings.field,
+        )  # fmt: skip
         ids, offsets = self._between(ids.astype(self.dtype), offsets)
         return Batch({**batch.columns, self.settings.to: (ids, offsets)}, batch.rejects, batch.num_tokens + len(ids))
 
