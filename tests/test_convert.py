@@ -58,8 +58,25 @@ def test_the_command_chooses_the_direction(dataset, tmp_path, capsys):
     assert sorted(os.listdir(mapped)) == files
 
 
+def test_file_urls_name_local_folders(dataset, tmp_path, capsys, monkeypatch):
+    """``file://`` URLs and ``~`` stand for the same folder as its path, whichever direction and command."""
+    mapped = str(tmp_path / "mapped rows")
+    assert main(["convert", f"file://{dataset}", f"file://{mapped}"]) == 0
+    monkeypatch.setenv("HOME", str(tmp_path))
+    for place in (mapped, f"file://{mapped}", f"FILE://{mapped}/", "~/mapped rows", tmp_path / "mapped rows"):
+        opened = ss.MemmapDataset(place)
+        assert len(opened) == 700 and opened.folder == mapped
+    with ss.MemmapWriter(f"file://{mapped}", SCHEMA) as writer:
+        writer.write(samples(1)[0])
+    assert len(ss.MemmapDataset(mapped)) == 701
+    assert main(["convert", f"file://{mapped}", f"file://{tmp_path}/back"]) == 0 and len(ss.Dataset(str(tmp_path / "back"))) == 701
+    capsys.readouterr()
+    assert main(["convert", dataset, "s3://user:secret@host/x"]) == 2
+    assert "'s3://host/x' is not a local folder" in capsys.readouterr().err
+
+
 @pytest.mark.parametrize("arguments, status, message", [
-    (["DATASET", "s3://bucket/x"], 2, "is not a local folder"),
+    (["DATASET", "s3://bucket/x"], 2, "is not a local folder"), (["DATASET", "file:///"], 2, "is not a local folder"),
     (["DATASET", "TARGET", "--compression", "zstd"], 2, "is for shards"),
     (["DATASET", "TARGET", "--field", "nope"], 2, "the dataset has"),
     (["nowhere", "TARGET"], 1, "neither a dataset nor a shard"),

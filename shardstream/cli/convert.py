@@ -32,7 +32,7 @@ def command(
     from shardstream.cli import show
     from shardstream.convert import to_memmap, to_shards
     from shardstream.errors import ConfigError
-    from shardstream.storage.urls import is_mapped, redact
+    from shardstream.storage.urls import is_local, is_mapped, normalise, redact
 
     if is_mapped(source):
         if version is not None:
@@ -41,11 +41,11 @@ def command(
     else:
         if compression is not None:
             raise ConfigError("--compression is for shards; memory-mapped columns are read in place.")
-        if "://" in target or not os.path.basename(target.rstrip("/")):
-            raise ConfigError(f"{target!r} is not a local folder; {source!r} holds shards, which become "
+        if not is_local(target) or not os.path.basename(normalise(target)):
+            raise ConfigError(f"{redact(target)!r} is not a local folder; {redact(source)!r} holds shards, which become "
                               "memory-mapped columns.")  # fmt: skip
         num_samples = to_memmap(source, target, field, part_nbytes, version)
     if as_json:
         show.json({"source": redact(source), "target": redact(target), "num_samples": num_samples})
     else:
-        typer.echo(f"{num_samples:,} samples in {target}")
+        typer.echo(f"{num_samples:,} samples in {redact(target)}")

@@ -27,7 +27,7 @@ class MemmapDataset(RowAccess):
     ``DataLoader(ds, sampler=BatchSampler(RandomSampler(ds), 256, False), batch_size=None)``.
 
     Args:
-        folder: Local.
+        folder: Local: a path or a ``file://`` URL.
         fields: Names to deliver; no other file is mapped.
         sparse: Form of sparse fields, or a dict by field: "dense", "csr", "jagged" or "indices".
         dtypes: Dict of field to dtype; uint16, uint32 and uint64 come as int64 by default.

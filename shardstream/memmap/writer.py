@@ -45,7 +45,7 @@ class MemmapWriter:
     ``len(ss.MemmapDataset(folder))`` tells with which row to go on. Several writers may add to one folder.
 
     Args:
-        folder: Local; created if it is missing.
+        folder: Local, a path or a ``file://`` URL; created if it is missing.
         schema: Of the samples.
         part_nbytes: Size at which a part is committed.
 

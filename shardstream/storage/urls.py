@@ -52,7 +52,8 @@ def normalise(url: str | os.PathLike) -> str:
 
 def is_mapped(place: str | os.PathLike) -> bool:
     """Return whether a place is a folder that :class:`MemmapWriter` wrote, or a conversion began to write."""
-    return any(os.path.isfile(os.path.join(os.fspath(place), name)) for name in MAPPED_FILES)
+    folder = normalise(place)
+    return is_local(folder) and any(os.path.isfile(os.path.join(folder, name)) for name in MAPPED_FILES)
 
 
 def not_found(url: str, what: str) -> DatasetNotFoundError:
