@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from dataclasses import dataclass, field
+from typing import Any
 
 from shardstream.errors import ConfigError
 
@@ -37,6 +38,24 @@ def parse_seconds(duration: float | int | str, name: str = "duration") -> float:
     return float(match[1]) * SECONDS[match[2]]
 
 
+def checked_options(storage_options: Any) -> dict | None:
+    """Return storage options for fsspec; ConfigError, which shows no value of theirs, if they are none."""
+    if storage_options is None:
+        return None
+    if not isinstance(storage_options, dict):
+        kind = type(storage_options).__name__
+        raise ConfigError(f"storage_options must be a dict for fsspec, such as {{'endpoint_url': ...}}, or None, not of type {kind}.")
+    for name in storage_options:
+        if not isinstance(name, str):
+            raise ConfigError(f"the names in storage_options must be texts, not {name!r:.100}.")
+    return storage_options
+
+
+def _check_integer(name: str, number: Any, least: int, rule: str) -> None:
+    if isinstance(number, bool) or not hasattr(number, "__index__") or number < least:
+        raise ConfigError(f"{name}={number!r} {rule}.")
+
+
 @dataclass(frozen=True)
 class RetryPolicy:
     """How a request to storage is repeated when it fails in a way that can pass.
@@ -61,11 +80,11 @@ class RetryPolicy:
     hedge_factor: float = 5.0
 
     def __post_init__(self):
-        if self.max_attempts < 1:
-            raise ConfigError(f"max_attempts={self.max_attempts} must be at least 1.")
+        _check_integer("max_attempts", self.max_attempts, 1, "must be an integer of at least 1")
         for name in ("first_delay_s", "max_delay_s", "deadline_s", "request_s", "hedge_factor"):
-            if not getattr(self, name) >= 0:
-                raise ConfigError(f"{name}={getattr(self, name)!r} must be a number from 0 on.")
+            number = getattr(self, name)
+            if isinstance(number, bool) or not isinstance(number, (int, float)) or not number >= 0:
+                raise ConfigError(f"{name}={number!r} must be a number from 0 on.")
 
 
 @dataclass(frozen=True)
@@ -93,7 +112,8 @@ class ReadPolicy:
 
     def __post_init__(self):
         parse_nbytes(self.memory_limit, "memory_limit")
-        if self.threads is not None and self.threads < 1:
-            raise ConfigError(f"threads={self.threads} must be at least 1, or None to choose.")
-        if self.max_skipped < 0:
-            raise ConfigError(f"max_skipped={self.max_skipped} must not be negative.")
+        if self.threads is not None:
+            _check_integer("threads", self.threads, 1, "must be an integer of at least 1, or None to choose")
+        _check_integer("max_skipped", self.max_skipped, 0, "must be an integer from 0 on")
+        if not isinstance(self.retry, RetryPolicy):
+            raise ConfigError(f"retry={self.retry!r} must be an ss.RetryPolicy.")

@@ -19,7 +19,7 @@ from shardstream.assemble import BatchAssembler, SharedBatch
 from shardstream.buffers import BufferPool
 from shardstream.codecs import files
 from shardstream.collate import collate_rows, column_length, split_rows, take_rows
-from shardstream.config import ReadPolicy, parse_nbytes
+from shardstream.config import ReadPolicy, checked_options, parse_nbytes
 from shardstream.errors import CodecError, SampleError, ShardstreamError, TransformError
 from shardstream.following import GrowingSource, Segment
 from shardstream.forms import Forms
@@ -57,6 +57,9 @@ class Recipe:
     pad: bool = False  # deliver the bool column __pad__
     as_samples: bool = False  # rows that are dicts already stay so, as the one column SAMPLES
     cache: Cache | None = None  # where remote blocks are kept
+
+    def __post_init__(self):
+        checked_options(self.storage_options)
 
     def __getstate__(self) -> dict:
         return {**self.__dict__, "storage_options": pickled_options(self.storage_options)}

@@ -8,6 +8,7 @@ from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 from shardstream.access import RowAccess
+from shardstream.config import checked_options
 from shardstream.errors import ConfigError
 from shardstream.forms import Forms, Padded
 from shardstream.reader import Block, BlockReader
@@ -53,7 +54,7 @@ class ShardDataset(RowAccess):
                  *, ragged: str | Padded | dict[str, str | Padded] = "jagged", keyed: dict[str, list[str]] | None = None):  # fmt: skip
         super().__init__(Forms(sparse, ragged, keyed, dtypes), transform, allow_unsafe)
         normalise(shard_url)  # checks it
-        self.shard_url, self._wanted, self._storage_options = os.fspath(shard_url), fields, storage_options
+        self.shard_url, self._wanted, self._storage_options = os.fspath(shard_url), fields, checked_options(storage_options)
 
     def _open(self) -> tuple[Schema | None, list[str] | None, list[Block]]:
         source = open_source([self.shard_url], None, self._storage_options)

@@ -11,6 +11,7 @@ import torch
 
 import shardstream as ss
 from shardstream.order.epoch import EpochOrder
+from shardstream.verify import verify
 from shardstream.window import WindowReader
 
 NUM = 5000
@@ -202,6 +203,45 @@ def test_bad_arguments_are_config_errors(url, options):
     """Every illegal argument is a ConfigError or StateError before any sample comes."""
     with pytest.raises((ss.ConfigError, ss.DatasetNotFoundError)):
         next(iter(ss.ShardStream(url, **options)))
+
+
+@pytest.mark.parametrize("wrong, message", [
+    ({"cache_dir": 5}, "cache_dir must be a non-empty text or path, not 5"), ({"cache_dir": ""}, "cache_dir must be"), ({"cache_dir": b"c"}, "cache_dir must be"),
+    ({"cache_dir": "s3://b/c"}, "'s3://b/c' is not a local folder, as cache_dir= must be"), ({"cache_dir": "c", "cache_limit": []}, "cache_limit must be"),
+    ({"storage_options": "key=hush"}, "storage_options must be a dict .* not of type str"), ({"storage_options": ["hush"]}, "not of type list"),
+    ({"storage_options": {1: "hush"}}, "texts, not 1"),
+], ids=str)  # fmt: skip
+def test_wrong_places_and_options_are_refused_at_construction(url, wrong, message):
+    """As ConfigErrors, in which no value of storage options stands."""
+    with pytest.raises(ss.ConfigError, match=message) as refused:
+        ss.ShardStream(url, **wrong)
+    assert "hush" not in str(refused.value)
+
+
+@pytest.mark.parametrize("options", ["x", ["x"], {None: "x"}], ids=str)
+@pytest.mark.parametrize("opened", [
+    ss.Dataset, ss.ShardDataset, lambda url, **options: ss.ShardWriter(url, schema=None, **options),
+    lambda url, **options: ss.ShardWriter.last_source(url, "p", **options), lambda url, **options: verify(url, **options),
+], ids=["Dataset", "ShardDataset", "ShardWriter", "last_source", "verify"])  # fmt: skip
+def test_wrong_storage_options_are_refused_by_whatever_takes_them(url, opened, options):
+    """Also where the place is local and would not need them."""
+    with pytest.raises(ss.ConfigError, match="storage_options"):
+        opened(url, storage_options=options)
+
+
+@pytest.mark.parametrize("kind, name, good, bad", [
+    (ss.ReadPolicy, "threads", (None, 1, np.int64(4)), ("2", True, 0, 1.5, -1, float("nan"))),
+    (ss.ReadPolicy, "max_skipped", (0, 10), ("2", None, True, 1.5, -1)), (ss.ReadPolicy, "retry", (ss.RetryPolicy(),), (None, 5, {"max_attempts": 2})),
+    (ss.ReadPolicy, "memory_limit", ("1GB", 10**9), (None, [], -1, "much")), (ss.RetryPolicy, "max_attempts", (1,), ("2", None, 0, 1.5, True)),
+    *((ss.RetryPolicy, name, (0, 1.5, float("inf")), ("2", None, -1, True, float("nan"), 1j)) for name in ("first_delay_s", "max_delay_s", "deadline_s", "request_s", "hedge_factor")),
+])  # fmt: skip
+def test_policies_refuse_what_they_can_t_use(kind, name, good, bad):
+    """Each value of another type, or out of its range, is a ConfigError that names it."""
+    for value in good:
+        assert getattr(kind(**{name: value}), name) is value
+    for value in bad:
+        with pytest.raises(ss.ConfigError, match=name):
+            kind(**{name: value})
 
 
 @pytest.mark.parametrize("wrong", [None, 3, True, b"abc", {"a": 1}, {"a"}, [None], ["a", 3], [b"a"], "", torch.tensor(1), object()], ids=lambda wrong: type(wrong).__name__)

@@ -22,12 +22,12 @@ from dataclasses import dataclass
 import msgspec
 import numpy as np
 
-from shardstream.errors import ConfigError, DatasetError, DatasetNotFoundError
+from shardstream.errors import DatasetError, DatasetNotFoundError
 from shardstream.log import new_id
 from shardstream.log.ids import UUID
 from shardstream.schema import Dense, Field, Ragged, Schema, Sparse
 from shardstream.storage import local
-from shardstream.storage.urls import MAPPED_FILES, is_local, normalise, redact
+from shardstream.storage.urls import MAPPED_FILES, local_folder
 
 __all__ = ["PieceSpec", "checked_folder", "encode_schema", "list_parts", "new_id", "pieces", "read_part", "read_schema",
            "write_schema"]  # fmt: skip
@@ -80,13 +80,8 @@ def pieces(name: str, field: Field) -> list[PieceSpec]:
 
 
 def checked_folder(folder: str | os.PathLike) -> str:
-    """Return a folder's absolute path, also of a ``file://`` URL; ConfigError if it is none of this machine."""
-    if not isinstance(folder, (str, os.PathLike)) or not isinstance(path := os.fspath(folder), str) or not path:
-        raise ConfigError(f"a folder must be a non-empty text or path, not {folder!r:.100}.")
-    if not is_local(path):
-        raise ConfigError(f"{redact(path)!r} is not a local folder, which memory mapping needs; ss.ShardWriter "
-                          "writes to URLs, ss.ShardStream reads them.")  # fmt: skip
-    return normalise(path)
+    """Return a folder's absolute path; ConfigError if it is none of this machine."""
+    return local_folder(folder, "a folder", "which memory mapping needs; ss.ShardWriter writes to URLs, ss.ShardStream reads them")
 
 
 def encode_schema(schema: Schema) -> bytes:

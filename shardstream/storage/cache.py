@@ -29,6 +29,7 @@ import numpy as np
 from shardstream.config import parse_nbytes
 from shardstream.errors import ConfigError
 from shardstream.locks import ForkSafeLock
+from shardstream.storage.urls import local_folder
 
 USAGE = ".usage"
 ENDING = ".blocks"
@@ -50,7 +51,7 @@ class Cache:
     """The cache in a folder; picklable, shared by threads, processes and containers that see the same folder."""
 
     def __init__(self, folder: str | os.PathLike, limit: int | str):
-        self.folder = os.path.abspath(os.path.expanduser(os.fspath(folder)))
+        self.folder = local_folder(folder, "cache_dir", "as cache_dir= must be")
         self.limit_nbytes = parse_nbytes(limit, "cache_limit")
         if self.limit_nbytes < 2 * PAGE:
             raise ConfigError(f"cache_limit={limit!r} is too small to hold anything.")

@@ -19,7 +19,7 @@ from time import monotonic
 import numpy as np
 
 from shardstream._native.read import NO_MEMBERS, read_checked
-from shardstream.config import RetryPolicy
+from shardstream.config import RetryPolicy, checked_options
 from shardstream.errors import ChecksumError, ShardError, ShardNotFoundError, ShardstreamError, StorageRefused
 from shardstream.stats import Stats
 from shardstream.storage.cache import Cache
@@ -108,7 +108,7 @@ class Fetcher:
     """Reads of absolute URLs; picklable, shared by threads, its clients made when first used."""
 
     def __init__(self, storage_options: dict | None = None, retry: RetryPolicy = RetryPolicy(), cache: Cache | None = None):
-        self.storage_options = storage_options
+        self.storage_options = checked_options(storage_options)
         self.retry = retry
         self.cache = cache
         self.stats = Stats()

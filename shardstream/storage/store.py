@@ -11,7 +11,7 @@ import threading
 from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 
-from shardstream.config import RetryPolicy
+from shardstream.config import RetryPolicy, checked_options
 from shardstream.errors import ChecksumError, ConfigError, ShardstreamError
 from shardstream.storage import local, uploads
 from shardstream.storage.clients import filesystem, run
@@ -35,7 +35,7 @@ class Store:
     def __init__(self, url: str | os.PathLike, storage_options: dict | None = None, retry: RetryPolicy = RetryPolicy()):
         self.url = normalise(url)
         self.is_local = is_local(self.url)
-        self.storage_options = storage_options
+        self.storage_options = checked_options(storage_options)
         self.retry = retry
 
     def __repr__(self) -> str:

@@ -50,6 +50,20 @@ def normalise(url: str | os.PathLike) -> str:
     return head.lower() + text[len(head) :].rstrip("/")
 
 
+def local_folder(folder: str | os.PathLike, name: str, why: str) -> str:
+    """Return a folder's absolute path, also of its ``file://`` URL; ConfigError if it is none of this machine.
+
+    Args:
+        name: Of the argument, for messages.
+        why: Completes the message "... is not a local folder, ".
+    """
+    if not isinstance(folder, (str, os.PathLike)) or not isinstance(path := os.fspath(folder), str) or not path:
+        raise ConfigError(f"{name} must be a non-empty text or path, not {folder!r:.100}.")
+    if not is_local(path):
+        raise ConfigError(f"{redact(path)!r} is not a local folder, {why}.")
+    return normalise(path)
+
+
 def is_mapped(place: str | os.PathLike) -> bool:
     """Return whether a place is a folder that :class:`MemmapWriter` wrote, or a conversion began to write."""
     folder = normalise(place)
