@@ -138,6 +138,53 @@ def test_a_byte_left_over_in_a_section_is_an_error(name):
         assert error.value.offset == len(longer) + len(index) + (len(values) if more_values else 0)
 
 
+def patterns(parts):
+    """Return arrays, of which some may be None, as what can be compared to the last bit."""
+    return [None if part is None else part.tobytes() for part in parts]
+
+
+@pytest.mark.parametrize("name", [name for name in GOLDEN if name != "zstd"])
+def test_no_bit_is_without_meaning(name):
+    """A flipped bit is an error or gives other rows or values; so every padding bit is checked."""
+    case = GOLDEN[name]
+    data, rest = bytes.fromhex(case["block"]), (case["dim"], len(case["rows"]), case.get("dtype"))
+    wanted, header = patterns(sparse.decode(data, *rest)), native.parse(data)
+    for at, bit in np.ndindex(len(data), 8):
+        flipped = bytearray(data)
+        flipped[at] ^= 1 << bit
+        # A list of equal integers may be packed, or be sparse without exceptions: modes 0 and 4.
+        is_mode = at in (header.index_offset, header.values_offset) and {data[at], flipped[at]} == {0, 4}
+        try:
+            assert patterns(sparse.decode(bytes(flipped), *rest)) != wanted or is_mode
+        except CodecError:
+            pass
+
+
+@pytest.mark.parametrize("coder, section", [
+    ("palette", twin.leb128(2) + bytes(8) + twin.write_integers([1, 2])), ("palette", twin.leb128(0) + twin.write_integers([0, 0])),
+    ("palette", twin.leb128(65537) + bytes(4 * 65537) + twin.write_integers([0, 1])), ("counts", twin.write_integers([1, 2**31])),
+])  # fmt: skip
+def test_values_that_a_coder_does_not_have_are_refused(coder, section):
+    """A code beyond the palette, a palette beyond its limit, and a count beyond int32."""
+    whole = block([[0, 3]], 8, "raw32", "rows", np.array([1, 2], np.int32))
+    h = native.parse(whole)
+    data = native.write_header(
+        num_rows=1, dim=8, num_indices=2, coder=h.coder, view=h.view, dtype=h.dtype, values_coder=native.VALUES_CODERS.index(coder),
+        index_nbytes=h.values_offset - h.index_offset, values_nbytes=len(section)) + whole[h.index_offset : h.values_offset]  # fmt: skip
+    with pytest.raises(CodecError) as error:
+        sparse.decode(data + section, 8, 1, "int32")
+    assert len(data) <= error.value.offset <= len(data + section)
+
+
+@pytest.mark.parametrize(("num_zeros", "is_packed"), [(100, False), (400, True)])
+def test_zstd_must_save_more_than_a_tie(num_zeros, is_packed):
+    """Of values of which zstd would save 1%, which are then slower to read, all are stored plain; not if it saves 4%."""
+    values = np.random.default_rng(0).integers(2**20, 2**30, 10_000).astype(np.int32)
+    values[-num_zeros:] = 0
+    header = native.parse(sparse.encode(np.arange(10_000), np.array([0, 10_000]), 10_000, values.view(np.float32)))
+    assert native.VALUES_CODERS[header.values_coder] == "plain" and bool(header.values_zstd) is is_packed
+
+
 @pytest.mark.parametrize("name", GOLDEN)
 def test_every_flipped_byte_is_an_error_or_legal_rows(name):
     """A block with any byte changed decodes to legal rows or is refused; it never crashes."""

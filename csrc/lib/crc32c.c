@@ -6,7 +6,7 @@
  */
 #include <string.h>
 
-#include "ss_crc32c.h"
+#include "crc32c.h"
 
 #define POLY_REFLECTED 0x82F63B78u
 
@@ -168,15 +168,32 @@ crc_avx512(uint32_t crc, const uint8_t *p, size_t n)
 }
 #endif
 
+enum crc32c_way
+crc32c_best_way(void)
+{
+#if defined(__x86_64__) && !defined(SS_PORTABLE)
+	if (__builtin_cpu_supports("sse4.2") && __builtin_cpu_supports("pclmul"))
+		return __builtin_cpu_supports("vpclmulqdq") && __builtin_cpu_supports("avx512f") ? CRC32C_AVX512 : CRC32C_SSE42;
+#endif
+	return CRC32C_PORTABLE;
+}
+
 uint32_t
-ss_crc32c(uint32_t crc, const uint8_t *data, size_t data_nbytes)
+crc32c_by(enum crc32c_way way, uint32_t crc, const uint8_t *data, size_t data_nbytes)
 {
 	crc = ~crc;
 #if defined(__x86_64__) && !defined(SS_PORTABLE)
-	if (data_nbytes >= FOLD_MIN_NBYTES && __builtin_cpu_supports("vpclmulqdq") && __builtin_cpu_supports("avx512f"))
+	if (way == CRC32C_AVX512 && data_nbytes >= FOLD_MIN_NBYTES)
 		return ~crc_avx512(crc, data, data_nbytes);
-	if (__builtin_cpu_supports("sse4.2") && __builtin_cpu_supports("pclmul"))
+	if (way != CRC32C_PORTABLE)
 		return ~crc_sse42(crc, data, data_nbytes);
 #endif
+	(void)way;
 	return ~crc_portable(crc, data, data_nbytes);
+}
+
+uint32_t
+ss_crc32c(uint32_t crc, const uint8_t *data, size_t data_nbytes)
+{
+	return crc32c_by(crc32c_best_way(), crc, data, data_nbytes);
 }
