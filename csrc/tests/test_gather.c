@@ -3,6 +3,7 @@
  */
 #include <math.h>
 
+#include "../lib/convert.h"
 #include "ss_gather.h"
 #include "test.h"
 
@@ -159,6 +160,86 @@ casts_any_float_to_any_integer(void)
 	CHECK(out[0] == 0 && out[1] == UINT64_MAX && out[2] == 0 && out[3] == UINT64_MAX && out[5] == (uint64_t)1 << 63 && out[7] == UINT64_MAX && out[8] == 0);
 }
 
+/* Vectors of any length, their rest, and single elements cast alike, from any address, and touch nothing beyond. */
+static void
+casts_many_as_each_alone(void)
+{
+	static const int64_t num_rows_of[] = { 1 };
+	static const uint32_t zero[] = { 0 };
+	uint64_t seed = 5;
+
+	for (enum ss_dtype from = SS_BOOL; from < SS_NUM_DTYPES; from++)
+		for (enum ss_dtype to = SS_BOOL; to < SS_NUM_DTYPES; to++)
+			for (size_t num = 0; num < 36; num++) {
+				size_t from_nbytes = ss_dtype_nbytes(from), to_nbytes = ss_dtype_nbytes(to), shift = num % 2;
+				uint8_t *in = guarded_alloc(num * from_nbytes + shift), *out = guarded_alloc(num * to_nbytes);
+				for (size_t i = 0; i < num * from_nbytes; i++)
+					in[i] = (uint8_t)test_random(&seed);
+				const void *const blocks[] = { in };
+				CHECK_EQ(ss_gather_dense(blocks, num_rows_of, 1, zero, zero, 1, num, from, to, out), SS_OK);
+				for (size_t i = 0; i < num; i++) {
+					const void *const one[] = { in + i * from_nbytes };
+					uint8_t alone[8];
+					CHECK_EQ(ss_gather_dense(one, num_rows_of, 1, zero, zero, 1, 1, from, to, alone), SS_OK);
+					CHECK_EQ(memcmp(out + i * to_nbytes, alone, to_nbytes), 0);
+				}
+				guarded_free(in, num * from_nbytes + shift);
+				guarded_free(out, num * to_nbytes);
+			}
+}
+
+/* Sets with and without values, up to the last index, to rows of any size; whatever stood there before. */
+static void
+expands_sets_within_their_bounds(void)
+{
+	static const size_t dims[] = { 1, 3, 500, 4096, 5000 };
+	uint64_t seed = 6;
+
+	for (int round = 0; round < 200; round++) {
+		size_t dim = dims[round % 5], num_rows = test_random(&seed) % 40, num = 2 + test_random(&seed) % 9;
+		int has_values = round / 5 % 2;
+		enum ss_dtype to = round / 10 % 2 ? SS_FLOAT32 : SS_UINT8;
+		size_t out_nbytes = num_rows * dim * ss_dtype_nbytes(to);
+		uint32_t *indices = (uint32_t *)(void *)guarded_alloc(num * 4), slot[40] = { 0 }, row[40];
+		int32_t *values = (int32_t *)(void *)guarded_alloc(num * 4);
+		int64_t *indptr = (int64_t *)(void *)guarded_alloc((num + 1) * 8);
+		const uint32_t *of_indices[] = { indices };
+		const int64_t *of_indptr[] = { indptr }, num_rows_of[] = { (int64_t)num };
+		const void *of_values[] = { values };
+		uint8_t *out = guarded_alloc(out_nbytes);
+
+		for (size_t i = 0; i < num; i++) {	/* a row is empty or one index, in one block; the last is the last there is */
+			indices[i] = (uint32_t)(i == 0 ? dim - 1 : test_random(&seed) % dim);
+			values[i] = (int32_t)(test_random(&seed) % 100);
+			indptr[i + 1] = indptr[i] + (i + 1 == num || test_random(&seed) % 3 > 0);
+		}
+		for (size_t i = 0; i < num_rows; i++)
+			row[i] = (uint32_t)(test_random(&seed) % num);
+		if (out_nbytes > 0)
+			memset(out, 0x55, out_nbytes);
+		CHECK_EQ(ss_gather_sparse(of_indices, of_indptr, has_values ? of_values : NULL, SS_INT32, num_rows_of, 1, slot, row,
+					  num_rows, dim, to, out), SS_OK);
+		for (size_t i = 0; i < num_rows; i++)
+			for (size_t column = 0; column < dim; column++) {
+				int64_t at = indptr[row[i]];
+				int is_set = at < indptr[row[i] + 1] && indices[at] == column, wanted = is_set ? has_values ? values[at] : 1 : 0;
+				if (to == SS_FLOAT32)
+					CHECK_EQ(((float *)(void *)out)[i * dim + column], wanted);
+				else
+					CHECK_EQ(out[i * dim + column], wanted);
+			}
+		for (size_t i = 0; i < num_rows; i++)
+			row[i] = (uint32_t)num - 1;
+		indices[indptr[num - 1]] = (uint32_t)dim;	/* one too large */
+		CHECK_EQ(ss_gather_sparse(of_indices, of_indptr, has_values ? of_values : NULL, SS_INT32, num_rows_of, 1, slot, row,
+					  num_rows, dim, to, out), num_rows > 0 ? SS_ERR_RANGE : SS_OK);
+		guarded_free((uint8_t *)indices, num * 4);
+		guarded_free((uint8_t *)values, num * 4);
+		guarded_free((uint8_t *)indptr, (num + 1) * 8);
+		guarded_free(out, out_nbytes);
+	}
+}
+
 /* Blocks of any size, none too, against a search from the front; outputs end where a page does. */
 static void
 numbers_blocks_in_the_order_of_need(void)
@@ -211,5 +292,7 @@ main(void)
 	joins_columns_key_by_key();
 	refuses_rows_that_are_not_there();
 	casts_any_float_to_any_integer();
+	casts_many_as_each_alone();
+	expands_sets_within_their_bounds();
 	return 0;
 }

@@ -122,6 +122,23 @@ resumes_when_outputs_are_full(void)
 	guarded_free(few, 17);
 }
 
+/* The last, too, where ustar has padding; only what follows the end of the checksum itself says nothing. */
+static void
+counts_every_byte_of_a_header(void)
+{
+	static uint8_t archive[16384];
+	size_t nbytes = append(archive, 0, "a.jpg", '0', "payload");
+
+	memset(archive + nbytes, 0, 1024);
+	for (size_t i = 0; i < 512; i++) {
+		archive[i] += 3;
+		ss_tar_scanner_init(&scanner, 0);
+		enum ss_status status = ss_tar_scan(&scanner, archive, nbytes + 1024, 0, 1, members, MAX_MEMBERS, names, MAX_NAMES);
+		CHECK_EQ(status == SS_OK, i == 155);
+		archive[i] -= 3;
+	}
+}
+
 static void
 refuses_a_buffer_that_leaves_a_gap(void)
 {
@@ -139,6 +156,7 @@ main(void)
 	reads_the_members_of_a_sound_archive();
 	reads_nothing_outside_the_buffer();
 	resumes_when_outputs_are_full();
+	counts_every_byte_of_a_header();
 	refuses_a_buffer_that_leaves_a_gap();
 	return 0;
 }
