@@ -1,5 +1,6 @@
 """StreamLoader: the same batches for every number of worker processes, exact states, and nothing left behind."""
 
+import ctypes
 import gc
 import multiprocessing
 import os
@@ -266,6 +267,63 @@ def sleep_at_700(sample):
     return {"pid": os.getpid(), "y": sample["y"]}
 
 
+@pytest.mark.timeout(60)
+def test_a_dead_worker_whose_child_lives_on_is_an_error(urls):
+    """Its channel stays open then, in a process that the user's transform has made."""
+    told, tell = os.pipe()
+
+    def leave_a_child(sample):
+        if sample["y"] == 700:
+            child = os.fork()
+            if child == 0:
+                time.sleep(1000)
+            os.write(tell, child.to_bytes(4, "little"))
+            os._exit(3)
+        return sample
+
+    try:
+        with pytest.raises(ss.WorkerError, match="exit code 3"):
+            list(loader(urls["blocks"], 2, batch_size=64, transform=leave_a_child))
+    finally:
+        os.kill(int.from_bytes(os.read(told, 4), "little"), signal.SIGKILL)
+        os.close(told)
+        os.close(tell)
+
+
+@pytest.mark.timeout(60)
+def test_a_worker_that_cannot_leave_is_killed(urls, monkeypatch):
+    """As one that is in C code which keeps the interpreter to itself; the training loop does not wait for it for ever."""
+    told, tell = os.pipe()
+
+    def be_stuck(sample):
+        if sample["y"] == 0:
+            os.write(tell, b".")
+            ctypes.PyDLL(None).sleep(1000)
+        return sample
+
+    monkeypatch.setattr("shardstream.workers.STOP_S", 0.1)
+    iterator = iter(loader(urls["blocks"], 2, batch_size=64, transform=be_stuck))
+    threading.Timer(0.1, lambda: (os.read(told, 1), os.kill(os.getpid(), signal.SIGINT))).start()
+    with pytest.raises(KeyboardInterrupt):
+        next(iterator)
+    assert not multiprocessing.active_children()
+    os.close(told)
+    os.close(tell)
+
+
+def test_workers_do_not_keep_each_other(urls, monkeypatch):
+    """What a forked process inherits of another loader's channels keeps nobody: workers leave by themselves."""
+    killed, kill = [], multiprocessing.process.BaseProcess.kill
+    monkeypatch.setattr("shardstream.workers.STOP_S", 20)
+    monkeypatch.setattr(multiprocessing.process.BaseProcess, "kill", lambda self: (killed.append(self.name), kill(self)))
+    first, second = (iter(loader(urls["blocks"], 1, batch_size=10)) for _ in range(2))
+    next(first), next(second)
+    first.close()
+    assert len(next(second)["y"]) == 10 and len(multiprocessing.active_children()) == 1
+    second.close()
+    assert not killed
+
+
 @pytest.mark.parametrize("num_workers", [0, 2])
 def test_leaving_early(urls, num_workers):
     """Breaking out of the loop, an exception in its body, and dropping an iterator all end workers and threads."""
@@ -300,29 +358,37 @@ if __name__ == "__main__":
 """
 
 
-def be_a_parent(url, method):
-    """Start workers, print their process ids, and wait to be killed."""
+def be_a_parent(url, method, has_heir):
+    """Start workers, print their process ids, and wait to be killed; perhaps with a child that has all that is open here."""
     iterator = iter(loader(url, 3, method, batch_size=10, transform=environment))
     next(iterator)
-    print(*[process.pid for process in multiprocessing.active_children()], flush=True)
+    heirs = [os.fork()] if has_heir else []
+    if 0 not in heirs:
+        print(*heirs, *[process.pid for process in multiprocessing.active_children()], flush=True)
     time.sleep(1000)
 
 
-@pytest.mark.parametrize("method", ["fork", "forkserver", "spawn"])
-def test_workers_leave_with_their_parent(urls, method, tmp_path):
-    """When the training process is killed its workers leave at once, by whatever method they were started."""
+@pytest.mark.parametrize("method, has_heir", [("fork", "heir"), ("forkserver", ""), ("spawn", "")])
+def test_workers_leave_with_their_parent(urls, method, has_heir, tmp_path):
+    """When the training process is killed its workers leave at once, by whatever method they were started, even if a
+    child of that process keeps its ends of their channels.
+    """
     (tmp_path / "orphans.py").write_text(ORPHANS)
-    parent = subprocess.Popen([sys.executable, str(tmp_path / "orphans.py"), urls["blocks"], method], stdout=subprocess.PIPE, text=True,
+    parent = subprocess.Popen([sys.executable, str(tmp_path / "orphans.py"), urls["blocks"], method, has_heir], stdout=subprocess.PIPE, text=True,
                               env={**os.environ, "PYTHONPATH": str(Path(__file__).parents[1])})  # fmt: skip
     lines = parent.stdout.readline()
     parent.stdout.close()
     parent.kill()
     parent.wait()
-    pids = [int(pid) for pid in lines.split()]
+    *heirs, first, second, third = map(int, lines.split())
+    pids = first, second, third
     deadline = time.monotonic() + 10
     while any(map(is_running, pids)) and time.monotonic() < deadline:
         time.sleep(0.01)
-    assert len(pids) == 3 and not any(map(is_running, pids))
+    are_running, heirs_are = any(map(is_running, pids)), list(map(is_running, heirs))
+    for heir in heirs:
+        os.kill(heir, signal.SIGKILL)
+    assert not are_running and heirs_are == [True] * bool(has_heir)
 
 
 def is_running(pid: int) -> bool:
