@@ -87,6 +87,12 @@ class RetryPolicy:
                 raise ConfigError(f"{name}={number!r} must be a number from 0 on.")
 
 
+def check_retry(retry: Any) -> None:
+    """Raise ConfigError unless this is a :class:`RetryPolicy`."""
+    if not isinstance(retry, RetryPolicy):
+        raise ConfigError(f"retry={retry!r} must be an ss.RetryPolicy.")
+
+
 @dataclass(frozen=True)
 class ReadPolicy:
     """What reading may use. None of it changes which samples come, or their order.
@@ -115,5 +121,4 @@ class ReadPolicy:
         if self.threads is not None:
             _check_integer("threads", self.threads, 1, "must be an integer of at least 1, or None to choose")
         _check_integer("max_skipped", self.max_skipped, 0, "must be an integer from 0 on")
-        if not isinstance(self.retry, RetryPolicy):
-            raise ConfigError(f"retry={self.retry!r} must be an ss.RetryPolicy.")
+        check_retry(self.retry)

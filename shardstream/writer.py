@@ -18,7 +18,7 @@ import numpy as np
 
 from shardstream.codecs import rows
 from shardstream.codecs.shard import MAX_BLOCK_NBYTES, MAX_BLOCK_SAMPLES
-from shardstream.config import parse_nbytes, parse_seconds
+from shardstream.config import RetryPolicy, check_retry, parse_nbytes, parse_seconds
 from shardstream.errors import ConfigError, EmptyDatasetError, SampleError, SchemaError, ShardstreamError, StorageError
 from shardstream.log import Log, new_id
 from shardstream.log.entries import source_json
@@ -53,6 +53,8 @@ class ShardWriter:
         storage_options: For fsspec, such as ``{"endpoint_url": ...}``; AWS environment variables work without.
         single_writer: Accept a store that ignores conditional PUTs (``If-None-Match: *``): nobody else writes to the
             dataset while this writer does, you say. By default such a store is found at the first commit, and refused.
+        retry: How requests that fail are repeated, and when they are given up: a store that does not answer is an error
+            after ``deadline_s``, by default two minutes.
 
     Raises:
         SchemaError: The dataset exists and has another schema, which this one does not only add to.
@@ -68,7 +70,7 @@ class ShardWriter:
 
     def __init__(self, url: str, schema: Schema | None = None, shard_nbytes: int | str = "64MB",
                  max_latency: float | str | None = None, compression: str | None = None, producer: str | None = None,
-                 storage_options: dict | None = None, single_writer: bool = False):  # fmt: skip
+                 storage_options: dict | None = None, single_writer: bool = False, retry: RetryPolicy = RetryPolicy()):  # fmt: skip
         if schema is not None and not isinstance(schema, Schema):
             raise SchemaError(f"schema must be an ss.Schema or None, not {type(schema).__name__}.")
         if compression not in (None, "zstd"):
@@ -80,7 +82,8 @@ class ShardWriter:
         if names_shards(str(url)):
             raise ConfigError(f"{url!r} would be read as shards, not as a dataset; name a folder without "
                               f"* ? {{ [ and not .tar.")  # fmt: skip
-        self._store = Store(url, storage_options)
+        check_retry(retry)
+        self._store = Store(url, storage_options, retry)
         self._log = Log(self._store, single_writer)
         self._commits = producer is not None or max_latency is not None
         self._finished_nbytes = 0

@@ -1,5 +1,9 @@
 """Shards on their way up: parts, checksums, what is left of uploads that failed, stores that ignore conditions."""
 
+import socket
+import threading
+import time
+
 import numpy as np
 import pytest
 
@@ -127,3 +131,48 @@ def test_a_store_that_ignores_conditions_is_found():
     with tiny_s3.running() as (server, options):
         write("s3://bucket/data", options)
         assert ss.Dataset("s3://bucket/data", storage_options=options).num_samples == 100
+
+
+GIVEN_UP = ss.RetryPolicy(deadline_s=0.7, first_delay_s=0.01, max_delay_s=0.1)
+
+
+@pytest.mark.parametrize("options", [{}, {"producer": "p"}], ids=["one commit", "producer"])
+def test_a_writer_gives_up_a_server_that_never_answers(options):
+    """Its ``retry`` holds from the first request on: a server that accepts connections and says nothing is an error at construction."""
+    with socket.create_server(("127.0.0.1", 0)) as silent:
+        place = {"endpoint_url": f"http://127.0.0.1:{silent.getsockname()[1]}", "key": "k", "secret": "s"}
+        began = time.monotonic()
+        with pytest.raises(StorageError, match="check the endpoint|no answer in time"):
+            ss.ShardWriter("s3://bucket/data", schema=SCHEMA, storage_options=place, retry=GIVEN_UP, **options)
+        assert time.monotonic() - began < 30  # by default 120
+
+
+@pytest.mark.parametrize("hushed, message", [(".tar", r"writing s3://bucket/data/.*\.tar failed"), ("_log/", "could not be written in")])
+def test_a_writer_gives_up_a_server_that_falls_silent(hushed, message):
+    """The same when shards or log entries are no longer taken: the close raises, and nothing is visible."""
+    goes_on = threading.Event()
+
+    def do_PUT(self):
+        if hushed in self.path:
+            goes_on.wait(60)
+        else:
+            tiny_s3.TinyS3.do_PUT(self)
+
+    with tiny_s3.running(do_PUT=do_PUT) as (server, options):
+        try:
+            began = time.monotonic()
+            writer = ss.ShardWriter("s3://bucket/data", schema=SCHEMA, storage_options=options, retry=GIVEN_UP)
+            writer.write({"y": 1})
+            with pytest.raises(StorageError, match=message):
+                writer.close()
+            assert time.monotonic() - began < 30
+            assert not any("_log/" in path for path in server.objects)
+        finally:
+            goes_on.set()
+
+
+@pytest.mark.parametrize("retry", [None, 5, {"deadline_s": 1.0}], ids=str)
+def test_a_writer_s_retry_is_a_policy(tmp_path, retry):
+    with pytest.raises(ss.ConfigError, match="retry=.* must be an ss.RetryPolicy"):
+        ss.ShardWriter(str(tmp_path / "d"), schema=SCHEMA, retry=retry)
+    assert not (tmp_path / "d").exists()
