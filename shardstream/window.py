@@ -26,7 +26,7 @@ from typing import Any
 import numpy as np
 
 from shardstream._native.gather import NeededBlocks, Rows
-from shardstream.buffers import TransformPool
+from shardstream.budget import MemoryBudget
 from shardstream.errors import ConfigError, ShardstreamError
 from shardstream.joined import JoinedReader
 from shardstream.order.epoch import Chunk, EpochOrder
@@ -98,102 +98,6 @@ class HeldChunk:
             self.num_failed += 1
 
 
-class MemoryBudget:
-    """Bytes held by blocks, by batches and by free buffers, against a limit; waits in the planner until there is room."""
-
-    def __init__(self, limit_nbytes: int, reader: BlockReader | JoinedReader):
-        self.limit_nbytes = limit_nbytes
-        self._pool, self._batches, self._outside = reader.pool, reader.batches, reader.outside
-        self.held_nbytes = 0  # by blocks that are here or on their way
-        self.peak_nbytes = 0
-        self._coming_nbytes = 0  # of those on their way, which will take free buffers first
-        self._changed = threading.Condition()
-        self._awaited, self.planned = -1, 0  # numbers of the plan that the consumer waits for, and of the one that is being made
-        self._is_waiting = self._closed = False
-
-    def reserve(self, nbytes: int) -> bool:
-        """Wait until ``nbytes`` more fit and count them as coming; False if waiting can't make room, or the reader was closed."""
-        with self._changed:
-            self._is_waiting = True
-            self._changed.wait_for(lambda: self._closed or self._awaited == self.planned or self._fits(nbytes))
-            self._is_waiting = False
-            if self._closed or not self._fits(nbytes):
-                return False
-        self.expect(nbytes)
-        return True
-
-    @property
-    def batch_nbytes(self) -> int:
-        """Bytes of batches that are not let go of, and of what transforms made of them."""
-        pools = self._batches, *TransformPool.living()
-        return sum(pool.num_bytes - pool.num_idle_bytes for pool in pools) + sum(list(self._outside.values()))
-
-    def _fits(self, nbytes: int) -> bool:
-        return self.held_nbytes + self.batch_nbytes + nbytes <= self.limit_nbytes
-
-    def has_room(self, nbytes: int) -> bool:
-        """Return whether ``nbytes`` that are not needed yet may be held: half of the limit is for those that are."""
-        return 2 * (self.held_nbytes + self.batch_nbytes + nbytes) <= self.limit_nbytes
-
-    def wait_for_plan(self, number: int) -> None:
-        """Say that the consumer waits for a plan: it lets go of nothing before that is there.
-
-        By its number, for the planner may be at the next one before the consumer has woken up.
-        """
-        with self._changed:
-            self._awaited = number
-            self._changed.notify_all()
-
-    def look(self) -> None:
-        """Look whether batches that were let go of have made room; buffers come back without a word."""
-        if self._is_waiting:
-            with self._changed:
-                self._changed.notify_all()
-
-    def expect(self, nbytes: int) -> None:
-        """Count ``nbytes`` more as held, by blocks on their way."""
-        with self._changed:
-            self._coming_nbytes += nbytes
-            self._add(nbytes)
-        self._trim()
-
-    def arrive(self, expected_nbytes: int, nbytes: int) -> None:
-        """Note that blocks on their way are here, and how large they are."""
-        with self._changed:
-            self._coming_nbytes -= expected_nbytes
-        self.adjust(nbytes - expected_nbytes)
-        self._trim()
-
-    def _trim(self) -> None:
-        """Give back what free buffers take beyond the limit: those of blocks first, for a batch needs its own at once."""
-        pools = self._batches, *TransformPool.living()
-        batch_nbytes = sum(pool.num_bytes for pool in pools) + sum(list(self._outside.values()))
-        if self.held_nbytes + batch_nbytes + self._pool.num_idle_bytes > self.limit_nbytes:
-            free_nbytes = max(0, self.limit_nbytes - self.held_nbytes - self.batch_nbytes) + self._coming_nbytes
-            for pool in (*pools, self._pool):
-                idle_nbytes = pool.num_idle_bytes
-                if idle_nbytes > free_nbytes:
-                    pool.trim(free_nbytes)
-                free_nbytes -= min(idle_nbytes, free_nbytes)
-        # Of what is coming, some may be of other sizes than what is free. A batch's buffers that went are found the next time.
-        self._pool.max_nbytes = self.limit_nbytes - batch_nbytes
-
-    def adjust(self, nbytes: int) -> None:
-        """Count ``nbytes`` more (or, negative, less) as held."""
-        with self._changed:
-            self._add(nbytes)
-            self._changed.notify_all()
-
-    def _add(self, nbytes: int) -> None:
-        self.held_nbytes += nbytes
-        self.peak_nbytes = max(self.peak_nbytes, self.held_nbytes)
-
-    def close(self) -> None:
-        with self._changed:
-            self._closed = True
-            self._changed.notify_all()
-
-
 class WindowReader:
     """Turns ascending ranges of positions into rows of held blocks.
 
@@ -231,8 +135,8 @@ class WindowReader:
         self._closed = False
         self._chunk: HeldChunk | None = None  # being consumed
         self._num_taken = 0  # plans
-        self._planner = threading.Thread(target=self._plan_all, name="shardstream-plan", daemon=True)
-        self._planner.start()
+        self._chunks = self._chunks_to_plan()
+        self._planner: threading.Thread | None = None  # from when something is to be read
 
     def take(self, num_rows: int) -> tuple[HeldChunk, Rows]:
         """Return this reader's next rows: at least one and at most ``num_rows``, of one chunk, whose blocks they need are there.
@@ -256,7 +160,7 @@ class WindowReader:
             try:
                 self._plans.get_nowait()
             except queue.Empty:
-                if not self._planner.is_alive():
+                if self._planner is None or not self._planner.is_alive():
                     break
                 self._planner.join(0.01)
         self._todo.clear()
@@ -279,16 +183,35 @@ class WindowReader:
                     self._count_off(key)
             self._chunk = None
         begun = time.perf_counter()
+        plan = self._plan_here() if self._planner is None else self._planned_ahead()
+        self._num_taken += 1
+        self._chunk = HeldChunk(plan)
+        self._reader.stats.add(wait_for_blocks=time.perf_counter() - begun)
+
+    def _plan_here(self) -> Plan:
+        """Plan in the consumer's thread: the first chunk, which it would wait for, and others as long as no block had to be read.
+
+        A thread could then read nothing ahead, and would plan when it gets the interpreter's lock: by C calls as short as those of
+        small batches, only every five milliseconds.
+        """
+        self.budget.wait_for_plan(self._num_taken)
+        plan, is_read = self._next_plan()
+        if is_read:
+            self._planner = threading.Thread(target=self._plan_ahead, args=(plan,), name="shardstream-plan", daemon=True)
+            self._planner.start()
+        else:
+            self.budget.planned += 1
+        return plan
+
+    def _planned_ahead(self) -> Plan:
         try:
             plan = self._plans.get_nowait()
         except queue.Empty:
             self.budget.wait_for_plan(self._num_taken)
             plan = self._plans.get()
-        self._num_taken += 1
         if isinstance(plan, BaseException):
             raise plan
-        self._chunk = HeldChunk(plan)
-        self._reader.stats.add(wait_for_blocks=time.perf_counter() - begun)
+        return plan
 
     def _wait_for(self, chunk: HeldChunk, num_blocks: int) -> None:
         """Wait for the first blocks of a chunk, as many as are needed now."""
@@ -317,22 +240,27 @@ class WindowReader:
 
     # -- the planner's side -----------------------------------------------------------------------
 
-    def _plan_all(self) -> None:
+    def _next_plan(self) -> tuple[Plan, bool]:
+        """Plan the next chunk and have its blocks read; return whether any of them must be."""
+        chunk = next(self._chunks, None)
+        if chunk is None:
+            with self._lock:
+                self._let_go()
+            raise IndexError(f"there are no positions from {self._end} on.")
+        self._decide_to_keep()
+        plan = self._plan(chunk)
+        return plan, self._request(plan, chunk.epoch_begin + chunk.positions.start)
+
+    def _plan_ahead(self, plan: Plan) -> None:
+        """Plan what follows ``plan``, as far as queue and memory allow."""
         try:
-            for self.budget.planned, chunk in enumerate(self._chunks_to_plan()):
-                if self._closed:
-                    return
-                self._decide_to_keep()
-                plan = self._plan(chunk)
-                if not self._request(plan, chunk.epoch_begin + chunk.positions.start):
-                    return
-                self._plans.put(plan)
+            while not self._closed:
                 # Local reading has nothing to gain from more requests, and of what only now decodes one knows the size.
                 if not self._reader.source.is_remote or not all(self._reader.knows_growth(key[0]) for key in plan.keys if key[1] >= 0):
                     self._wait_until_read(plan)
-            with self._lock:
-                self._let_go()
-            self._plans.put(IndexError(f"there are no positions from {self._end} on."))
+                self.budget.planned += 1
+                plan, _ = self._next_plan()
+                self._plans.put(plan)
         except BaseException as error:  # handed to the consumer, whose thread raises it
             self._plans.put(error)
 
@@ -408,7 +336,7 @@ class WindowReader:
         return starts, failures
 
     def _request(self, plan: Plan, position: int) -> bool:
-        """Have the chunk's blocks read, those already here first so that they stay; False when closed."""
+        """Have the chunk's blocks read, those already here first so that they stay; return whether there are others."""
         with self._lock:
             for key in plan.keys:
                 if key in self._shared:
@@ -424,13 +352,13 @@ class WindowReader:
                 with self._lock:
                     shared = self._shared[key] = _SharedBlock(_Part(0), 0, 1)
                     shared.set(plan.failures[key])
-            elif key not in self._shared and not self._request_part(key, plan.places.get(key), sizes, position):
-                return False
+            elif key not in self._shared:
+                self._request_part(key, plan.places.get(key), sizes, position)
         with self._lock:
             for key in plan.keys:
                 self._shared[key].num_plans += 1
             self._planned = plan.keys
-        return True
+        return bool(new)
 
     def _let_go(self) -> None:
         """Let go of the plan before: until the next one has been counted, the planner itself counts on its blocks.
@@ -441,7 +369,7 @@ class WindowReader:
             self._count_off(key)
         self._planned = []
 
-    def _request_part(self, key: Key, place: tuple[int, int] | None, sizes: dict[Key, int], position: int) -> bool:
+    def _request_part(self, key: Key, place: tuple[int, int] | None, sizes: dict[Key, int], position: int) -> None:
         """Have a block read by one request with what follows it: all that this chunk needs too, then as far as there is room."""
         followers: list[tuple[Key, int]] = []
         if self._parts is not None and place is not None:
@@ -455,7 +383,7 @@ class WindowReader:
             followers, needed, nbytes = [], [], sizes[key]
         if not needed and not self.budget.reserve(nbytes):
             if self._closed:
-                return False
+                raise _Closed
             self._drop_kept()
             with self._lock:
                 self._drop_ahead()
@@ -474,7 +402,6 @@ class WindowReader:
         with self._lock:
             self._shared.update(shared)
         self._have_read(part, shared)
-        return True
 
     def _have_read(self, part: _Part, shared: dict[Key, _SharedBlock]) -> None:
         """Have a thread read a part; those that read go on by themselves, so that this costs no Future."""
@@ -530,6 +457,10 @@ class WindowReader:
             if isinstance(block, Block):
                 each.nbytes = block.nbytes
             each.set(block)
+
+
+class _Closed(Exception):
+    """The reader was closed while its planner waited for room."""
 
 
 class _Part:

@@ -17,7 +17,7 @@ ROWS = (
     {"storage"},
     {"log", "codecs", "tokenizers", "text"},
     {"order"},
-    {"source", "joined", "following", "dataset", "adopt", "extents", "reader", "parts", "window", "shardfile", "writer", "scan", "verify",
+    {"source", "joined", "following", "dataset", "adopt", "extents", "reader", "parts", "budget", "window", "shardfile", "writer", "scan", "verify",
      "export", "energon", "look", "publish", "upkeep"},
     {"forms", "collate", "transforms", "assemble", "rowmaker", "handover", "merge", "worker", "workers", "job"},
     {"access", "expand"},

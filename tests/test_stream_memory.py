@@ -9,10 +9,11 @@ import numpy as np
 import pytest
 
 import shardstream as ss
+from shardstream.budget import MemoryBudget
 from shardstream.buffers import BufferPool, TransformPool
 from shardstream.collate import column_length
 from shardstream.transforms import DecodeImages, Images
-from shardstream.window import MemoryBudget, WindowReader
+from shardstream.window import WindowReader
 
 
 def test_free_buffers_count_towards_the_limit(tmp_path):

@@ -230,10 +230,11 @@ ss_order_intervals(uint64_t key, int64_t num_lanes, int64_t *interval)
 		cipher_resize(&c, (uint64_t)factor);
 		for (int64_t prefix = 0; prefix < num_prefixes; prefix++) {
 			cipher_rekey(&c, absorb(absorb(key, (uint64_t)num_prefixes), (uint64_t)prefix));
-			for (int64_t lane = prefix; lane < num_lanes; lane += num_prefixes) {
-				uint64_t digit = (uint64_t)(lane / num_prefixes % factor);
-				cipher_chunk(&c, &digit, 1, false);
-				interval[lane] += num_left * (int64_t)digit;
+			for (int64_t digit = 0; digit < factor; digit++) {	/* many lanes may share one */
+				uint64_t image = (uint64_t)digit;
+				cipher_chunk(&c, &image, 1, false);
+				for (int64_t lane = prefix + digit * num_prefixes; lane < num_lanes; lane += factor * num_prefixes)
+					interval[lane] += num_left * (int64_t)image;
 			}
 		}
 	}
