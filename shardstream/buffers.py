@@ -43,7 +43,7 @@ class BufferPool:
     """Free buffers by size, the last one returned first, while it is still in the processor's cache.
 
     Threads may share one without a lock: a buffer is returned from whichever thread drops the last view,
-    possibly in the middle of a collection, so only atomic operations of ``deque``, ``dict`` and ``set`` are used.
+    possibly in the middle of a collection, so only atomic operations of ``deque`` and ``dict`` are used.
 
     Args:
         size_of: Says how large a buffer is for some bytes: of few sizes, so that nearly equal ones share buffers.
@@ -54,10 +54,9 @@ class BufferPool:
 
     def __init__(self, size_of: Callable[[int], int] | None = None):
         self._size_of, self.max_nbytes = size_of or buffer_nbytes, sys.maxsize
-        self._all: dict[int, deque[_Buffer]] = {}  # by size
+        self._all: dict[int, deque[_Buffer]] = {}  # by size; keeps the callbacks of what is lent alive
         self._idle: dict[int, deque[_Buffer]] = {}  # those that have been lent, and take memory
         self._fresh: dict[int, deque[_Buffer]] = {}  # those that take none
-        self._lent: set[_Buffer] = set()  # keeps the callbacks alive
         self._open: deque[tuple[_Arena, int]] = deque()  # arenas of which there is more, and from where on
 
     def __reduce__(self) -> tuple:
@@ -104,7 +103,6 @@ class BufferPool:
         # Over memory that is no array: numpy has views of what is lent keep that object alive, not what is below it.
         lent = np.ndarray(shape, dtype, buffer.memory)
         buffer.watch = weakref.ref(lent, buffer.give_back)
-        self._lent.add(buffer)
         return lent
 
     def _other(self, size: int) -> _Buffer:
@@ -155,12 +153,14 @@ class TransformPool(BufferPool):
         return [pool for ref in cls._living.valuerefs() if (pool := ref()) is not None]
 
 
+@functools.lru_cache(maxsize=1024)
 def buffer_nbytes(nbytes: int) -> int:
     """Return the size of a buffer for ``nbytes``: whole pages, at most an eighth more, and eight sizes from each power of two."""
     grain = max(PAGE_NBYTES, 1 << nbytes.bit_length() >> 4)
     return -(-nbytes // grain) * grain or grain
 
 
+@functools.lru_cache(maxsize=1024)
 def block_nbytes(nbytes: int) -> int:
     """Return the same for blocks: of these memory is full, and most are a little larger than 1 MiB."""
     return buffer_nbytes(nbytes) if nbytes < 2**20 else -(-nbytes // BLOCK_GRAIN_NBYTES) * BLOCK_GRAIN_NBYTES
@@ -195,19 +195,18 @@ class _Arena:
 class _Buffer:
     """A piece of memory that is free or lent."""
 
-    __slots__ = ("_arena", "_begin", "_idle", "_pool", "memory", "watch")
+    __slots__ = ("_arena", "_begin", "_idle", "_max_idle", "_pool", "memory", "watch")
 
     def __init__(self, arena: _Arena, begin: int, size: int, pool: BufferPool, idle: deque[_Buffer]):
         self._arena, self._begin = arena.map, arena.begin + begin
         self.memory = (ctypes.c_ubyte * size).from_buffer(arena.map, self._begin)
-        self._pool, self._idle = pool, idle
+        self._pool, self._idle, self._max_idle = pool, idle, -(-IDLE_NBYTES // size)
         self.watch: weakref.ref | None = None
 
     def give_back(self, _: weakref.ref) -> None:
         """Be free again; called when the array that was lent is gone."""
         self.watch = None
-        self._pool._lent.discard(self)
-        if len(self._idle) * len(self.memory) < IDLE_NBYTES:
+        if len(self._idle) < self._max_idle:
             self._idle.append(self)
         else:
             self.give_up_memory()

@@ -1,17 +1,14 @@
 """Where the time and the bytes of reading went: ``Stats``, counters that threads share.
 
-One addition a block, a batch or a wait, without a lock: they are noted as they come, and summed when there are many.
+One addition a block, a batch or a wait, without a lock: each thread has sums of its own.
 """
 
 from __future__ import annotations
 
-from collections import deque
-
-from shardstream.locks import ForkSafeLock
+from threading import get_ident
 
 SECONDS = ("fetch", "verify", "decode", "wait_for_blocks", "gather", "transform", "wait_for_slot", "hand_over",
            "wait_for_workers", "wait_for_consumer")  # fmt: skip
-MAX_NOTED = 256  # additions that wait to be summed
 COUNTS = ("num_batches", "num_rows", "num_blocks", "num_bytes_read", "num_bytes_cached", "num_cache_hits")
 
 
@@ -24,9 +21,8 @@ class Stats:
     watch = None
 
     def __init__(self):
-        self._noted: deque[dict[str, float]] = deque()  # appending to one is atomic
-        self._lock = ForkSafeLock()  # of what follows
-        self._sums: dict[str, float] = dict.fromkeys((*SECONDS, *COUNTS), 0)
+        self._of_thread: dict[int, dict[str, float]] = {}  # only its thread changes one; a thread to come may get the number, and the sums
+        self._taken = _zeros()
 
     def __reduce__(self) -> tuple:
         return Stats, ()  # what is pickled or copied counts from 0: sums stay where they were made
@@ -35,27 +31,26 @@ class Stats:
         """Add to the sums of these names."""
         if Stats.watch is not None:
             Stats.watch(amounts)
-        self._noted.append(amounts)
-        if len(self._noted) > MAX_NOTED:
-            with self._lock:
-                self._sum()
-
-    def _sum(self) -> None:
-        """Add up what was noted; the lock is held."""
-        for _ in range(len(self._noted)):
-            for name, amount in self._noted.popleft().items():
-                self._sums[name] += amount
+        try:
+            sums = self._of_thread[get_ident()]
+        except KeyError:
+            sums = self._of_thread[get_ident()] = _zeros()
+        for name, amount in amounts.items():
+            sums[name] += amount
 
     def take(self) -> dict[str, float]:
-        """Return the sums that are not 0, and begin again at 0."""
-        with self._lock:
-            self._sum()
-            taken = {name: amount for name, amount in self._sums.items() if amount}
-            self._sums.update(dict.fromkeys(taken, 0))
-        return taken
+        """Return what was added since the last call of this, which one thread makes; without what is 0."""
+        before, self._taken = self._taken, self.sums()
+        return {name: amount - before[name] for name, amount in self._taken.items() if amount != before[name]}
 
     def sums(self) -> dict[str, float]:
         """Return all sums."""
-        with self._lock:
-            self._sum()
-            return dict(self._sums)
+        total = _zeros()
+        for sums in list(self._of_thread.values()):
+            for name, amount in sums.items():
+                total[name] += amount
+        return total
+
+
+def _zeros() -> dict[str, float]:
+    return dict.fromkeys((*SECONDS, *COUNTS), 0)
