@@ -420,6 +420,17 @@ def test_one_iterator_at_a_time(url):
         next(old)
 
 
+def test_threads_start_where_blocks_are_to_be_read(url, monkeypatch):
+    """An epoch of blocks that were kept has nothing to read ahead, so all of it is done in the loop's thread."""
+    stream, started, start = ss.ShardStream(url, batch_size=10, shuffle=True), [], threading.Thread.start
+    monkeypatch.setattr(threading.Thread, "start", lambda self: (started.append(self.name), start(self)))
+    first = [row for batch in stream for row in batch["x"].tolist()]
+    assert any(name.startswith("shardstream-plan") for name in started)
+    started.clear()
+    second = [row for batch in stream for row in batch["x"].tolist()]
+    assert not started and second != first and sorted(second) == sorted(first)
+
+
 def test_no_threads_are_left(url):
     """Leaving a loop early ends the reader's threads."""
     before = threading.active_count()
