@@ -59,6 +59,13 @@ def test_help_has_examples_and_json(capfd, command):
     assert ("--json" in out) or command in WITHOUT_JSON
 
 
+@pytest.mark.parametrize("group", sorted(WITHOUT_JSON), ids=" ".join)
+def test_help_of_a_group_has_an_example_of_each_command(capfd, group):
+    _, out, _ = run(capfd, *group, "--help")
+    examples = out.partition("Examples")[2]
+    assert all(" ".join(("shardstream", *command)) in examples for command in COMMANDS if command[:-1] == group)
+
+
 def test_shells_complete_commands_and_options(capfd, monkeypatch):
     """What ``--install-completion`` puts into a shell asks for words in this way."""
     for words, wanted in ((["shardstream", "ver"], "verify"), (["shardstream", "tokenizer", "enc"], "encode"),

@@ -4,6 +4,7 @@ import gzip
 import io
 import json
 import os
+import shlex
 import signal
 import subprocess
 import sys
@@ -16,6 +17,7 @@ import pytest
 
 import shardstream as ss
 from shardstream.cli import main
+from shardstream.cli import tokenizer as command_line
 from tests import texts
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -180,3 +182,30 @@ def test_configuration_of_the_repository_packs(capfd, folder):
         found += tokenizer.decode([token for row in rows for token in row["ids"].tolist()])
     documents = sorted(path.read_text() for path in folder.glob("library*.py"))
     assert sorted(found.split("<|endoftext|>")[:-1]) == documents
+
+
+def test_examples_of_the_help_run(capfd, folder, monkeypatch):
+    """Each as it stands but for what this machine need not have: the bucket and Python's library are folders here, tiktoken's encodings a
+    vocabulary, and what is piped into another program is read here.
+    """
+    for path in ("corpus.txt", "books/a.txt", "lib/a.py", "README.md"):
+        (folder / path).parent.mkdir(exist_ok=True)
+        (folder / path).write_text("hello world, hello words\n" * 9)
+    (folder / "corpus").mkdir()
+    (folder / "corpus/a.txt.gz").write_bytes(gzip.compress(b"hello world " * 9))
+    assert train(capfd, to="demo/tokenizer.json")[0] == 0
+    here = {"s3://bucket": str(folder), "${stdlib}": "lib", "cl100k_base": "demo/tokenizer.json", "o200k_base": "demo/tokenizer.json"}
+    examples = [line.strip() for name in ("EXAMPLES", "TRAIN_EXAMPLES", "ENCODE_EXAMPLES", "INFO_EXAMPLES")
+                for line in getattr(command_line, name).splitlines() if line.startswith("    ")]  # fmt: skip
+    assert len(examples) > 8
+    for example in examples:
+        command, _, pipe = example.partition(" | ")
+        for there, place in here.items():
+            command = command.replace(there, place)
+        command, _, stdin = command.partition(" < ")
+        monkeypatch.setattr("sys.stdin", io.TextIOWrapper(io.BytesIO((folder / (stdin or "README.md")).read_bytes())))
+        program, group, *arguments = shlex.split(command)
+        assert (program, group) == ("shardstream", "tokenizer")
+        status, out, err = run(capfd, *arguments)
+        assert status == 0 and out and not err, example
+        assert not pipe or json.loads(out), example

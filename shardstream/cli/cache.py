@@ -9,6 +9,13 @@ import typer
 if TYPE_CHECKING:
     from shardstream.storage import Cache
 
+EXAMPLES = """\
+[bold]Examples[/bold]
+
+    shardstream cache ls /local/cache
+
+    shardstream cache clear /local/cache
+"""
 LS_EXAMPLES = """\
 [bold]Examples[/bold]
 
@@ -24,7 +31,7 @@ CLEAR_EXAMPLES = """\
     shardstream cache clear /local/cache --json
 """
 app = typer.Typer(no_args_is_help=True, help="Look into a folder of cached blocks (cache_dir=), and empty it.",
-                  epilog=LS_EXAMPLES)  # fmt: skip
+                  epilog=EXAMPLES)  # fmt: skip
 
 Folder = Annotated[str, typer.Argument(metavar="FOLDER", help="What was given as cache_dir=.")]
 

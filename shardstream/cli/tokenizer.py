@@ -13,6 +13,15 @@ if TYPE_CHECKING:
     from shardstream.storage.find import FoundFile
     from shardstream.tokenizers import Tokenizer
 
+EXAMPLES = """\
+[bold]Examples[/bold]
+
+    shardstream tokenizer train corpus.txt --vocab-size 32000 --to words.json
+
+    shardstream tokenizer encode words.json 'hello world'
+
+    shardstream tokenizer info words.json
+"""
 TRAIN_EXAMPLES = """\
 [bold]Examples[/bold]
 
@@ -42,7 +51,7 @@ INFO_EXAMPLES = """\
 """
 
 app = typer.Typer(no_args_is_help=True, help="Train byte-pair vocabularies, look into them, encode text.",
-                  epilog=ENCODE_EXAMPLES)  # fmt: skip
+                  epilog=EXAMPLES)  # fmt: skip
 
 Vocabulary = Annotated[
     str,
