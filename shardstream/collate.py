@@ -10,6 +10,9 @@ process would have made; ``ORIGINS`` is what it has to know for that.
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from functools import lru_cache
+from operator import attrgetter
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -22,6 +25,8 @@ from shardstream.forms import Padded
 from shardstream.schema import DENSE_DTYPES
 
 UNLIKE = "unlike"
+Empty = Callable[[tuple[int, ...], np.dtype], np.ndarray]  # makes uninitialised arrays, as np.empty or a pool does
+FORM_OF_ROW = attrgetter("layout", "shape", "dtype", "requires_grad")  # one call a row: of a cheap transform's time this is a tenth
 
 
 class Jagged(NamedTuple):
@@ -195,37 +200,32 @@ def column_length(column: Any) -> int | None:
     return len(column) if isinstance(column, list) else None
 
 
-def collate_rows(samples: list[dict[str, Any]], is_part: bool = False) -> tuple[dict[str, Any], dict[str, str]]:
+def collate_rows(samples: list[dict[str, Any]], is_part: bool = False, empty: Empty = np.empty) -> tuple[dict[str, Any], dict[str, str]]:
     """Return a batch of samples, and the origin of each column.
 
     Numbers and equal shapes are stacked to tensors, 1-D tensors of different lengths become a :class:`Jagged`,
     rows of a :class:`KeyedJagged` one again, everything else is a list. A field that some of the samples lack is None
     there. If ``is_part``, numbers and tensors of several types stay lists, for the type that they would get depends on
-    the rest of the batch.
+    the rest of the batch. ``empty`` says where tensors and arrays are copied to.
     """
     names = dict.fromkeys(name for sample in samples for name in sample)
-    stacked = {name: stack([sample.get(name) for sample in samples], is_part) for name in names}
+    stacked = {name: stack([sample.get(name) for sample in samples], is_part, empty) for name in names}
     return {name: column for name, (column, _) in stacked.items()}, {name: origin for name, (_, origin) in stacked.items()}
 
 
-def stack(values: list, is_part: bool = False) -> tuple[Any, str]:
+def stack(values: list, is_part: bool = False, empty: Empty = np.empty) -> tuple[Any, str]:
     """Return the column of these rows, of which there is at least one, and their origin."""
     first = values[0]
     if isinstance(first, torch.Tensor):
-        if all(isinstance(v, torch.Tensor) and v.layout == torch.strided and (v.shape == first.shape or v.ndim == first.ndim == 1) for v in values):
-            if is_part and any(v.dtype != first.dtype for v in values):
-                return values, UNLIKE
-            if all(v.shape == first.shape for v in values):
-                return torch.stack(values), "tensors"
-            lengths = torch.tensor([0, *(len(v) for v in values)])
-            return Jagged(torch.cat(values), lengths.cumsum(0)), "tensors"
+        if all(isinstance(v, torch.Tensor) for v in values):
+            return _stack_tensors(values, is_part, empty)
     elif isinstance(first, KeyedJagged):
         if all(isinstance(v, KeyedJagged) and _form_of(v) == _form_of(first) for v in values):
             return _concatenate_keyed(values), "tensors"
     elif isinstance(first, np.ndarray):
         if first.dtype.kind in "biuf" and all(
             isinstance(v, np.ndarray) and v.shape == first.shape and v.dtype == first.dtype for v in values):  # fmt: skip
-            return torch.from_numpy(np.stack(values)), "arrays"
+            return torch.from_numpy(np.stack(values, out=empty((len(values), *first.shape), first.dtype.newbyteorder("=")))), "arrays"
     elif isinstance(first, (bool, int, float, np.number)) and all(isinstance(v, (bool, int, float, np.number)) for v in values):
         column = np.array(values)
         if is_part and (any(type(v) is not type(first) for v in values) or (type(first) is int and column.dtype.kind == "f")):
@@ -233,6 +233,29 @@ def stack(values: list, is_part: bool = False) -> tuple[Any, str]:
         if column.dtype.kind in "biuf":
             return torch.from_numpy(column), "numpy numbers" if isinstance(first, np.number) else "numbers"
     return values, "items"
+
+
+def _stack_tensors(values: list[torch.Tensor], is_part: bool, empty: Empty) -> tuple[Any, str]:
+    first, forms = values[0], set(map(FORM_OF_ROW, values))
+    layouts, shapes, dtypes, grads = map(set, zip(*forms))
+    if layouts != {torch.strided} or (len(shapes) > 1 and any(len(shape) != 1 for shape in shapes)):
+        return values, "items"
+    if len(dtypes) > 1 and is_part:
+        return values, UNLIKE
+    # Gradients, devices and subclasses are torch's own business, and numpy may not have the dtype, as bfloat16.
+    is_plain = len(dtypes) == 1 and grads == {False} and first.is_cpu and set(map(type, values)) == {torch.Tensor}
+    dtype = _numpy_dtype(first.dtype) if is_plain else None
+    is_jagged = len(shapes) > 1
+    offsets = torch.tensor([0, *map(len, values)]).cumsum(0) if is_jagged else None
+    shape = (int(offsets[-1]),) if is_jagged else (len(values), *first.shape)
+    out = None if dtype is None else torch.from_numpy(empty(shape, dtype))
+    return Jagged(torch.cat(values, out=out), offsets) if is_jagged else torch.stack(values, out=out), "tensors"
+
+
+@lru_cache(maxsize=64)
+def _numpy_dtype(dtype: torch.dtype) -> np.dtype | None:
+    name = str(dtype).removeprefix("torch.")
+    return np.dtype(name) if name in DENSE_DTYPES else None
 
 
 def unstack(column: Any, origin: str) -> list:
@@ -318,7 +341,7 @@ def _concatenate(columns: list, pool: BufferPool) -> Any:
     if isinstance(first, np.ndarray):
         return np.concatenate(columns)
     if isinstance(first, torch.Tensor):
-        if str(first.dtype).removeprefix("torch.") not in DENSE_DTYPES:  # numpy may not have it, as bfloat16
+        if _numpy_dtype(first.dtype) is None:
             return torch.cat(columns)
         out = pool.empty((sum(map(len, columns)), *first.shape[1:]), first.numpy().dtype)
         # torch.cat would leave OpenMP's threads spinning

@@ -125,15 +125,16 @@ class Packer:
     def empty(self, shape: tuple[int, ...], dtype: np.dtype | str) -> np.ndarray:
         """Return an uninitialised array, in the slot if there is room: what is written to it need not be copied."""
         dtype = np.dtype(dtype)
-        begin, end = self._take(dtype.itemsize * math.prod(shape))
-        if end > self._slot.nbytes:
+        nbytes = dtype.itemsize * math.prod(shape)
+        if self._end + nbytes > self._slot.nbytes:
             return np.empty(shape, dtype)
-        return self._slot.memory[begin:end].view(dtype).reshape(shape)
+        begin = self._take(nbytes)
+        return self._slot.memory[begin : begin + nbytes].view(dtype).reshape(shape)
 
-    def _take(self, nbytes: int) -> tuple[int, int]:
+    def _take(self, nbytes: int) -> int:
         begin = self._end
         self._end += -(-nbytes // ALIGN_NBYTES) * ALIGN_NBYTES
-        return begin, begin + nbytes
+        return begin
 
     def pack(self, column: Any, origin: str | None = None) -> Wire:
         """Return where a column will be; it must not change until ``finish``.
@@ -166,7 +167,7 @@ class Packer:
         offset = array.ctypes.data - self._slot.address
         if 0 <= offset and offset + array.nbytes <= self._slot.nbytes and array.nbytes:
             return Array(offset, array.dtype, array.shape)
-        where = Array(self._take(array.nbytes)[0], array.dtype, array.shape)
+        where = Array(self._take(array.nbytes), array.dtype, array.shape)
         self._outside.append((where, array))
         return where
 

@@ -204,7 +204,7 @@ class RowMaker:
         order: The epoch's order.
         positions: Those to make, in order; from ``order.num_samples`` on they are padding from the epoch's start.
         recipe: What to deliver.
-        pool: Where the columns' memory comes from; the reader's for batches by default.
+        pool: Where the memory of what is delivered comes from; the reader's for batches by default.
         is_part: Other makers' rows will be joined to these (``merge.py``).
     """
 
@@ -212,13 +212,16 @@ class RowMaker:
                  pool: BufferPool | None = None, is_part: bool = False):  # fmt: skip
         self._source, self._order, self._recipe, self._stats = reader.source, order, recipe, reader.stats
         self._assembler = None
+        self._transform_is_batched = getattr(recipe.transform, "shardstream_batched", False)
+        pool = pool or reader.batches
+        gathered = pool if recipe.transform is None else reader.batches  # what a transform is given it may keep
+        self._empty = (gathered if self._transform_is_batched else pool).empty  # for what is collated
         if reader.source.schema is not None:
-            self._assembler = BatchAssembler(reader.source.schema, reader.fields, recipe.forms, pool or reader.batches, reader.outside)
+            self._assembler = BatchAssembler(reader.source.schema, reader.fields, recipe.forms, gathered, reader.outside)
         self._window = WindowReader(
             reader, order, positions.start, positions.step, positions.stop,
             parse_nbytes(recipe.read.memory_limit, "memory_limit"),
             recipe.read.threads or (REMOTE_THREADS if reader.source.is_remote else LOCAL_THREADS))  # fmt: skip
-        self._transform_is_batched = getattr(recipe.transform, "shardstream_batched", False)
         self._transform_is_placed = getattr(recipe.transform, "shardstream_placed", False)
         self._is_plain = self._assembler is not None and recipe.transform is None and not recipe.pad  # rows go out as they come
         self._positions, self._num_made, self._is_part = positions, 0, is_part
@@ -291,7 +294,7 @@ class RowMaker:
     def _set_columns(self, portion: Portion, samples: list[dict[str, Any]], is_pad: np.ndarray | None) -> None:
         """Make the samples that are left the portion's columns: collated, or as they are."""
         if not self._recipe.as_samples or self._transform_is_batched:
-            portion.columns, portion.origins = collate_rows(samples, self._is_part and not self._transform_is_batched)
+            portion.columns, portion.origins = collate_rows(samples, self._is_part and not self._transform_is_batched, self._empty)
             return
         if is_pad is not None:
             flags = is_pad if portion.kept is None else is_pad[portion.kept]

@@ -139,9 +139,8 @@ class _Worker:
     def _make_all(self, task: Task) -> None:
         which = self._setup.number, self._setup.num_workers
         recipe = self._setup.recipe
-        # Without a transform, rows are gathered straight into the slot.
-        pool = self._packer if recipe.transform is None else None
-        with RowMaker(self._reader, task.order(self._reader.source), task.positions(*which), recipe, pool, is_part=True) as maker:
+        # Rows are gathered, or what a transform made of them is collated, straight into the slot.
+        with RowMaker(self._reader, task.order(self._reader.source), task.positions(*which), recipe, self._packer, is_part=True) as maker:
             for num_rows in task.num_rows(*which):
                 if num_rows:
                     slot = self._free_slot()

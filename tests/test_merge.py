@@ -23,10 +23,11 @@ def slots():
         slot.close()
 
 
-def hand_over(slot: Slot, columns: dict, num_rows: int, kept=None, origins: dict | None = None) -> Part:
+def hand_over(slot: Slot, columns: dict, num_rows: int, kept=None, origins: dict | None = None, packer: Packer | None = None) -> Part:
     """Return what the loader gets of a worker's columns; it maps the slot by itself."""
-    packer = Packer()
-    packer.begin(slot)
+    if packer is None:
+        packer = Packer()
+        packer.begin(slot)
     wires = {name: packer.pack(column, (origins or {}).get(name)) for name, column in columns.items()}
     packer.finish()
     return Part(slot, wires, num_rows, None if kept is None else np.array(kept, np.int64))
@@ -55,17 +56,47 @@ def test_parts_collate_as_the_whole(slots, data, num_workers, first, num_positio
     rows = [data.draw(st.none() | st.fixed_dictionaries({}, optional={kind: VALUES[kind] for kind in kinds}) if data.draw(st.booleans())
                       else st.fixed_dictionaries({kind: VALUES[kind] for kind in kinds})) for _ in range(num_positions)]  # fmt: skip
     left = [row for row in rows if row is not None]
-    parts = []
+    parts, packer = [], Packer()
     for worker in range(num_workers):
         mine = rows[(worker - first) % num_workers :: num_workers]
         kept = [i for i, row in enumerate(mine) if row is not None]
-        columns, origins = collate_rows([mine[i] for i in kept], is_part=True)
-        parts.append(hand_over(slots[worker], columns, len(kept), kept, origins))
+        packer.begin(slots[worker])
+        columns, origins = collate_rows([mine[i] for i in kept], True, packer.empty)
+        parts.append(hand_over(slots[worker], columns, len(kept), kept, origins, packer))
     merged = merge(parts, first, num_positions, BufferPool())
     whole = collate_rows(left)[0] if left else {}
     assert merged.num_rows == len(left) and set(merged.columns) == set(whole)
     assert merged.kept is None or merged.kept.tolist() == [i for i, row in enumerate(rows) if row is not None]
     assert_same({name: merged.columns[name] for name in whole}, whole)
+
+
+@pytest.mark.parametrize("nbytes", [MIN_SLOT_NBYTES // 2, 2 * MIN_SLOT_NBYTES])
+def test_rows_are_copied_once(nbytes):
+    """Tensors, of equal lengths or not, and arrays are collated in the slot: from the second time on there is nothing more to copy,
+    and no more of it is used than they take.
+    """
+    slot, packer = Slot.create(), Packer()
+    row = torch.arange(nbytes // 3 // 8 // 4)
+    samples = [{"even": row + i, "odd": row[: len(row) - i], "array": row.numpy() * i} for i in range(4)]
+    for is_grown in (nbytes < MIN_SLOT_NBYTES, True):
+        packer.begin(slot)
+        columns, origins = collate_rows(samples, True, packer.empty)
+        part = hand_over(slot, columns, 4, None, origins, packer)
+        copied = [array.nbytes for _, array in packer._outside]
+        assert copied == [5 * 8] if is_grown else sum(copied) > nbytes - MIN_SLOT_NBYTES  # offsets
+        assert_same(merge([part], 0, 4, BufferPool()).columns, collate_rows(samples)[0])
+    assert slot.nbytes <= max(MIN_SLOT_NBYTES, 5 * nbytes // 4 + 4096)
+    slot.close()
+
+
+def test_what_torch_alone_stacks(slots):
+    """Gradients, subclasses and dtypes that numpy lacks stay torch's business, and rows of them collate all the same."""
+    for row in (torch.ones(3, requires_grad=True), torch.nn.Parameter(torch.ones(3)), torch.ones(3, dtype=torch.bfloat16)):
+        asked: list = []
+        column = collate_rows([{"x": row}, {"x": row * 1}], empty=lambda *what: asked.append(what))[0]["x"]
+        assert column.shape == (2, 3) and column.dtype == row.dtype and column.requires_grad == row.requires_grad and not asked
+    mixed = collate_rows([{"x": torch.ones(3)}, {"x": torch.ones(3, dtype=torch.float64)}])[0]["x"]
+    assert mixed.dtype == torch.float64 and collate_rows([{"x": torch.ones(2).to_sparse()}] * 2)[1] == {"x": "items"}
 
 
 def jagged(lengths: list[int], begin: int, weights: bool) -> ss.Jagged:
