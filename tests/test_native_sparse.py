@@ -174,6 +174,18 @@ def test_unsorted_decode_gives_the_same_sets(case):
     assert [indices[a:b].tolist() for a, b in zip(indptr, indptr[1:], strict=False)] == rows and np.array_equal(values_back, values)
 
 
+@pytest.mark.parametrize("size", [1, 2, 3, 4, 5, 8, 13, 70, 300])
+def test_rice_parameters_of_every_width(size):
+    """Sets in universes that double up to the largest, up to the last element; of many sizes, so that they begin at any bit of a byte."""
+    rng, dim = np.random.default_rng(size), 4 * size
+    while dim <= 2**32:
+        sets = [np.unique(rng.integers(0, dim - 1, rng.integers(2 * size), np.uint64)) for _ in range(100)]
+        rows = [[*few.tolist(), dim - 1] for few in sets]
+        indices, indptr, _ = sparse.decode(block(rows, dim, "rice", "rows"), dim, len(rows))
+        assert [indices[a:b].tolist() for a, b in zip(indptr, indptr[1:], strict=False)] == rows
+        dim = 2**32 if dim < 2**32 < 2 * dim else 2 * dim
+
+
 def test_large_block_of_every_form():
     """A block of 3,000 rows of up to 400 indices survives each form, with rows denser than one half."""
     rng = np.random.default_rng(0)

@@ -176,9 +176,9 @@ def test_values_that_a_coder_does_not_have_are_refused(coder, section):
     assert len(data) <= error.value.offset <= len(data + section)
 
 
-@pytest.mark.parametrize(("num_zeros", "is_packed"), [(100, False), (400, True)])
+@pytest.mark.parametrize(("num_zeros", "is_packed"), [(180, False), (400, True)])
 def test_zstd_must_save_more_than_a_tie(num_zeros, is_packed):
-    """Of values of which zstd would save 1%, which are then slower to read, all are stored plain; not if it saves 4%."""
+    """Values of which zstd would save 1.7% are stored plain, since they are read faster; not if it saves 4%."""
     values = np.random.default_rng(0).integers(2**20, 2**30, 10_000).astype(np.int32)
     values[-num_zeros:] = 0
     header = native.parse(sparse.encode(np.arange(10_000), np.array([0, 10_000]), 10_000, values.view(np.float32)))

@@ -92,6 +92,28 @@ counts_lower_cased_words_and_pairs(void)
 	CHECK_EQ(count_of(&row, "dog_1 \xC3\xA4pfel"), 1);
 }
 
+/* Words of any length wherever they stand in the groups of 64 bytes that are marked together. */
+static void
+finds_words_wherever_they_stand(void)
+{
+	struct ss_hash_options options = words(1, 1);
+	char text[400];
+
+	for (size_t begin = 0; begin < 130; begin++)
+		for (size_t nbytes = 2; nbytes < 150; nbytes += nbytes < 6 ? 1 : 31) {
+			char word[160] = "";
+
+			memset(text, ' ', begin);
+			memset(text + begin, 'w', nbytes);
+			memset(word, 'w', nbytes);
+			memcpy(text + begin + nbytes, " end", 4);
+			struct row row = hash_guarded(&options, text, begin + nbytes + 4);
+			CHECK_EQ(row.num, 2);
+			CHECK_EQ(count_of(&row, word), 1);
+			CHECK_EQ(count_of(&row, "end"), 1);
+		}
+}
+
 /* Every length around blocks of 16 and 64 bytes, with a word, a pair of words, and wide characters at the end. */
 static void
 reads_no_byte_beyond_a_text_of_any_length(void)
@@ -298,6 +320,7 @@ main(void)
 	sums_named_features_by_index();
 	hashes_made_to_collide_cost_linear_steps();
 	counts_lower_cased_words_and_pairs();
+	finds_words_wherever_they_stand();
 	reads_no_byte_beyond_a_text_of_any_length();
 	utf16_gives_the_rows_of_utf8();
 	names_the_first_byte_that_is_not_utf8();
