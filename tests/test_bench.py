@@ -4,15 +4,18 @@ from __future__ import annotations
 
 import itertools
 import json
+import subprocess
+import sys
 import time
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
 
 import shardstream as ss
 from shardstream.bench import limits
-from shardstream.bench.advice import TEXTS, advice, bounding_stage
-from shardstream.bench.run import Measured, measure
+from shardstream.bench.advice import TEXTS, advice, bounding_stage, settings
+from shardstream.bench.run import Measured, _cpu_seconds, measure
 from shardstream.bench.trace import Trace
 from shardstream.cli import main
 from shardstream.source import open_source
@@ -66,6 +69,23 @@ def test_what_the_first_batch_took_is_no_part_of_the_stages(dataset):
     assert found.first_batch_s >= 0.5 and found.stages["transform"] <= found.seconds < 0.5
 
 
+def test_the_cpu_time_is_that_of_the_reading_alone(dataset):
+    """Not what the process has taken before."""
+    begun = time.process_time()
+    found = measure(stream(dataset), seconds=0.05)
+    assert begun > 0.5 and found.cpu_s <= time.process_time() - begun + 0.02  # it comes in ticks of 10 ms
+
+
+def test_the_cpu_time_of_worker_processes_counts():
+    """Theirs is no part of this process's own before they have ended."""
+    code = "import sys, time\nwhile time.process_time() < 0.3: pass\nprint(flush=True)\nsys.stdin.read()"
+    begun, own = _cpu_seconds(), time.process_time()
+    child = subprocess.Popen([sys.executable, "-S", "-c", code], stdin=subprocess.PIPE, stdout=subprocess.PIPE)
+    child.stdout.readline()
+    assert 0.25 <= _cpu_seconds() - begun - (time.process_time() - own) < 1
+    child.communicate()
+
+
 def test_a_stream_that_ends_is_an_error(dataset):
     with pytest.raises(ss.ConfigError, match="ended after 50 batches"):
         measure(ss.ShardStream(dataset, batch_size=100), seconds=60)
@@ -85,13 +105,27 @@ def made_up(num_workers: int = 0, nbytes_read: int = 0, **stages: float) -> Meas
     ("decode", made_up(wait_for_blocks=8, fetch=3, verify=2, decode=2)), ("hand over", made_up(2, hand_over=9, gather=5)),
     ("gather", made_up(gather=6, wait_for_consumer=3)), ("gather", made_up(2, gather=15, hand_over=9)),
     ("transform", made_up(2, transform=18, hand_over=3, wait_for_workers=5)), ("rest", made_up(wait_for_blocks=1.5, gather=0.7)),
-    ("rest", made_up(2, wait_for_blocks=2, gather=0.7)), ("rest", made_up(gather=3, wait_for_blocks=1, fetch=2, nbytes_read=900_000_000)),
+    ("rest", made_up(2, wait_for_blocks=2, gather=0.7)), ("rest", made_up(2, wait_for_workers=7, gather=1, hand_over=2)), ("rest", made_up(gather=3, wait_for_blocks=1, fetch=2, nbytes_read=900_000_000)),
 ])  # fmt: skip
 def test_the_stage_that_bounds_is_named(stage, found):
     """Each kind of stream gets the advice that fits, with its figures."""
     assert bounding_stage(found, 1e8)[0] == stage
-    line = advice(found, "16 parallel GETs", 1e8, "1GB")
+    line = advice(found, "16 parallel GETs", 1e8, dict.fromkeys(("less", "fewer", "more"), "some setting"))
     assert "{" not in line and "\n" not in line and line.split(" ")[0] == TEXTS[stage].split(" ")[0]
+
+
+@pytest.mark.parametrize("url, schema, fields, sparse, has, has_not", [
+    ("/d/a.tar", None, None, "dense", "schema 3GB threads=", "dtypes= sparse= sparse compression= cache_dir= requests"),
+    ("s3://b/a.tar", None, None, "dense", "cache_dir= requests 3GB", "dtypes= sparse= sparse compression= threads="),
+    ("/d/a.tar", ss.Schema(x=ss.Sparse(9), y=ss.Dense("int64")), None, "dense", 'sparse="jagged" dtypes= compression= threads=', "cache_dir= schema"),
+    ("/d/a.tar", ss.Schema(x=ss.Sparse(9), y=ss.Dense("int64")), ["y"], "dense", "dtypes= compression=", "sparse="),
+    ("s3://b/a.tar", ss.Schema(x=ss.Sparse(9), y=ss.Dense("int64")), None, "csr", "dtypes= cache_dir= 3GB", "sparse= threads="),
+])  # fmt: skip
+def test_advice_names_settings_that_the_source_has(url, schema, fields, sparse, has, has_not):
+    """Not those of columns for the files layout, of sets for data without any, or of a store for a disk."""
+    source = SimpleNamespace(schema=schema, is_remote="://" in url)
+    lines = " ".join(settings(source, fields, sparse, "3GB").values())
+    assert all(word in lines for word in has.split()) and not any(word in lines for word in has_not.split())
 
 
 def test_limits_are_measured(dataset, s3):
@@ -102,6 +136,28 @@ def test_limits_are_measured(dataset, s3):
         writer.write_batch({"y": np.arange(100_000)})
     what, rate = limits.read_rate(open_source(f"{s3.url}/d", None, s3.storage_options), s3.storage_options)
     assert "parallel GETs" in what and rate > 0
+
+
+def test_no_more_is_read_for_a_limit_than_is_needed(dataset, monkeypatch):
+    """Of a store whose shards are as large as they like."""
+    read = []
+
+    class Store:
+        def __init__(self, storage_options):
+            pass
+
+        def identify(self, url):
+            return 10**9, None
+
+        def read(self, url, begin, end):
+            read.append((url, begin, end))
+
+    monkeypatch.setattr(limits, "Fetcher", Store)
+    source = SimpleNamespace(num_samples=[1] * 50, num_shards=50, url=lambda number: f"s3://b/{number}.tar")
+    assert limits.read_rate(source)[0] == "16 parallel GETs"
+    warm_up, *measured = read
+    assert warm_up[2] - warm_up[1] <= 4096 and len(set(measured)) == len(measured)
+    assert limits.MAX_NBYTES / 2 <= sum(end - begin for _, begin, end in measured) <= limits.MAX_NBYTES
 
 
 def test_a_trace_has_each_stage_of_each_batch(dataset, tmp_path):

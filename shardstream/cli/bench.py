@@ -39,7 +39,7 @@ def command(
     import dataclasses
 
     from shardstream.bench import limits
-    from shardstream.bench.advice import advice
+    from shardstream.bench.advice import advice, settings
     from shardstream.bench.run import measure
     from shardstream.bench.trace import Trace
     from shardstream.cli import show
@@ -55,7 +55,7 @@ def command(
         measured = measure(stream, num_workers, seconds, step_ms / 1000)
     what, rate = limits.read_rate(stream.source)
     memcpy = limits.memcpy_rate()
-    line = advice(measured, what, rate, memory_limit)
+    line = advice(measured, what, rate, settings(stream.source, field, sparse, memory_limit))
     if plot is not None:
         from shardstream.bench.plot import draw
 
