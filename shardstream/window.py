@@ -268,9 +268,9 @@ class WindowReader:
         """Keep blocks for the next epoch if all that an epoch holds fits into half of the limit; let go of them if not."""
         if isinstance(self._order, EpochOrder) and self._reader.sample_nbytes is not None:
             keeps = 2 * self._reader.sample_nbytes * self._order.num_samples <= self.budget.limit_nbytes
-            if self._keeps and not keeps:
+            has_kept, self._keeps = self._keeps, keeps  # first, so that what the consumer is done with meanwhile goes, too
+            if has_kept and not keeps:
                 self._drop_kept()
-            self._keeps = keeps
 
     def _drop_kept(self) -> None:
         with self._lock:
@@ -437,10 +437,12 @@ class WindowReader:
             raise self._too_large(needed, len(keys))
 
     def _too_large(self, nbytes: int, num_blocks: int) -> ConfigError:
-        return ConfigError(
-            f"shuffling needs {_shown(nbytes)} of blocks at once ({num_blocks} blocks; {self._order.lanes} lanes, window "
-            f"{self._order.window}), of memory_limit {_shown(self.budget.limit_nbytes)} are for blocks: raise "
-            "read=ss.ReadPolicy(memory_limit=...), or start with fewer lanes or a smaller window.")  # fmt: skip
+        what, order, less = "reading in order", "", ""
+        if self._order.lanes * self._order.window > 1:
+            what, order = "shuffling", f"; {self._order.lanes} lanes, window {self._order.window}"
+            less = ", or start with fewer lanes or a smaller window"
+        return ConfigError(f"{what} needs {_shown(nbytes)} of blocks at once ({num_blocks} blocks{order}), of memory_limit "
+                           f"{_shown(self.budget.limit_nbytes)} are for blocks: raise read=ss.ReadPolicy(memory_limit=...){less}.")  # fmt: skip
 
     def _read(self, part: _Part, shared: dict[Key, _SharedBlock]) -> None:
         passing = sum(self._reader.passing_nbytes(*key) for key in shared)

@@ -96,6 +96,15 @@ def test_free_buffers_are_counted_and_given_up():
     assert not pool.take(2**20).any()  # its pages are new
 
 
+def test_of_one_size_no_more_than_a_limit_stays_free(monkeypatch):
+    """A burst of buffers leaves what such a burst needs, up to the limit, and gives the rest back to the system."""
+    monkeypatch.setattr("shardstream.buffers.IDLE_NBYTES", 3 * 2**20)
+    pool = BufferPool()
+    burst = [pool.take(2**20) for _ in range(8)] + [pool.take(300_000)]
+    del burst
+    assert pool.num_bytes == pool.num_idle_bytes == 3 * 2**20 + buffer_nbytes(300_000)
+
+
 def test_an_odd_size_takes_a_free_buffer_that_is_larger():
     """A last block's buffer is cut from one that is there, not from new memory; one above twice the size is left alone.
     """

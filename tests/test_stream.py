@@ -381,6 +381,8 @@ def test_memory_is_counted_and_bounded(url):
     assert 0 < budget.peak_nbytes <= 1_000_000
     with pytest.raises(ss.ConfigError, match="memory_limit 9,375 bytes"):
         list(ss.ShardStream(url, batch_size=64, shuffle=True, read=ss.ReadPolicy(memory_limit="10kB")))
+    with pytest.raises(ss.ConfigError, match=r"reading in order needs .*memory_limit=\.\.\.\)\.$"):  # no lanes to have fewer of
+        list(ss.ShardStream(url, batch_size=64, read=ss.ReadPolicy(memory_limit="1kB")))
 
 
 @pytest.mark.parametrize("shuffle", [False, True])

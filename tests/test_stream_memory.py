@@ -12,6 +12,7 @@ import shardstream as ss
 from shardstream.budget import MemoryBudget
 from shardstream.buffers import BufferPool, TransformPool
 from shardstream.collate import column_length
+from shardstream.reader import BlockReader
 from shardstream.transforms import DecodeImages, Images
 from shardstream.window import WindowReader
 
@@ -107,6 +108,58 @@ def test_a_tight_memory_limit_is_no_deadlock(tmp_path, monkeypatch, compression,
     reading.join(30)
     assert sum(got) == 320
     assert 400_000 < max(peaks) <= memory_limit
+
+
+def test_kept_blocks_go_once_the_rest_will_not_fit(tmp_path, monkeypatch):
+    """An epoch that begins with samples so small that all of it would be kept holds none but what it needs when large ones come."""
+    with ss.ShardWriter(str(tmp_path / "d"), schema=ss.Schema(b=ss.Bytes())) as writer:
+        for number in range(1000):
+            writer.write({"b": bytes(100 if number < 500 else 50_000)})
+            if number % 50 == 49:
+                writer._close_block()
+    idle, take = [], WindowReader.take
+
+    def watched(self, num_rows):
+        taken = take(self, num_rows)
+        with self._lock:
+            if not self._keeps:
+                idle.append(sum(shared.num_plans == 0 for shared in self._shared.values()))
+        return taken
+
+    monkeypatch.setattr(WindowReader, "take", watched)
+    monkeypatch.setattr("shardstream.window.CHUNK_SAMPLES", 100)
+    stream = ss.ShardStream(str(tmp_path / "d"), batch_size=50, read=ss.ReadPolicy(memory_limit="16MB"))
+    assert sum(len(batch["b"]) for batch in stream) == 1000
+    assert 5 < len(idle) < 20 and not any(idle)
+
+
+def test_stored_bytes_count_while_they_are_decoded(tmp_path, monkeypatch):
+    """A compressed local block takes both at once, and afterwards what it became."""
+    with ss.ShardWriter(str(tmp_path / "d"), schema=ss.Schema(a=ss.Dense("uint8", (1000,))), compression="zstd") as writer:
+        writer.write_batch({"a": np.random.default_rng(0).integers(0, 256, (500, 1000), np.uint8)})
+    held, budgets, read_many, made = [], [], BlockReader.read_many, MemoryBudget.__init__
+
+    def watched(self, *args):
+        held.append(budgets[0].held_nbytes)
+        return read_many(self, *args)
+
+    monkeypatch.setattr(BlockReader, "read_many", watched)
+    monkeypatch.setattr(MemoryBudget, "__init__", lambda self, *args: (made(self, *args), budgets.append(self))[0])
+    iterator = iter(ss.ShardStream(str(tmp_path / "d"), batch_size=10, epochs=2))
+    next(iterator)
+    assert len(held) == 1 and 500_000 <= budgets[0].held_nbytes < 540_000  # a buffer is up to an eighth larger
+    assert 500_000 <= held[0] - budgets[0].held_nbytes < 540_000  # zstd makes nothing of it
+
+
+def test_long_strings_are_copied_once(tmp_path):
+    """Each from its block, not by way of a buffer that the whole batch is gathered into; short ones are."""
+    with ss.ShardWriter(str(tmp_path / "d"), schema=ss.Schema(long=ss.Text(), short=ss.Bytes())) as writer:
+        for number in range(100):
+            writer.write({"long": str(number) * 5000, "short": bytes([number]) * 2000})
+    for field, is_gathered in (("long", False), ("short", True)):
+        stream = ss.ShardStream(str(tmp_path / "d"), batch_size=50, fields=[field])
+        assert [row[:1] for batch in stream for row in batch[field]] == [str(n)[:1] if field == "long" else bytes([n]) for n in range(100)]
+        assert bool(stream._reader.batches.num_bytes) is is_gathered
 
 
 def test_a_window_that_cannot_fit_is_refused_before_anything_is_read(tmp_path, monkeypatch):

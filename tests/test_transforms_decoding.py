@@ -183,6 +183,17 @@ def test_no_rows_and_columns_of_other_kinds():
         DecodeImages("jpg")({"jpg": torch.zeros(3)})
 
 
+@pytest.mark.parametrize("sides, num, has_threads", [((37, 53), 200, False), ((120, 160), 60, True), ((120, 160), 2, False)])
+def test_threads_share_what_is_worth_it(monkeypatch, sides, num, has_threads):
+    """Neither many images so small that threads would wait for each other, nor a few."""
+    submitted, pool = [], decoding._pool()
+    monkeypatch.setattr(decoding, "_pool", lambda: submitted.append(None) or pool)
+    monkeypatch.setattr(os, "sched_getaffinity", lambda _: {0, 1})
+    data = [encoded(picture(*sides, seed), quality=75) for seed in range(3)] * (num // 2)
+    assert decoded(data, num_threads=2).shape == (len(data), *sides, 3)
+    assert len(submitted) == has_threads
+
+
 def test_threads_are_made_anew_in_a_forked_child(monkeypatch):
     """A child of a process whose threads have decoded has none of them, and decodes."""
     monkeypatch.setattr(decoding, "THREAD_NBYTES", 1)
