@@ -72,9 +72,9 @@ def test_small_arrays_hold_no_buffer():
     pool = BufferPool()
     kept = [pool.empty((64,), "float32") for _ in range(1000)] + [pool.empty((SMALL_NBYTES,), "uint8"),
                                                                   pool.empty((0, 3), "int64")]  # fmt: skip
-    assert not pool._lent and [array.shape for array in kept[-2:]] == [(SMALL_NBYTES,), (0, 3)]
+    assert pool.num_bytes == 0 and [array.shape for array in kept[-2:]] == [(SMALL_NBYTES,), (0, 3)]
     large = pool.empty((SMALL_NBYTES + 1,), "uint8")
-    assert len(pool._lent) == 1
+    assert pool.num_bytes == buffer_nbytes(SMALL_NBYTES + 1) and pool.num_idle_bytes == 0
     del large
     assert pool.num_idle_bytes == buffer_nbytes(SMALL_NBYTES + 1)
 
@@ -133,7 +133,7 @@ def test_buffers_of_all_sizes_share_arenas():
     """Fifty odd sizes take the memory that they are counted with, and no part of a huge page each."""
     pool = BufferPool()
     kept = [pool.take(size) for size in range(70_000, 3_000_000, 60_000)]
-    assert len({id(buffer._arena) for buffer in pool._lent}) <= 1 + 1.1 * sum(map(held_nbytes, kept)) // ARENA_NBYTES
+    assert len({id(buffer._arena) for buffers in pool._all.values() for buffer in buffers}) <= 1 + 1.1 * sum(map(held_nbytes, kept)) // ARENA_NBYTES
     assert pool.num_bytes == sum(map(held_nbytes, kept))
 
 
