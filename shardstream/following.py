@@ -12,12 +12,12 @@ import time
 from bisect import bisect_left, bisect_right
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from functools import cached_property
 from typing import NamedTuple
 
 from shardstream.codecs.shard import ShardIndex
 from shardstream.config import RetryPolicy, parse_seconds
 from shardstream.errors import ConfigError, DatasetNotFoundError, ShardNotFoundError
+from shardstream.locks import lazy
 from shardstream.log import Log, ShardTable, Step
 from shardstream.log.travel import canonical
 from shardstream.order.state import Following, State
@@ -116,7 +116,7 @@ class Segment:
     time: float
     shards: ShardTable
 
-    @cached_property
+    @lazy
     def end(self) -> int:
         """One past the cumulative position of its last sample."""
         return self.base + int(self.shards.num_samples.sum())

@@ -9,7 +9,6 @@ from __future__ import annotations
 import logging
 from collections.abc import Callable
 from dataclasses import dataclass
-from functools import cached_property
 
 import numpy as np
 
@@ -17,6 +16,7 @@ from shardstream._native.crc32c import crc32c
 from shardstream.codecs.shard import ShardIndex
 from shardstream.config import RetryPolicy
 from shardstream.errors import ChecksumError, ConfigError, DatasetNotFoundError, SchemaError, ShardNotFoundError
+from shardstream.locks import lazy
 from shardstream.log import Log, ShardTable, Snapshot
 from shardstream.order.state import list_id
 from shardstream.schema import Dense, Schema, Sparse
@@ -55,7 +55,7 @@ class Source:
     def num_shards(self) -> int:
         return len(self.num_samples)
 
-    @cached_property
+    @lazy
     def total_samples(self) -> int:
         return int(self.num_samples.sum())
 

@@ -8,7 +8,7 @@ import numpy as np
 from torch.utils.data import DataLoader
 
 import shardstream as ss
-from shardstream.locks import ForkSafeLock
+from shardstream.locks import ForkSafeLock, lazy
 
 
 def test_a_forked_child_can_take_a_lock_that_was_held():
@@ -46,3 +46,50 @@ def test_workers_of_torchs_loader_read_whatever_was_locked_when_they_were_forked
     with stream._reader._lock:
         batches = iter(loader)  # forks
     assert [y for batch in batches for y in batch["y"].tolist()] == list(range(100, 1000))
+
+
+class Slow:
+    """Has a value that takes until it ``may_end``, where that is given."""
+
+    def __init__(self, may_end: threading.Event | None = None):
+        self.may_end, self.begun = may_end, threading.Semaphore(0)
+
+    @lazy
+    def value(self) -> object:
+        """What it is."""
+        self.begun.release()
+        if self.may_end is not None:
+            self.may_end.wait(60)
+        return object()
+
+
+def test_a_forked_child_computes_what_a_thread_was_computing_at_the_fork():
+    """Of the same object and of another of its class, whose lock ``functools.cached_property`` would hold on Python 3.11."""
+    slow = Slow(threading.Event())
+    thread = threading.Thread(target=lambda: slow.value)
+    thread.start()
+    assert slow.begun.acquire(timeout=60)
+    pid = os.fork()
+    if pid == 0:
+        signal.alarm(20)
+        slow.may_end = None
+        os._exit(7 if Slow().value is not None and slow.value is slow.value else 1)
+    assert os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]) == 7
+    slow.may_end.set()
+    thread.join()
+
+
+def test_what_is_lazy_is_computed_once_and_the_same_to_all():
+    """Threads that meet at the first use get one object; later ones compute nothing; the docstring stays."""
+    slow = Slow(threading.Event())
+    got: list[object] = []
+    threads = [threading.Thread(target=lambda: got.append(slow.value)) for _ in range(4)]
+    for thread in threads:
+        thread.start()
+    assert all(slow.begun.acquire(timeout=60) for _ in threads)  # without a lock all compute
+    slow.may_end.set()
+    for thread in threads:
+        thread.join()
+    assert len(got) == 4 and set(got) == {slow.value} == {vars(slow)["value"]}
+    assert not slow.begun.acquire(blocking=False)
+    assert Slow.value.__doc__ == "What it is."

@@ -6,7 +6,6 @@ Rows are named by two uint32 arrays: row ``i`` of the batch is row ``row[i]`` of
 
 from __future__ import annotations
 
-import functools
 import math
 from collections.abc import Sequence
 
@@ -14,6 +13,7 @@ import numpy as np
 
 from shardstream._native import ffi, lib
 from shardstream.errors import CodecError
+from shardstream.locks import lazy
 
 DTYPES = {name: getattr(lib, f"SS_{name.upper()}") for name in (
     "bool", "int8", "uint8", "int16", "uint16", "int32", "uint32", "int64", "uint64", "float16", "float32", "float64")}  # fmt: skip
@@ -236,7 +236,7 @@ class RaggedBlocks:
         if status:
             _check(status, "sparse gather")
 
-    @functools.cached_property
+    @lazy
     def _index_pointers(self):
         return ffi.cast("uint32_t **", self._value_pointers[0])
 

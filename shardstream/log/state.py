@@ -9,10 +9,10 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, replace
-from functools import cached_property
 from typing import Any
 
 from shardstream.errors import DatasetError
+from shardstream.locks import lazy
 from shardstream.log.entries import Entry, name
 from shardstream.log.table import EMPTY, ShardTable, sid_bytes
 
@@ -54,7 +54,7 @@ class State:
     kept: tuple[int, ...] = ()  # versions below expired_below that were kept, for their tags
     ended: int | None = None
 
-    @cached_property
+    @lazy
     def shards(self) -> ShardTable:
         """The live shards, in log order."""
         table = ShardTable.concatenate(self.chunks)

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from functools import cached_property
 
 import numpy as np
 
 from shardstream.errors import DatasetError
+from shardstream.locks import lazy
 from shardstream.log.entries import ShardRecord
 
 COLUMNS = {"sid": np.uint64, "num_samples": np.int64, "nbytes": np.int64, "index_offset": np.int64,
@@ -129,7 +129,7 @@ class ShardTable:
         row = range(len(self))[row]
         return f"{self.base}/{self.sid(row)}.index.json" if row in self.adopted else self.url(row)
 
-    @cached_property
+    @lazy
     def urls(self) -> list[str]:
         """All URLs, in log order; made when first asked for."""
         text, base = self.sids.astype(">u8").tobytes().hex(), self.base

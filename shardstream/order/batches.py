@@ -15,9 +15,9 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
-from functools import cached_property
 
 from shardstream.errors import ConfigError
+from shardstream.locks import lazy
 
 
 @dataclass(frozen=True)
@@ -52,7 +52,7 @@ class BatchPlan:
         """Rows of a full batch on all ranks together."""
         return self.batch_size * self.world_size
 
-    @cached_property
+    @lazy
     def num_batches(self) -> int:
         """Batches from ``start_position`` on: the same on every rank."""
         full, rest = divmod(self.num_samples - self.start_position, self.global_batch_size)

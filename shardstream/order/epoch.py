@@ -14,7 +14,6 @@ docs/FORMAT.md section 7.
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from functools import cached_property
 from typing import NamedTuple
 
 import numpy as np
@@ -22,6 +21,7 @@ import numpy as np
 from shardstream._native import order as native
 from shardstream._native.gather import NeededBlocks
 from shardstream.errors import ConfigError
+from shardstream.locks import lazy
 
 # Third word of a key, so that permutations for different purposes never share one.
 RUNS, SHARDS, LANES, MIX = 1, 2, 3, 4
@@ -140,7 +140,7 @@ class EpochOrder:
     def _key(self, purpose: int) -> int:
         return native.key(self.seed, self.epoch, purpose)
 
-    @cached_property
+    @lazy
     def shard_permutation(self) -> np.ndarray:
         """int64[num_shards]: ordinals of the log's shards, in the order in which they lie on the line."""
         ordinals = np.arange(self.shard_num_samples.size, dtype=np.int64)
@@ -148,14 +148,14 @@ class EpochOrder:
             return ordinals
         return native.permute(self._key(SHARDS), ordinals.size, ordinals)
 
-    @cached_property
+    @lazy
     def shard_starts(self) -> np.ndarray:
         """int64[num_shards + 1]: where each shard of ``shard_permutation`` begins on the line, and the end."""
         starts = np.zeros(self.shard_num_samples.size + 1, np.int64)
         np.cumsum(self.shard_num_samples[self.shard_permutation], out=starts[1:])
         return starts
 
-    @cached_property
+    @lazy
     def lane_begin(self) -> np.ndarray:
         """int64[lanes]: where each lane begins on the line."""
         num_each, num_long = divmod(self.num_samples, self.lanes)
@@ -164,7 +164,7 @@ class EpochOrder:
         lengths[interval] = num_each + (np.arange(self.lanes) < num_long)
         return (np.cumsum(lengths) - lengths)[interval]
 
-    @cached_property
+    @lazy
     def _native(self) -> native.Epoch:
         return native.Epoch(self._key(RUNS), self.num_samples, self.run_length, self.lane_begin)
 
