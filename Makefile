@@ -4,6 +4,7 @@
 #   make demo S3=1      the same with the datasets on S3: $AWS_ENDPOINT_URL if set, else a server on loopback
 #   make online         a producer, a growing dataset, a trainer that follows it; killed, resumed, plotted (S3=1: on S3)
 #   make test           C tests under the sanitizers, then pytest
+#   make lint           ruff, by the rules in pyproject.toml
 #   make fuzz           libFuzzer on every parser of the C core (needs clang)
 #   make soak           kill training jobs at random moments, thousands of them if time allows (ARGS="--minutes 60")
 #   make soak-s3        10,000 requests of which a fifth fail, and a server that is gone for 20 s (ARGS="SEED REQUESTS")
@@ -39,7 +40,7 @@ RUN    := $(VENV)/bin/python
 STAMPS := $(VENV)/.stamps
 CSRC   := $(wildcard csrc/lib/*.c csrc/lib/*.h csrc/include/*.h)
 
-.PHONY: help demo online test fuzz soak soak-writers soak-s3 soak-tokenizers bench-tokenizers bench-packing bench-memory bench-workers bench bench-quick bench-s3 s3-server clean
+.PHONY: help demo online test lint fuzz soak soak-writers soak-s3 soak-tokenizers bench-tokenizers bench-packing bench-memory bench-workers bench bench-quick bench-s3 s3-server clean
 .DELETE_ON_ERROR:
 
 help:
@@ -54,6 +55,9 @@ demo: $(STAMPS)/$(if $(S3),tested,runs) $(STAMPS)/built
 test: $(STAMPS)/tested $(STAMPS)/built
 	$(MAKE) --no-print-directory -C csrc test
 	$(RUN) -m pytest $(ARGS)
+
+lint: $(STAMPS)/tested
+	$(RUN) -m ruff check
 
 soak: $(STAMPS)/tested $(STAMPS)/built
 	$(RUN) -m tests.soak $(ARGS)

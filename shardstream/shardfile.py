@@ -16,9 +16,16 @@ from shardstream._native.tar import header
 from shardstream.codecs import rows
 from shardstream.codecs.columns import encode_column, member_suffixes
 from shardstream.codecs.shard import (
-    FORMAT, INDEX_MEMBER, MAX_BLOCK_NBYTES, MAX_BLOCK_SAMPLES, SHARD_MEMBER, TAR_RECORD_NBYTES, TAR_UNIT_NBYTES,
-    ShardIndex, ShardInfo,
-)  # fmt: skip
+    FORMAT,
+    INDEX_MEMBER,
+    MAX_BLOCK_NBYTES,
+    MAX_BLOCK_SAMPLES,
+    SHARD_MEMBER,
+    TAR_RECORD_NBYTES,
+    TAR_UNIT_NBYTES,
+    ShardIndex,
+    ShardInfo,
+)
 from shardstream.schema import Schema
 
 WRITE_BUFFER_NBYTES = 4 * 2**20  # large writes make large page-cache folios, which are read back twice as fast

@@ -13,7 +13,16 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import shardstream as ss
-from shardstream.buffers import ARENA_NBYTES, SMALL_NBYTES, BufferPool, TransformPool, block_nbytes, buffer_nbytes, held_nbytes, keep_freed_memory
+from shardstream.buffers import (
+    ARENA_NBYTES,
+    SMALL_NBYTES,
+    BufferPool,
+    TransformPool,
+    block_nbytes,
+    buffer_nbytes,
+    held_nbytes,
+    keep_freed_memory,
+)
 
 
 def test_a_dropped_buffer_is_used_again():

@@ -7,8 +7,14 @@ import time
 import numpy as np
 import pytest
 
-from shardstream.errors import (ConfigError, Conflict, DatasetError, DatasetNotFoundError, ProducerFenced,
-                                SchemaError)  # fmt: skip
+from shardstream.errors import (
+    ConfigError,
+    Conflict,
+    DatasetError,
+    DatasetNotFoundError,
+    ProducerFenced,
+    SchemaError,
+)
 from shardstream.log import Log
 from shardstream.schema import Dense, Schema, Sparse
 from shardstream.storage import Store

@@ -12,7 +12,17 @@ from shardstream.config import RetryPolicy
 from shardstream.errors import ChecksumError, ShardError, StorageError
 from shardstream.storage import Fetcher, fetch, ranges, retry
 from shardstream.storage import pace as paces
-from shardstream.storage.pace import HEDGE_FLOOR_S, HEDGED_FREE, HEDGED_SHARE, MAX_IN_FLIGHT, MIN_IN_FLIGHT, MIN_RECENT, NUM_MEASURED, Pace, first_of
+from shardstream.storage.pace import (
+    HEDGE_FLOOR_S,
+    HEDGED_FREE,
+    HEDGED_SHARE,
+    MAX_IN_FLIGHT,
+    MIN_IN_FLIGHT,
+    MIN_RECENT,
+    NUM_MEASURED,
+    Pace,
+    first_of,
+)
 from shardstream.storage.retry import MAX_WRONG, attempt, backoff_s
 
 

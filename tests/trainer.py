@@ -17,7 +17,7 @@ from pathlib import Path
 import torch.distributed
 
 # imported here, as all others are, so that who forks trainers does it once for all of them
-import shardstream.codecs.foreign
+import shardstream.codecs.foreign  # noqa: F401
 from shardstream import ShardStream, StreamLoader, mix
 
 

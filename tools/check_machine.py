@@ -14,7 +14,7 @@ PACKAGES = "apt-get install python3-venv python3-dev gcc"
 
 def missing() -> str | None:
     """Return what is missing, or ``None``."""
-    if sys.version_info < (3, 10):
+    if sys.version_info < (3, 10):  # noqa: UP036  (older ones run this, to be told)
         return (
             f"Python 3.10 or newer; {sys.executable} is {sys.version.split()[0]}. Name another: make PYTHON=python3.12"
         )

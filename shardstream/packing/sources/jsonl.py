@@ -62,7 +62,7 @@ class JsonlSource(LinesSource):
             return None
         if len(values) != len(ends) + 1:
             return None
-        return values if all([self._set_key(value) for value in values]) else None  # a list: all of them get one
+        return values if all([self._set_key(value) for value in values]) else None  # noqa: C419  (all of them get one)
 
     def _set_key(self, value: dict) -> bool:
         """Set an object's key; return whether it has the one that the settings name."""
