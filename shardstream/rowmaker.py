@@ -242,7 +242,6 @@ class RowMaker:
         if loss.num_skipped:
             places = [np.ones(piece.rows.num_rows, bool) if piece.places is None else piece.places for piece in pieces]
             kept = np.concatenate(places).nonzero()[0]
-            pieces = [piece for piece in pieces if piece.rows.num_rows] or pieces[:1]
         portion = Portion({}, num_rows if kept is None else len(kept), kept, None, loss)
         if self._assembler is not None:
             if len(pieces) == 1:

@@ -5,6 +5,7 @@ memory.
 from __future__ import annotations
 
 import itertools
+import shutil
 from types import SimpleNamespace
 
 import numpy as np
@@ -81,6 +82,29 @@ def test_a_batch_of_several_chunks_is_that_of_one(places, fields, forms, monkeyp
         rows = list(ss.ShardStream(places.many, batch_size=1, shuffle=True, lanes=1, window=window, seed=5, **forms))
         for number, batch in enumerate(got):
             assert_same(batch, concatenate(rows[number * batch_size :][:batch_size], BufferPool()))
+
+
+@pytest.mark.parametrize("num_workers", [0, 2])
+@pytest.mark.parametrize("window, batch_size", [(7, 20), (96, 64), (300, 700)])
+def test_rows_that_are_skipped_leave_the_others_as_they_are(places, tmp_path, monkeypatch, window, batch_size, num_workers):
+    """Whether a batch loses some rows of a chunk, or all that it has of one."""
+    for name in ("CHUNK_SAMPLES", "FIRST_CHUNK_SAMPLES"):
+        monkeypatch.setattr(f"shardstream.window.{name}", 1)  # so that a chunk is a window
+    shutil.copytree(places.many, tmp_path / "d")
+    for shard in ss.Dataset(str(tmp_path / "d")).shards[1:3]:
+        with open(shard, "r+b") as file:
+            file.seek(3000)
+            byte = file.read(1)
+            file.seek(3000)
+            file.write(bytes([byte[0] ^ 1]))
+    stream = ss.ShardStream(str(tmp_path / "d"), batch_size=batch_size, shuffle=True, lanes=1, window=window, seed=5, on_error="skip",
+                            read=ss.ReadPolicy(max_skipped=NUM_SAMPLES), **FORMS)  # fmt: skip
+    batches, written = list(ss.StreamLoader(stream, num_workers, multiprocessing_context="fork")), samples(NUM_SAMPLES)
+    for batch in batches:
+        assert_is_batch(batch, written)
+    ys = [y for batch in batches for y in batch["y"].tolist()]
+    assert len(batches) == len(stream) and len(set(ys)) == len(ys) == NUM_SAMPLES - stream.report.num_skipped
+    assert 0 < stream.report.num_skipped < NUM_SAMPLES
 
 
 def test_single_samples_are_rows_of_batches(places):

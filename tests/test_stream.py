@@ -11,8 +11,9 @@ import torch
 
 import shardstream as ss
 from shardstream.order.epoch import EpochOrder
+from shardstream.reader import BlockReader
 from shardstream.verify import verify
-from shardstream.window import WindowReader
+from shardstream.window import WindowReader, _blocks_of, _numbered
 
 NUM = 5000
 DIM = 64
@@ -154,6 +155,9 @@ def test_states_of_others_are_refused(url, tmp_path):
                 {**state, "extra": 1}, []):  # fmt: skip
         with pytest.raises(ss.StateError):
             ss.ShardStream(url, shuffle=True).load_state_dict(bad)
+    ss.ShardStream(str(tmp_path / "d"), shuffle=True).load_state_dict({**state, "position": 1})
+    with pytest.raises(ss.StateError, match="position 2 is past the 1 samples"):
+        ss.ShardStream(str(tmp_path / "d"), shuffle=True).load_state_dict({**state, "position": 2})
     with pytest.raises(ss.StateError, match="seed"):
         ss.ShardStream(str(tmp_path / "d"), shuffle=True, seed=5).load_state_dict(state)
     with pytest.raises(ss.StateError, match="lanes"):
@@ -410,6 +414,43 @@ def test_what_fits_into_half_of_the_limit_is_read_once(url, shuffle):
     assert num_read_small[0] == num_read_small[1] == num_read_small[2] > 0
     assert num_read_large[2] - num_read_large[1] == num_read_large[1] - num_read_large[0] > 0.9 * num_read_large[0]
     assert list(stream)[0]["y"].numel() == 64
+
+
+def test_a_batch_waits_for_no_block_that_it_does_not_need(tmp_path, monkeypatch):
+    """The first is there while the second block of its chunk is still on its way."""
+    with ss.ShardWriter(str(tmp_path), schema=ss.Schema(y=ss.Dense("int64"))) as writer:
+        for number in range(200):
+            writer.write({"y": number})
+            if number % 50 == 49:
+                writer._close_block()
+    is_taken, in_time, read_many = threading.Event(), [], BlockReader.read_many
+
+    def late(self, shard, blocks):
+        if 0 not in blocks:
+            in_time.append(is_taken.wait(20))
+        return read_many(self, shard, blocks)
+
+    monkeypatch.setattr(BlockReader, "read_many", late)
+    for batch in ss.ShardStream(str(tmp_path), batch_size=50):
+        is_taken.set()
+        assert len(batch["y"]) == 50
+    assert in_time == [True] * 3
+
+
+@pytest.mark.parametrize("far", [0, 2**21])
+def test_shards_are_numbered_in_ascending_order(far):
+    """Few among each other by a table, of a number that no table is made for by a sort."""
+    shards = np.array([7, 3, 3, 9 + far, 7])
+    distinct, number = _numbered(shards)
+    assert distinct.tolist() == [3, 7, 9 + far] and number.tolist() == [1, 0, 0, 2, 1]
+    assert [part.tolist() for part in _numbered(np.empty(0, np.int64))] == [[], []]
+
+
+def test_spans_of_rows_name_the_blocks_that_they_overlap():
+    """No neighbour of theirs, in order, each once, without those that are known."""
+    starts, spans = {0: np.array([0, 10, 20]), 5: np.array([0])}, [(0, 10, 20), (0, 0, 10), (0, 19, 21), (5, 3, 4), (0, 0, 1)]
+    assert _blocks_of(spans, starts, set()) == [(0, 1), (0, 0), (0, 2), (5, 0)]
+    assert _blocks_of(spans, starts, {(0, 0), (5, 0)}) == [(0, 1), (0, 2)]
 
 
 def test_one_iterator_at_a_time(url):

@@ -133,6 +133,18 @@ def test_kept_blocks_go_once_the_rest_will_not_fit(tmp_path, monkeypatch):
     assert 5 < len(idle) < 20 and not any(idle)
 
 
+def test_blocks_kept_from_the_epoch_before_count(tmp_path, monkeypatch):
+    """What nobody has to read again takes as much of the limit as when it was read."""
+    with ss.ShardWriter(str(tmp_path / "d"), schema=ss.Schema(a=ss.Dense("uint8", (1000,)))) as writer:
+        writer.write_batch({"a": np.zeros((3000, 1000), np.uint8)})
+    budgets, made, held = [], MemoryBudget.__init__, []
+    monkeypatch.setattr(MemoryBudget, "__init__", lambda self, *args: (made(self, *args), budgets.append(self))[0])
+    for number, _ in enumerate(ss.ShardStream(str(tmp_path / "d"), batch_size=100, shuffle=True, epochs=3)):
+        if number % 30 == 29:
+            held.append(budgets[-1].held_nbytes)
+    assert len(budgets) == len(held) == 3 and held[0] == held[1] == held[2] > 3_000_000
+
+
 def test_stored_bytes_count_while_they_are_decoded(tmp_path, monkeypatch):
     """A compressed local block takes both at once, and afterwards what it became."""
     with ss.ShardWriter(str(tmp_path / "d"), schema=ss.Schema(a=ss.Dense("uint8", (1000,))), compression="zstd") as writer:
@@ -160,6 +172,23 @@ def test_long_strings_are_copied_once(tmp_path):
         stream = ss.ShardStream(str(tmp_path / "d"), batch_size=50, fields=[field])
         assert [row[:1] for batch in stream for row in batch[field]] == [str(n)[:1] if field == "long" else bytes([n]) for n in range(100)]
         assert bool(stream._reader.batches.num_bytes) is is_gathered
+
+
+@pytest.mark.timeout(60)
+def test_leaving_while_the_planner_waits_for_memory(tmp_path, monkeypatch):
+    """It waits for room that would come only if the loop went on."""
+    with ss.ShardWriter(str(tmp_path / "d"), schema=ss.Schema(a=ss.Dense("uint8", (1000,)))) as writer:
+        for _ in range(120):
+            writer.write_batch({"a": np.zeros((100, 1000), np.uint8)})
+            writer._close_block()
+    budgets, made = [], MemoryBudget.__init__
+    monkeypatch.setattr(MemoryBudget, "__init__", lambda self, *args: (made(self, *args), budgets.append(self))[0])
+    iterator = iter(ss.ShardStream(str(tmp_path / "d"), batch_size=100, shuffle=True, lanes=8, window=4000, read=ss.ReadPolicy(memory_limit="7MB")))
+    next(iterator)
+    while not budgets[0]._is_waiting:
+        time.sleep(0.001)
+    iterator.close()
+    assert "shardstream-plan" not in [thread.name for thread in threading.enumerate()]
 
 
 def test_a_window_that_cannot_fit_is_refused_before_anything_is_read(tmp_path, monkeypatch):
