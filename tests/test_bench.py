@@ -138,9 +138,22 @@ def test_limits_are_measured(dataset, s3):
     assert "parallel GETs" in what and rate > 0
 
 
+def test_a_trace_ends_at_a_limit(dataset, monkeypatch, tmp_path):
+    """A reading that goes on for hours does not fill memory and disk with what it took."""
+    monkeypatch.setattr("shardstream.bench.trace.MAX_EVENTS", 20)
+    with Trace() as trace:
+        found = measure(stream(dataset), seconds=0.1)
+    assert found.num_batches > 20 <= trace.write(tmp_path / "trace.json") < 20 + len(SECONDS)
+
+
 def test_no_more_is_read_for_a_limit_than_is_needed(dataset, monkeypatch):
     """Of a store whose shards are as large as they like."""
     read = []
+    monkeypatch.setattr(limits, "MAX_NBYTES", 5000)
+    monkeypatch.setattr(limits.Fetcher, "read", lambda _, url, begin, end, allocate: read.append((begin, end, len(allocate(None)))))
+    assert limits.read_rate(open_source(dataset))[0] == "page cache" and set(read) == {(0, 5000, 5000)}
+    monkeypatch.undo()
+    read.clear()
 
     class Store:
         def __init__(self, storage_options):

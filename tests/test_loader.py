@@ -391,6 +391,28 @@ def test_workers_leave_with_their_parent(urls, method, has_heir, tmp_path):
     assert not are_running and heirs_are == [True] * bool(has_heir)
 
 
+def go_on_after_an_interrupt(url):
+    """Read on after Ctrl-C, as a program may that asks whether to stop, and print how many rows there were."""
+    iterator = iter(loader(url, 2, batch_size=10))
+    num_rows = len(next(iterator)["y"])
+    try:
+        print("now", flush=True)
+        time.sleep(1000)
+    except KeyboardInterrupt:
+        pass
+    print(num_rows + sum(len(batch["y"]) for batch in iterator))
+
+
+def test_ctrl_c_at_a_terminal_interrupts_the_loop_alone(urls):
+    """It reaches all processes of the group; of the workers none ends, or has an error to tell."""
+    code = f"import tests.test_loader; tests.test_loader.go_on_after_an_interrupt({urls['blocks']!r})"
+    parent = subprocess.Popen([sys.executable, "-W", "ignore", "-c", code], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
+                              start_new_session=True, env={**os.environ, "PYTHONPATH": str(Path(__file__).parents[1])})  # fmt: skip
+    assert parent.stdout.readline() == "now\n"
+    os.killpg(parent.pid, signal.SIGINT)
+    assert parent.communicate() == (f"{NUM}\n", "")
+
+
 def is_running(pid: int) -> bool:
     """Return whether a process is there and no zombie, which one that nobody waits for stays."""
     try:

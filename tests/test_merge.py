@@ -106,9 +106,9 @@ def jagged(lengths: list[int], begin: int, weights: bool) -> ss.Jagged:
 
 
 @pytest.mark.parametrize("weights", [False, True])
-@pytest.mark.parametrize("kind", ["jagged", "csr", "rows"])
+@pytest.mark.parametrize("kind", ["jagged", "csr", "rows", "keyed"])
 def test_columns_of_batches_join(slots, kind, weights):
-    """Jagged, CSR and lists of rows interleave row by row, with weights where they have them."""
+    """Jagged, CSR, keyed columns and lists of rows interleave row by row, with weights where they have them, also of unequal parts."""
 
     def column(lengths, begin):
         value = jagged(lengths, begin, weights)
@@ -118,13 +118,17 @@ def test_columns_of_batches_join(slots, kind, weights):
         if kind == "rows":
             rows = [value.values[a:b] for a, b in zip(value.offsets, value.offsets[1:])]
             return [(row, row / 2) for row in rows] if weights else rows
-        return value
+        return ss.KeyedJagged.of({"one": value, "two": jagged(lengths[::-1], begin + 20, weights)}) if kind == "keyed" else value
 
     parts = [hand_over(slots[0], {"c": column([1, 0, 3], 0)}, 3), hand_over(slots[1], {"c": column([2, 1], 10)}, 2)]
     got = merge(parts, 0, 5, BufferPool()).columns["c"]
     order = [0, 10, 11, 12, 1, 2, 3]
     if kind == "rows":
         assert [(row[0] if weights else row).tolist() for row in got] == [[0], [10, 11], [], [12], [1, 2, 3]]
+    elif kind == "keyed":
+        values = [*order, 20, 21, 22, 30, 31, 32, 23]
+        assert got.keys == ["one", "two"] and got.values.tolist() == values and got.offsets.tolist() == [0, 1, 3, 3, 4, 7, 10, 11, 11, 13, 14]
+        assert (got.weights is None) if not weights else got.weights.tolist() == [v / 2 for v in values]
     elif kind == "jagged":
         assert got.values.tolist() == order and got.offsets.tolist() == [0, 1, 3, 3, 4, 7]
         assert (got.weights is None) if not weights else got.weights.tolist() == [v / 2 for v in order]
@@ -138,6 +142,23 @@ def test_arrays_of_any_dtype_join(slots):
         whole = np.arange(5).astype(dtype) if not isinstance(dtype, list) else np.array([(i, i / 2) for i in range(5)], dtype)
         parts = [hand_over(slots[w], {"a": whole[w::2]}, len(whole[w::2])) for w in range(2)]
         assert_same(merge(parts, 0, 5, BufferPool()).columns["a"], whole)
+
+
+def test_whatever_texts_python_has_join(slots):
+    """Half a surrogate pair, too, which UTF-8 has no bytes for."""
+    texts = ["\ud800", "", "a\udfff", "\U0001f600", "\0"]
+    parts = [hand_over(slots[w], {"t": texts[w::2]}, len(texts[w::2])) for w in range(2)]
+    assert merge(parts, 0, 5, BufferPool()).columns["t"] == texts
+
+
+def test_arrays_in_a_slot_begin_at_multiples_of_64_bytes(slots):
+    """Those that were made there and those that are copied."""
+    packer = Packer()
+    packer.begin(slots[0])
+    made = [packer.empty((length,), np.uint8) for length in (1, 63, 64, 65)]
+    wires = [packer.pack(column) for column in [*made, np.ones(3, np.uint8), ["a", "bcd"], np.ones(5)]]
+    packer.finish()
+    assert all(where.offset % 64 == 0 for wire in wires for where in wire.arrays)
 
 
 def test_what_is_merged_does_not_depend_on_the_slots(slots):
