@@ -18,13 +18,14 @@ class MemoryBudget:
         self.held_nbytes = 0  # by blocks that are here or on their way
         self.peak_nbytes = 0
         self._coming_nbytes = 0  # of those on their way, which will take free buffers first
-        self._changed = threading.Condition()
+        self._lock = threading.RLock()  # to be taken itself, for Ctrl-C in the middle of the condition's __enter__ would leave it held
+        self._changed = threading.Condition(self._lock)
         self._awaited, self.planned = -1, 0  # numbers of the plan that the consumer waits for, and of the one that is being made
         self._is_waiting = self._closed = False
 
     def reserve(self, nbytes: int) -> bool:
         """Wait until ``nbytes`` more fit and count them as coming; False if waiting can't make room, or the reader was closed."""
-        with self._changed:
+        with self._lock:
             self._is_waiting = True
             self._changed.wait_for(lambda: self._closed or self._awaited == self.planned or self._fits(nbytes))
             self._is_waiting = False
@@ -51,26 +52,26 @@ class MemoryBudget:
 
         By its number, for the planner may be at the next one before the consumer has woken up.
         """
-        with self._changed:
+        with self._lock:
             self._awaited = number
             self._changed.notify_all()
 
     def look(self) -> None:
         """Look whether batches that were let go of have made room; buffers come back without a word."""
         if self._is_waiting:
-            with self._changed:
+            with self._lock:
                 self._changed.notify_all()
 
     def expect(self, nbytes: int) -> None:
         """Count ``nbytes`` more as held, by blocks on their way."""
-        with self._changed:
+        with self._lock:
             self._coming_nbytes += nbytes
             self._add(nbytes)
         self._trim()
 
     def arrive(self, expected_nbytes: int, nbytes: int) -> None:
         """Note that blocks on their way are here, and how large they are."""
-        with self._changed:
+        with self._lock:
             self._coming_nbytes -= expected_nbytes
         self.adjust(nbytes - expected_nbytes)
         self._trim()
@@ -91,7 +92,7 @@ class MemoryBudget:
 
     def adjust(self, nbytes: int) -> None:
         """Count ``nbytes`` more (or, negative, less) as held."""
-        with self._changed:
+        with self._lock:
             self._add(nbytes)
             self._changed.notify_all()
 
@@ -100,6 +101,6 @@ class MemoryBudget:
         self.peak_nbytes = max(self.peak_nbytes, self.held_nbytes)
 
     def close(self) -> None:
-        with self._changed:
+        with self._lock:
             self._closed = True
             self._changed.notify_all()

@@ -101,7 +101,7 @@ class StreamLoader:
         ``fetch``              threads: waiting for bytes of the store, the disk or the cache
         ``verify``             threads: checksums
         ``decode``             threads: bytes to columns
-        ``wait_for_blocks``    whoever makes rows (this process, or each worker) had to wait for these threads
+        ``wait_for_blocks``    whoever makes rows (this process, or each worker) planned, or had to wait for these threads
         ``gather``             rows of a batch from the blocks held, or samples of the files layout decoded
         ``transform``          the transform, and collating its rows
         ``wait_for_slot``      workers: were ahead, and waited until a batch was taken

@@ -21,11 +21,9 @@ class ForkSafeLock:
         self._lock = threading.Lock()
         _locks.add(self)
 
-    def __enter__(self) -> None:
-        self._lock.acquire()
-
-    def __exit__(self, *_) -> None:
-        self._lock.release()
+    # The lock's own methods: Ctrl-C in the middle of ours would leave it held.
+    __enter__ = property(lambda self: self._lock.__enter__)
+    __exit__ = property(lambda self: self._lock.__exit__)
 
 
 _locks: weakref.WeakSet[ForkSafeLock] = weakref.WeakSet()

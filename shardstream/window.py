@@ -1,11 +1,12 @@
 """The blocks that a reader holds while it shuffles: which, when, and how many bytes (``WindowReader``).
 
-Positions of the epoch come in *chunks* of whole runs of every lane (``order/``). For each chunk a planner
-thread finds the blocks that hold its rows, waits until memory allows, and has them read by a pool of threads;
-it stays ahead of the consumer, so blocks of the next chunk arrive while this one is used. A block that two
-chunks need is read once. What is held: the blocks of the chunk in use and, as far as ``memory_limit`` allows,
-those of the next; a chunk is let go of before the next is waited for, so a batch that lies in two is taken in
-two pieces. From remote shards blocks come in parts (``parts.py``): neighbours by one request.
+Positions of the epoch come in *chunks* of whole runs of every lane (``order/``). For each chunk the blocks that
+hold its rows are found and, once memory allows, read by a pool of threads. From the first chunk on of which blocks
+must be read a planner thread does so, ahead of the consumer, and blocks of the next chunk arrive while this one is
+used; before, the consumer's own thread does. A block that two chunks need is read once. What is held: the blocks of
+the chunk in use and, as far as ``memory_limit`` allows, those of the next; a chunk is let go of before the next is
+waited for, so a batch that lies in two is taken in two pieces. From remote shards blocks come in parts
+(``parts.py``): neighbours by one request.
 
 Blocks of an epoch that fits into half of ``memory_limit`` stay for the next ones, which then read and decode nothing.
 """
@@ -131,7 +132,11 @@ class WindowReader:
             num_lanes = order.lanes // math.gcd(step, order.lanes)
             self._parts = PartPlanner(reader, order, num_lanes, memory_limit_nbytes)
         self._lock = threading.Lock()
-        self._plans: queue.Queue = queue.Queue(REMOTE_CHUNKS_AHEAD if reader.source.is_remote else CHUNKS_AHEAD)
+        # Queues in C: Ctrl-C in the consumer's thread may leave the lock of a queue.Queue held.
+        self._plans: queue.SimpleQueue = queue.SimpleQueue()
+        self._room: queue.SimpleQueue = queue.SimpleQueue()  # for so many plans
+        for _ in range(REMOTE_CHUNKS_AHEAD if reader.source.is_remote else CHUNKS_AHEAD):
+            self._room.put(None)
         self._closed = False
         self._chunk: HeldChunk | None = None  # being consumed
         self._num_taken = 0  # plans
@@ -156,13 +161,9 @@ class WindowReader:
         """Stop all threads and let go of all blocks."""
         self._closed = True
         self.budget.close()
-        while True:  # the planner may wait for room in the queue
-            try:
-                self._plans.get_nowait()
-            except queue.Empty:
-                if self._planner is None or not self._planner.is_alive():
-                    break
-                self._planner.join(0.01)
+        self._room.put(None)  # the planner may wait for it
+        if self._planner is not None and self._planner.is_alive():
+            self._planner.join()
         self._todo.clear()
         self._pool.shutdown(wait=True, cancel_futures=True)
         self._decide_to_keep()
@@ -211,6 +212,7 @@ class WindowReader:
             plan = self._plans.get()
         if isinstance(plan, BaseException):
             raise plan
+        self._room.put(None)
         return plan
 
     def _wait_for(self, chunk: HeldChunk, num_blocks: int) -> None:
@@ -260,6 +262,7 @@ class WindowReader:
                     self._wait_until_read(plan)
                 self.budget.planned += 1
                 plan, _ = self._next_plan()
+                self._room.get()
                 self._plans.put(plan)
         except BaseException as error:  # handed to the consumer, whose thread raises it
             self._plans.put(error)

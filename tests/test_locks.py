@@ -1,10 +1,15 @@
 """Forked children find locks free that threads of their parent held at the fork."""
 
+import contextlib
 import os
+import queue
 import signal
+import sys
 import threading
+from pathlib import Path
 
 import numpy as np
+import pytest
 from torch.utils.data import DataLoader
 
 import shardstream as ss
@@ -93,3 +98,55 @@ def test_what_is_lazy_is_computed_once_and_the_same_to_all():
     assert len(got) == 4 and set(got) == {slow.value} == {vars(slow)["value"]}
     assert not slow.begun.acquire(blocking=False)
     assert Slow.value.__doc__ == "What it is."
+
+
+@pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")  # of generators interrupted as they are closed
+def test_ctrl_c_leaves_nothing_held(tmp_path):
+    """Wherever a loop is interrupted as a function of ours returns, or Python code of the standard library that has taken a lock for us,
+    it ends with all its threads, and the next epoch is whole.
+    """
+    with ss.ShardWriter(str(tmp_path), schema=ss.Schema(y=ss.Dense("int64", (64,)))) as writer:
+        for begin in range(0, 160, 20):
+            writer.write_batch({"y": np.full((20, 64), np.arange(begin, begin + 20)[:, None])})
+            writer._close_block()
+    of_ours, of_conditions = str(Path(ss.__file__).parent), threading.Condition.__enter__.__code__
+    returns: list[tuple] = []  # functions, and where they ended, or of those that took a lock the number
+
+    def interrupt_at(number: int) -> ss.ShardStream:
+        """Iterate a new stream in this thread until so many functions have returned, then raise KeyboardInterrupt."""
+
+        def look(frame, event, _):
+            is_ours = frame.f_code.co_filename.startswith(of_ours)
+            if is_ours and frame.f_code.co_name == "close":
+                return None  # not a second time while the first is obeyed
+            takes_for_us = frame.f_code is of_conditions and frame.f_back.f_code.co_filename.startswith((of_ours, queue.__file__))
+            if event == "return" and (is_ours or takes_for_us):
+                returns.append((frame.f_code, len(returns) if takes_for_us else frame.f_lineno))
+                if len(returns) == number:
+                    raise KeyboardInterrupt
+            return look
+
+        returns.clear()
+        stream = ss.ShardStream(str(tmp_path), batch_size=20, shuffle=True, lanes=2, window=40, read=ss.ReadPolicy(memory_limit="100kB"))
+        len(stream)
+        sys.settrace(look)
+        with contextlib.suppress(KeyboardInterrupt):
+            for batch in stream:
+                del batch
+        sys.settrace(None)
+        return stream
+
+    def interrupt_everywhere() -> None:
+        interrupt_at(0)
+        for number in dict(zip(returns, range(1, len(returns) + 1))).values():  # at the last return from each place
+            stream = interrupt_at(number)
+            stream.set_epoch(1)
+            assert sorted(row for batch in stream for row in batch["y"][:, 0].tolist()) == list(range(160))
+            numbers.append(number)
+        numbers.append(0)
+
+    numbers: list[int] = []
+    thread = threading.Thread(target=interrupt_everywhere, daemon=True)
+    thread.start()
+    thread.join(60)
+    assert len(numbers) > 100 and numbers[-1] == 0
