@@ -172,8 +172,10 @@ class WindowReader:
             self._reader.kept = {key: shared for key, shared in self._shared.items() if shared.is_here}
             for shared in self._reader.kept.values():
                 shared.num_plans = 0
-        # What the next epoch's reader counts begins at 0, so nothing may wait here for a garbage collection.
+        # What the next epoch's reader counts begins at 0, so nothing may wait here for a garbage collection, nor this reader itself,
+        # to which what makes chunks refers, and an error of the planner.
         self._shared, self._chunk, self._planned, self._ahead = {}, None, [], {}
+        self._chunks, self._plans = iter(()), queue.SimpleQueue()
 
     # -- the consumer's side ----------------------------------------------------------------------
 

@@ -1,8 +1,10 @@
 """memory_limit: what a stream holds is counted before it is taken, and stays within it."""
 
+import gc
 import io
 import threading
 import time
+import weakref
 from types import SimpleNamespace
 
 import numpy as np
@@ -274,3 +276,26 @@ def test_all_memory_keeps_to_the_limit(tmp_path, monkeypatch, field, rows, trans
                             read=ss.ReadPolicy(memory_limit=limit))  # fmt: skip
     assert sum(column_length(batch["x"]) for batch in stream) == 2 * stream.source.total_samples
     assert limit / 2 < max(totals) <= 1.1 * limit, max(totals)
+
+
+@pytest.mark.parametrize("memory_limit", ["1GB", "40kB"])
+def test_nothing_of_an_epoch_waits_for_a_garbage_collection(tmp_path, monkeypatch, memory_limit):
+    """Not what planned it, with its arrays, either: whether blocks are kept, or the loop ends early while the next chunk waits for room."""
+    with ss.ShardWriter(str(tmp_path), schema=ss.Schema(a=ss.Dense("uint8", (64,)))) as writer:
+        for _ in range(20):
+            writer.write_batch({"a": np.zeros((64, 64), np.uint8)})
+            writer._close_block()
+    made, init = [], WindowReader.__init__
+    monkeypatch.setattr(WindowReader, "__init__", lambda self, *args: (made.append(weakref.ref(self)), init(self, *args))[1])
+    stream = ss.ShardStream(str(tmp_path), batch_size=32, read=ss.ReadPolicy(memory_limit=memory_limit))
+    gc.collect()
+    gc.disable()
+    try:
+        for stop_at in (40, 40, 20):
+            for number, batch in enumerate(stream, 1):
+                del batch
+                if number == stop_at:
+                    break
+    finally:
+        gc.enable()
+    assert len(made) == 3 and [window() for window in made] == [None] * 3
