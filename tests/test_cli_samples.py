@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import json
 import tarfile
+import zlib
 from pathlib import Path
 
 import numpy as np
@@ -88,6 +89,33 @@ def test_cat_shows_whatever_foreign_members_hold(capfd, tmp_path):
     assert status == 0 and found == [{"json": {"half": ["\\ud800"]}}, {"json": "\\ud800"}, {"npz": {"a": [0, 1, 2]}}]
 
 
+def test_rows_count_from_the_end_as_in_python(blocks):
+    looker = Looker(blocks)
+    for row in (0, 1, len(looker) - 1):
+        assert looker.sample(row - len(looker)).id == looker.sample(row).id and looker.sample(row - len(looker)).row == row
+    assert looker.sample(-1).fields["y"] == NUM - 1
+    for row in (len(looker), -len(looker) - 1):
+        with pytest.raises(ss.ConfigError, match=f"no row {row}"):
+            looker.sample(row)
+
+
+def test_each_row_of_each_block_is_found(tmp_path):
+    """By its number, wherever blocks and shards begin; and named by its shard, also in the files layout."""
+    with ss.ShardWriter(str(tmp_path / "b"), schema=ss.Schema(y=ss.Dense("int64"))) as writer, ss.ShardWriter(str(tmp_path / "f")) as files:
+        for number in range(50):
+            writer.write({"y": number})
+            files.write({"__key__": f"k{number}", "cls": number})
+            if number % 7 == 6:
+                writer._close_block()
+            if number % 20 == 19:
+                writer._close_block()
+                writer._roll(False)
+    for name, field in (("b", "y"), ("f", "cls")):
+        looker = Looker(str(tmp_path / name))
+        found = [looker.sample(row) for row in range(50)]
+        assert [sample.fields[field] for sample in found] == list(range(50)) == [looker.row_of(sample.id) for sample in found]
+
+
 def test_a_sample_is_found_by_its_id(capfd, blocks):
     sample = Looker(blocks).sample(NUM - 1)
     assert Looker(blocks).row_of(sample.id) == NUM - 1
@@ -122,6 +150,10 @@ def test_damaged_and_giant_images_are_errors():
     giant = bytearray(to_png(np.zeros((8, 8), np.uint8)))
     giant[16:24] = (60_000).to_bytes(4, "big") * 2
     with pytest.raises(ss.CodecError):
+        to_png(bytes(giant))
+    giant[16:24] = (8300).to_bytes(4, "big") * 2  # of which pillow itself only warns
+    giant[29:33] = zlib.crc32(giant[12:29]).to_bytes(4, "big")
+    with pytest.raises(ss.CodecError, match="8300 x 8300 pixels is not shown"):
         to_png(bytes(giant))
 
 

@@ -19,6 +19,8 @@ import torch
 
 import shardstream as ss
 from shardstream import worker
+from shardstream.budget import MemoryBudget
+from shardstream.handover import MIN_SLOT_NBYTES, Slot
 from shardstream.storage import Fetcher
 from tests.columns import assert_same
 
@@ -509,6 +511,31 @@ def test_two_iterators(urls):
     with pytest.raises(ss.ConfigError, match="iterator"):
         next(old)
     assert sum(len(batch["y"]) for batch in new) == NUM - 20
+
+
+def test_of_large_slots_few_are_used(tmp_path, monkeypatch):
+    """However far ahead a worker could be of a slow loop, for they are memory; batches of 3 MB each take four of eight."""
+    with ss.ShardWriter(str(tmp_path / "d"), schema=ss.Schema(a=ss.Dense("uint8", (30_000,)), y=ss.Dense("int64"))) as writer:
+        writer.write_batch({"a": np.zeros((1200, 30_000), np.uint8), "y": np.arange(1200)})
+    slots, create = [], Slot.create
+    monkeypatch.setattr("shardstream.workers.Slot.create", lambda: slots.append(create()) or slots[-1])
+    ys, num_large = [], []
+    for batch in loader(str(tmp_path / "d"), 1, batch_size=100):
+        ys += batch["y"].tolist()
+        time.sleep(0.03)
+        num_large.append(sum(os.fstat(slot.fd).st_size > worker.SMALL_NBYTES for slot in slots))
+    assert ys == list(range(1200)) and len(slots) == 8 and 1 <= max(num_large) <= worker.NUM_LARGE
+
+
+def test_slots_count_as_memory_of_their_worker(urls, monkeypatch):
+    told, tell = os.pipe()
+    look = MemoryBudget.look
+    monkeypatch.setattr(MemoryBudget, "look", lambda self: (os.write(tell, self._outside.get("slots", 0).to_bytes(8, "little")), look(self))[1])
+    assert sum(len(batch["y"]) for batch in loader(urls["blocks"], 1, batch_size=100)) == NUM
+    os.close(tell)
+    with os.fdopen(told, "rb") as file:
+        nbytes = np.frombuffer(file.read(), np.int64)
+    assert nbytes[0] == 0 and nbytes[-1] == 8 * MIN_SLOT_NBYTES
 
 
 def test_rows_larger_than_slots(tmp_path):

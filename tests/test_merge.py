@@ -91,12 +91,19 @@ def test_rows_are_copied_once(nbytes):
 
 def test_what_torch_alone_stacks(slots):
     """Gradients, subclasses and dtypes that numpy lacks stay torch's business, and rows of them collate all the same."""
-    for row in (torch.ones(3, requires_grad=True), torch.nn.Parameter(torch.ones(3)), torch.ones(3, dtype=torch.bfloat16)):
+    for row in (torch.ones(3, requires_grad=True), torch.nn.Parameter(torch.ones(3)),
+                torch.nn.Parameter(torch.ones(3), requires_grad=False), torch.ones(3, dtype=torch.bfloat16)):  # fmt: skip
         asked: list = []
         column = collate_rows([{"x": row}, {"x": row * 1}], empty=lambda *what: asked.append(what))[0]["x"]
         assert column.shape == (2, 3) and column.dtype == row.dtype and column.requires_grad == row.requires_grad and not asked
     mixed = collate_rows([{"x": torch.ones(3)}, {"x": torch.ones(3, dtype=torch.float64)}])[0]["x"]
     assert mixed.dtype == torch.float64 and collate_rows([{"x": torch.ones(2).to_sparse()}] * 2)[1] == {"x": "items"}
+
+
+def test_rows_of_the_other_byte_order_collate():
+    """To tensors, which have the machine's own."""
+    column = collate_rows([{"x": np.array([i, 2], ">i4")} for i in range(3)])[0]["x"]
+    assert column.dtype == torch.int32 and column.tolist() == [[0, 2], [1, 2], [2, 2]]
 
 
 def jagged(lengths: list[int], begin: int, weights: bool) -> ss.Jagged:

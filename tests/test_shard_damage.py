@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 
 import shardstream as ss
+from shardstream.log.entries import SEAL_NBYTES, sealed
 from shardstream.reader import BlockReader
 from shardstream.source import open_source
 from shardstream.storage import Fetcher
@@ -105,3 +106,14 @@ def test_cutting_a_shard_anywhere(tmp_path, layout):
             bare_file.truncate(place)
             assert outcome(tmp_path / "d", whole, source) is False or place >= end
             assert outcome(bare, whole_bare) is False or place >= end
+
+
+def test_a_log_that_counts_otherwise_than_the_shard_is_an_error(tmp_path):
+    """Whoever wrote it: positions of an epoch would not be where the order has them."""
+    with ss.ShardWriter(str(tmp_path), schema=ss.Schema(y=ss.Dense("int64"))) as writer:
+        writer.write_batch({"y": np.arange(100)})
+    entry = tmp_path / "_log" / f"{1:020d}.json"
+    data = entry.read_bytes()[:-SEAL_NBYTES] + b"}"
+    entry.write_bytes(sealed(data.replace(b'"num_samples":100', b'"num_samples":99')))
+    with pytest.raises(ss.ShardError, match="counts 100 samples, the log 99"):
+        list(ss.ShardStream(str(tmp_path), batch_size=10))
