@@ -450,10 +450,11 @@ class WindowReader:
                            f"{_shown(self.budget.limit_nbytes)} are for blocks: raise read=ss.ReadPolicy(memory_limit=...){less}.")  # fmt: skip
 
     def _read(self, part: _Part, shared: dict[Key, _SharedBlock]) -> None:
-        passing = sum(self._reader.passing_nbytes(*key) for key in shared)
-        if passing:
-            self.budget.expect(passing)
+        passing = 0
         try:
+            passing = sum(self._reader.passing_nbytes(*key) for key in shared)  # may have to load an index once more
+            if passing:
+                self.budget.expect(passing)
             found = self._reader.read_many(next(iter(shared))[0], [block for _, block in shared])
         except BaseException as error:  # the consumer's thread raises it
             found = [error] * len(shared)

@@ -12,6 +12,7 @@ import torch
 import shardstream as ss
 from shardstream.order.epoch import EpochOrder
 from shardstream.reader import BlockReader
+from shardstream.source import Source
 from shardstream.verify import verify
 from shardstream.window import WindowReader, _blocks_of, _numbered
 
@@ -361,6 +362,36 @@ def test_skipping_unreadable_blocks(tmp_path, batch_size):
     assert batch_size is None or len(list(stream)) == len(stream)
     with pytest.raises(ss.ShardstreamError, match="max_skipped=100"):
         list(ss.ShardStream(url, batch_size=batch_size, shuffle=True, on_error="skip", read=ss.ReadPolicy(max_skipped=100)))
+
+
+def test_an_index_that_is_loaded_again_in_vain_is_an_error(url, monkeypatch):
+    """A window of more shards than indexes are kept of loads some again, in the threads that read, too: whichever fails, the loop ends."""
+    monkeypatch.setattr("shardstream.reader.INDEXES_KEPT", 1)
+    left, load_index = [0], Source.load_index
+
+    def may_fail(self, shard, fetcher):
+        left[0] -= 1
+        if left[0] == 0:
+            raise ss.ShardNotFoundError("gone", shard=self.url(shard))
+        return load_index(self, shard, fetcher)
+
+    monkeypatch.setattr(Source, "load_index", may_fail)
+    ended: list[type | None] = []
+
+    def read_until_it_fails() -> None:
+        for number in range(1, 160, 6):
+            left[0] = number
+            try:
+                for _ in ss.ShardStream(url, batch_size=500, shuffle=True, fields=["x"], read=ss.ReadPolicy(threads=1)):
+                    pass
+                ended.append(None)
+            except ss.ShardNotFoundError as error:
+                ended.append(type(error))
+
+    thread = threading.Thread(target=read_until_it_fails, daemon=True)
+    thread.start()
+    thread.join(60)
+    assert len(ended) == 27 and ended.count(None) < 7
 
 
 def test_memory_is_counted_and_bounded(url):
