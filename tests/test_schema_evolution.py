@@ -7,7 +7,9 @@ import pytest
 import shardstream as ss
 from shardstream.errors import ConfigError, Conflict, SchemaError, ShardError
 from shardstream.log import Log
-from shardstream.storage import Store
+from shardstream.reader import BlockReader
+from shardstream.source import open_source
+from shardstream.storage import Fetcher, Store
 from tests.columns import assert_same
 
 OLD = ss.Schema(y=ss.Dense("int64"), z=ss.Text())
@@ -60,6 +62,16 @@ def test_older_samples_have_the_default(url, twin, sparse, shuffle):
     options = {"batch_size": 4, "sparse": sparse, "shuffle": shuffle, "seed": 3}
     for one, other in zip(ss.ShardStream(url, **options), ss.ShardStream(twin, **options), strict=True):
         assert_same(one, other)
+
+
+def test_defaults_that_are_filled_in_count_as_memory(tmp_path):
+    """A block holds its rows of them, though no byte of them is stored."""
+    old, new = ss.Schema(y=ss.Dense("int8")), ss.Schema(y=ss.Dense("int8"), a=ss.Dense("float32", (1000,), default=[0.5] * 1000))
+    for schema in (old, new):
+        with ss.ShardWriter(str(tmp_path), schema=schema) as writer:
+            writer.write_batch({"y": np.arange(100), "a": np.ones((100, 1000))} if "a" in schema else {"y": np.arange(100)})
+    reader = BlockReader(open_source(str(tmp_path)), None, Fetcher())
+    assert 400_000 <= reader.read(0, 0).nbytes < 410_000 and reader.estimate_nbytes(0, 0) >= 400_000
 
 
 def test_worker_processes_fill_in_the_default(url, twin):

@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 
 import shardstream as ss
+from shardstream import shardfile
 from shardstream.log.entries import SEAL_NBYTES, sealed
 from shardstream.reader import BlockReader
 from shardstream.source import open_source
@@ -117,3 +118,26 @@ def test_a_log_that_counts_otherwise_than_the_shard_is_an_error(tmp_path):
     entry.write_bytes(sealed(data.replace(b'"num_samples":100', b'"num_samples":99')))
     with pytest.raises(ss.ShardError, match="counts 100 samples, the log 99"):
         list(ss.ShardStream(str(tmp_path), batch_size=10))
+
+
+def test_a_column_that_cannot_be_decoded_is_named_with_its_place(tmp_path, monkeypatch):
+    """Where checksums are right, a writer was wrong: the error says which bytes of the shard it wrote so."""
+    encode = shardfile.encode_column
+
+    def wrong(field, parts, compression):
+        payloads = encode(field, parts, compression)
+        return [b"not an array" for _ in payloads] if field == schema["b"] else payloads
+
+    schema = ss.Schema(a=ss.Dense("int64"), b=ss.Dense("int8"))
+    monkeypatch.setattr(shardfile, "encode_column", wrong)
+    with ss.ShardWriter(str(tmp_path), schema=schema) as writer:
+        for number in (1, 2):
+            writer.write({"a": number, "b": number})
+            writer._close_block()
+    reader = BlockReader(open_source(str(tmp_path)), None, Fetcher())
+    index, _ = reader.index(0)
+    for block in (0, 1):
+        with pytest.raises(ss.CodecError) as error:
+            reader.read(0, block)
+        assert (error.value.block, error.value.field, error.value.offset) == (block, "b", index.extents[block][1][0])
+        assert (tmp_path / error.value.shard).read_bytes()[error.value.offset :].startswith(b"not an array")

@@ -13,8 +13,11 @@ import pytest
 import shardstream as ss
 from shardstream.budget import MemoryBudget
 from shardstream.buffers import BufferPool, TransformPool
+from shardstream.codecs.shard import MAX_BLOCK_NBYTES
 from shardstream.collate import column_length
-from shardstream.reader import BlockReader
+from shardstream.reader import BlockReader, _Growth
+from shardstream.source import SPARSE_GROWTH, open_source
+from shardstream.storage import Fetcher
 from shardstream.transforms import DecodeImages, Images
 from shardstream.window import WindowReader
 
@@ -221,6 +224,22 @@ def test_what_decodes_larger_than_guessed_is_counted(tmp_path, monkeypatch, fiel
     assert len(read("12MB")) == 10 and 4_000_000 < max(peaks) <= 12_000_000
     with pytest.raises(ss.ConfigError, match="memory_limit"):
         read("2MB")
+
+
+def test_blocks_are_guessed_by_those_that_grew_most(tmp_path):
+    """By their bytes or their samples, whichever gives more, up to the largest there was or that writers close blocks at."""
+    grown = _Growth().and_of(1000, 10, 5000).and_of(100, 10, 100)
+    assert grown.estimate(200, 1) == 1000 and grown.estimate(1, 3) == 1500
+    assert grown.estimate(10**9, 1) == MAX_BLOCK_NBYTES and grown.and_of(1, 1, 3 * MAX_BLOCK_NBYTES).estimate(10**9, 1) == 3 * MAX_BLOCK_NBYTES
+    with ss.ShardWriter(str(tmp_path / "d"), schema=ss.Schema(x=ss.Sparse(2**20))) as writer:
+        for seed in range(50):
+            writer.write({"x": np.flatnonzero(np.random.default_rng(seed).random(2**20) < 0.001)})
+    reader = BlockReader(open_source(str(tmp_path / "d")), None, Fetcher())
+    index, _ = reader.index(0)
+    stored_nbytes = int(index.extents[0, 0, 1])
+    assert SPARSE_GROWTH * stored_nbytes <= reader.estimate_nbytes(0, 0) < 1.2 * SPARSE_GROWTH * stored_nbytes  # nothing is known yet
+    nbytes = reader.read(0, 0).nbytes
+    assert 2 * stored_nbytes < nbytes <= reader.estimate_nbytes(0, 0) < 1.2 * nbytes
 
 
 def _photos():
