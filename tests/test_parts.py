@@ -228,6 +228,15 @@ def test_gaps_and_groups(place, gets):
     assert sorted(end - begin for _, begin, end in gets) == sorted([9000, 90_000 - 9001 - fetch.MAX_GAP_NBYTES, 1])
 
 
+@pytest.mark.parametrize("gap_nbytes, num_arrays", [(0, 1), (300, 1), (400, 10)])
+def test_gaps_are_not_held(place, gets, gap_nbytes, num_arrays):
+    """Of one reply ranges are views, but copies where a quarter of it or more is between them: nobody counts that."""
+    spans, checks = spans_and_checks([(begin, begin + 1000) for begin in range(0, 10 * (1000 + gap_nbytes), 1000 + gap_nbytes)])
+    found = Fetcher().read_spans(place, spans, checks)
+    assert all((data == DATA[begin:end]).all() for data, (begin, end) in zip(found, spans, strict=True)) and len(gets) == 1
+    assert len({id(data if data.base is None else data.base) for data in found}) == num_arrays
+
+
 def test_cached_blocks_are_not_fetched(place, gets, tmp_path):
     """What the cache has is not asked for; what it lacks, on both sides of that, is, and is then kept."""
     spans, checks = spans_and_checks([(begin, begin + 20_000) for begin in range(0, 200_000, 20_000)])

@@ -32,6 +32,7 @@ from shardstream.storage.urls import is_local, normalise, protocol, redact
 
 MAX_DESCRIPTORS = 128
 MAX_GAP_NBYTES = 64 * 1024  # between two ranges that share a GET: what is read in vain costs less than a request
+MIN_VIEWED = 0.75  # of what a GET brings, that is asked for: if it is less the rest is not held along with it
 PIECE_NBYTES = 8 << 20  # of a range twice as long or more; each piece is a GET, and only a piece is repeated
 MAX_PIECES = 8  # of one range that are in flight together
 TAGS = ("ETag", "etag", "LastModified", "Last-Modified", "last_modified", "mtime", "updated")  # as the clients call them
@@ -150,7 +151,8 @@ class Fetcher:
                    allocate: Allocate = _new) -> list[np.ndarray | ShardstreamError]:  # fmt: skip
         """Return each of several ascending ranges ``(begin, end)`` as by :meth:`read`, or the error that it would raise.
 
-        Remote neighbours, at most ``MAX_GAP_NBYTES`` apart and not in the cache, come by one GET as views of one array.
+        Remote neighbours, at most ``MAX_GAP_NBYTES`` apart and not in the cache, come by one GET as views of one array, or as copies if much
+        of that is in none of them, for who holds a view holds all.
         """
         found: list[np.ndarray | ShardstreamError | None] = [None] * len(spans)
         is_joined = not is_local(url) and len(spans) > 1
@@ -162,9 +164,11 @@ class Fetcher:
         for group in _neighbours(spans, missing) if is_joined else ():
             begin, end = spans[group[0]][0], spans[group[-1]][1]
             data = _or_error(self.read, url, begin, end)
+            is_sparse = sum(spans[i][1] - spans[i][0] for i in group) < MIN_VIEWED * (end - begin)
             for i in group:
                 if isinstance(data, np.ndarray):
-                    found[i] = self._checked(url, *spans[i], data[spans[i][0] - begin : spans[i][1] - begin], verify[i])
+                    part = data[spans[i][0] - begin : spans[i][1] - begin]
+                    found[i] = self._checked(url, *spans[i], _copied(part, allocate) if is_sparse else part, verify[i])
                 elif not isinstance(data, ShardError):  # else it ends early: some of them may be whole
                     found[i] = data
         for i in missing:
@@ -322,6 +326,12 @@ def _complete(data: np.ndarray, url: str, begin: int, end: int) -> np.ndarray:
     if len(data) < end - begin:
         raise ShardError(f"the shard is truncated: it ends before byte {end}.", shard=redact(url), offset=begin + len(data))
     return data
+
+
+def _copied(data: np.ndarray, allocate: Allocate) -> np.ndarray:
+    out = allocate(len(data))
+    out[...] = data
+    return out
 
 
 def _or_error(read: Callable[..., np.ndarray], *arguments) -> np.ndarray | ShardstreamError:
