@@ -16,6 +16,7 @@ from shardstream.buffers import BufferPool, TransformPool
 from shardstream.codecs.shard import MAX_BLOCK_NBYTES
 from shardstream.collate import column_length
 from shardstream.reader import BlockReader, _Growth
+from shardstream.rowmaker import RowMaker, Task
 from shardstream.source import SPARSE_GROWTH, open_source
 from shardstream.storage import Fetcher
 from shardstream.transforms import DecodeImages, Images
@@ -318,3 +319,24 @@ def test_nothing_of_an_epoch_waits_for_a_garbage_collection(tmp_path, monkeypatc
     finally:
         gc.enable()
     assert len(made) == 3 and [window() for window in made] == [None] * 3
+
+
+@pytest.mark.parametrize("transform, asked", [(None, [(32, 3000)]), (lambda row: {"x": row["x"][:2500]}, [(32, 2500)]), (ss.batched(lambda columns: columns), [])],
+                         ids=["no transform", "of rows", "of columns"])  # fmt: skip
+def test_what_is_delivered_lies_where_the_pool_says(tmp_path, transform, asked):
+    """A worker's pool is its slot: what it hands over is made there, but not what a transform is given, which it may keep. By default
+    all of it lies in the pool of batches, which memory_limit counts.
+    """
+    with ss.ShardWriter(str(tmp_path), schema=ss.Schema(x=ss.Dense("uint8", (3000,)))) as writer:
+        writer.write_batch({"x": np.zeros((64, 3000), np.uint8)})
+    stream = ss.ShardStream(str(tmp_path), batch_size=32, transform=transform)
+    shapes, pool = [], BufferPool()
+    slot = SimpleNamespace(empty=lambda shape, dtype: (shapes.append(shape), pool.empty(shape, dtype))[1])
+    reader, task = stream.recipe.reader(stream.source), Task(stream.state, stream.plan(0), 0)
+    for given, used in ((slot, pool), (None, reader.batches)):
+        with RowMaker(reader, task.order(stream.source), task.positions(), stream.recipe, given) as maker:
+            columns = maker.make(32).columns
+        lent = used.num_bytes - used.num_idle_bytes
+        assert (shapes == asked and (lent >= columns["x"].nbytes) == bool(asked)) if given else lent >= columns["x"].nbytes
+        del columns
+        assert used.num_bytes == used.num_idle_bytes
