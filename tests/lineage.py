@@ -7,6 +7,7 @@ begins at the newest state saved. At the end every sample must have been consume
 
 from __future__ import annotations
 
+import contextlib
 import json
 import multiprocessing
 import os
@@ -207,7 +208,8 @@ class _Command:
         return self._process.poll()
 
     def kill(self) -> None:
-        os.killpg(self.pid, signal.SIGKILL)
+        with contextlib.suppress(ProcessLookupError):  # all of them ended since it was looked at
+            os.killpg(self.pid, signal.SIGKILL)
 
 
 class _Store:
