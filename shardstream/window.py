@@ -219,8 +219,9 @@ class WindowReader:
 
     def _wait_for(self, chunk: HeldChunk, num_blocks: int) -> None:
         """Wait for the first blocks of a chunk, as many as are needed now."""
-        begun = time.perf_counter()
-        for key in chunk.keys[len(chunk.blocks) : num_blocks]:
+        begun, keys = time.perf_counter(), chunk.keys[len(chunk.blocks) : num_blocks]
+        self._shared[keys[-1]].wait()  # the others came before it, mostly: to wake up for each would take the lock from those that read
+        for key in keys:
             content = self._shared[key].wait()
             if not isinstance(content, (Block, ShardstreamError)):
                 raise content
@@ -285,7 +286,7 @@ class WindowReader:
     def _wait_until_read(self, plan: Plan) -> None:
         with self._lock:
             waiting = [self._shared[key] for key in plan.keys if key in self._shared]
-        for shared in waiting:
+        for shared in reversed(waiting):  # the last one first: to wake up for each would take the interpreter's lock from those that read
             while not self._closed and shared.wait(0.05) is None:
                 pass
 
